@@ -1,0 +1,47 @@
+"""The command line `kappa`: one command a verb, gathered from the rooms that implement them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from deploy.console import CommandError, fail
+
+# Each module offers `register(app)`; the order is that of `kappa --help`.
+_COMMAND_MODULES = (
+    "deploy.commands",
+    "schemas.commands",
+    "jobs.commands",
+    "sinks.commands",
+    "replay.commands",
+    "serving.commands",
+)
+
+app = typer.Typer(
+    name="kappa",
+    help="Kafka in, rebuildable ClickHouse views out.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+for _name in _COMMAND_MODULES:
+    importlib.import_module(_name).register(app)
+
+
+def main() -> None:
+    """Run one command; a failure the user can act on ends as one sentence and exit code 1."""
+    try:
+        app()
+    except CommandError as error:
+        fail(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        fail("interrupted.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What every command prints: tables for people, JSON for programs, one sentence for an error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+OUT = Console(soft_wrap=False)
+ERR = Console(stderr=True)
+
+
+class CommandError(Exception):
+    """A failure the user can act on: one sentence that names the subject and the remedy."""
+
+
+def fail(message: str) -> None:
+    """Print `message` as the one line of an error; the caller exits non-zero."""
+    ERR.print("[bold red]error:[/] ", end="")
+    ERR.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def json_value(value: Any) -> Any:
+    """Return `value` in a form JSON has; timestamps become ISO 8601 UTC with a Z."""
+    if isinstance(value, datetime):
+        utc = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        text = utc.isoformat(timespec="milliseconds" if utc.microsecond else "seconds")
+        return text.replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [json_value(item) for item in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def print_json(document: Any) -> None:
+    """Print `document` as one JSON text on standard output."""
+    sys.stdout.write(json.dumps(json_value(document), ensure_ascii=False) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print `rows` as a table; numbers stand to the right, values are text and never markup."""
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
+    for name, is_number in zip(columns, numeric, strict=True):
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    from rich.text import Text
+
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    OUT.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(json_value(value))
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "–" or cell.replace(",", "").replace(".", "").lstrip("-").isdigit()
+
+
+def progress_bar(*, unit: str = "") -> Progress:
+    """Return a progress bar on standard error; it draws nothing where that is no terminal."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=ERR,
+        transient=False,
+    )

@@ -1,0 +1,74 @@
+"""Addresses, secrets and folders, read once from the environment at an entry point."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """All settings; each can be given as `KAPPA_<NAME>` in the environment or in `.env`.
+
+    An address left empty is that of the embedded stack, whose ports count up from `port_base`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="KAPPA_", env_file=".env", extra="ignore")
+
+    home: Path = Field(
+        default=PROJECT_ROOT / ".kappa", description="Data, logs and process records."
+    )
+    port_base: int = Field(default=18000, ge=1024, le=65000, description="First embedded port.")
+
+    kafka_bootstrap: str = Field(default="", description="Kafka bootstrap servers, host:port,…")
+    registry_url: str = Field(default="", description="Schema registry, Confluent API.")
+    flink_url: str = Field(default="", description="Flink REST address.")
+    clickhouse_host: str = "127.0.0.1"
+    clickhouse_port: int = Field(default=0, description="ClickHouse HTTP port.")
+    clickhouse_database: str = "kappa"
+    clickhouse_user: str = "kappa"
+    clickhouse_password: SecretStr = SecretStr("kappa")
+    clickhouse_reader: str = Field(default="reader", description="User who may only read.")
+    clickhouse_reader_password: SecretStr = SecretStr("reader")
+    postgres_dsn: SecretStr = Field(default=SecretStr(""), description="Control plane database.")
+
+    checkpoint_seconds: float = Field(default=2.0, gt=0, description="Checkpoint interval.")
+    early_fire_seconds: float = Field(
+        default=1.0, ge=0, description="How often open windows are written; 0 for never."
+    )
+    parallelism: int = Field(default=2, ge=1, description="Default parallelism of a job.")
+
+    def port(self, offset: int) -> int:
+        """Port of an embedded part, by its place after `port_base`."""
+        return self.port_base + offset
+
+    @cached_property
+    def kafka(self) -> str:
+        """Kafka bootstrap servers."""
+        return self.kafka_bootstrap or f"127.0.0.1:{self.port(92)}"
+
+    @cached_property
+    def registry(self) -> str:
+        """Base address of the schema registry's Confluent API, no trailing slash."""
+        given = self.registry_url or f"http://127.0.0.1:{self.port(81)}/apis/ccompat/v7"
+        return given.rstrip("/")
+
+    @cached_property
+    def flink(self) -> str:
+        """Base address of Flink's REST API, no trailing slash."""
+        return (self.flink_url or f"http://127.0.0.1:{self.port(80)}").rstrip("/")
+
+    @cached_property
+    def clickhouse_http_port(self) -> int:
+        """Port of ClickHouse's HTTP interface."""
+        return self.clickhouse_port or self.port(123)
+
+    @cached_property
+    def postgres(self) -> str:
+        """DSN of the control plane database."""
+        given = self.postgres_dsn.get_secret_value()
+        return given or f"postgresql://postgres@127.0.0.1:{self.port(432)}/postgres"

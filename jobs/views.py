@@ -1,0 +1,223 @@
+"""How a view is declared: its key, its columns, its window and its measures. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+from schemas.streams import Stream
+
+
+class InvalidView(ValueError):
+    """A declaration that contradicts itself or its stream."""
+
+
+class ColumnType(Enum):
+    """Types a view's column can have; each backend maps them in its own room."""
+
+    STRING = "string"
+    LONG = "long"
+    DOUBLE = "double"
+    BOOLEAN = "boolean"
+    TIMESTAMP = "timestamp"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a view; timestamps are UTC with millisecond precision."""
+
+    name: str
+    type: ColumnType
+    nullable: bool = False
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Tumbling:
+    """Windows of `size` that touch and do not overlap, aligned to the epoch."""
+
+    size: timedelta
+
+    @property
+    def slide(self) -> timedelta:
+        """Distance between two window starts."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """Windows of `size`, one starting each `slide`, aligned to the epoch."""
+
+    size: timedelta
+    slide: timedelta
+
+
+Window = Tumbling | Sliding
+
+_COMPARISONS = ("==", "!=", ">=", "<=", ">", "<")
+
+
+@dataclass(frozen=True)
+class Count:
+    """Number of events; with a condition, of those where `field` compares true to `value`."""
+
+    field: str | None = None
+    comparison: str = ""
+    value: float | str | None = None
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = False
+
+    def __post_init__(self) -> None:
+        if self.field is not None and self.comparison not in _COMPARISONS:
+            raise InvalidView(f"{self.comparison!r} is no comparison; use one of {_COMPARISONS}.")
+
+
+@dataclass(frozen=True)
+class CountDistinct:
+    """Exact number of distinct non-null values of `field`."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = False
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Sum of the non-null values of an integer `field`; null where there are none."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = True
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean of the non-null values of a numeric `field`; null where there are none."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.DOUBLE
+    nullable = True
+
+
+@dataclass(frozen=True)
+class Min:
+    """Least non-null value of an integer `field`; null where there are none."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = True
+
+
+@dataclass(frozen=True)
+class Max:
+    """Greatest non-null value of an integer `field`; null where there are none."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = True
+
+
+Measure = Count | CountDistinct | Sum | Mean | Min | Max
+
+WINDOW_START = Column("window_start", ColumnType.TIMESTAMP, doc="First instant of the window.")
+WINDOW_END = Column("window_end", ColumnType.TIMESTAMP, doc="First instant after the window.")
+
+
+@dataclass(frozen=True)
+class View:
+    """A windowed aggregate over one stream, and all that its topics and tables derive from.
+
+    `dimensions` are string fields of the stream that group its events; none means one row a
+    window. `retention` is how long a row stays in ClickHouse past its window's end.
+    """
+
+    name: str
+    stream: Stream
+    dimensions: tuple[str, ...]
+    window: Window
+    measures: Mapping[str, Measure]
+    description: str
+    retention: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        pane = self.stream.pane
+        if self.window.size % pane or self.window.slide % pane:
+            raise InvalidView(
+                f"{self.name}: window {self.window} is no multiple of the pane of stream "
+                f"{self.stream.name}, {pane}."
+            )
+        if self.window.size % self.window.slide:
+            raise InvalidView(f"{self.name}: window size is no multiple of its slide.")
+        known = {f["name"] for f in self.stream.schema["fields"]}
+        used = {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
+        if missing := sorted(used - known):
+            raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns, in the order people see them."""
+        return (
+            *(Column(name, ColumnType.STRING) for name in self.dimensions),
+            WINDOW_START,
+            WINDOW_END,
+            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
+        )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Columns that identify a row; a new revision of a row has the same key."""
+        return (WINDOW_START.name, *self.dimensions)
+
+    def topic(self, version: int) -> str:
+        """Kafka topic with the revisions of the view's rows at `version`."""
+        return f"views.{self.name}.v{version}"
+
+    def subject(self, version: int) -> str:
+        """Registry subject of the view topic's values."""
+        return f"{self.topic(version)}-value"
+
+    def table(self, version: int) -> str:
+        """ClickHouse table with the rows at `version`."""
+        return f"{self.name}_v{version}"
+
+    @property
+    def avro_schema(self) -> dict[str, Any]:
+        """Avro schema of one row of the view's topic."""
+        return {
+            "type": "record",
+            "name": self.name,
+            "namespace": "kappa.views",
+            "doc": self.description,
+            "fields": [_avro_field(column) for column in self.columns],
+        }
+
+
+_AVRO_TYPES: dict[ColumnType, Any] = {
+    ColumnType.STRING: "string",
+    ColumnType.LONG: "long",
+    ColumnType.DOUBLE: "double",
+    ColumnType.BOOLEAN: "boolean",
+    ColumnType.TIMESTAMP: {"type": "long", "logicalType": "timestamp-millis"},
+}
+
+
+def _avro_field(column: Column) -> dict[str, Any]:
+    avro_type = _AVRO_TYPES[column.type]
+    if column.nullable:
+        return {"name": column.name, "type": ["null", avro_type], "default": None}
+    return {"name": column.name, "type": avro_type}

@@ -1,0 +1,125 @@
+"""Every stream of events: its topic, its time, and what a good event looks like. No I/O."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SCHEMA_DIR = Path(__file__).parent
+
+
+class UnknownStream(LookupError):
+    """A stream name that nothing declares."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Inclusive bounds of a numeric field; a null passes, `required` decides about nulls."""
+
+    field: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class Length:
+    """Bounds of a string or bytes field's size in bytes; a null passes."""
+
+    field: str
+    minimum: int = 0
+    maximum: int = 1024
+
+
+Rule = Range | Length
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A topic of Avro events and the promises its consumers rely on.
+
+    `disorder` is how far an event may trail the newest event of its partition before the
+    watermark passes it. `allowed_lateness` is how long past a window's end its events still
+    correct it. `pane` is the granularity at which lateness is judged: the window missed is the
+    pane, and every window over the stream is a multiple of it.
+    """
+
+    name: str
+    key_field: str
+    event_time_field: str = "event_time"
+    disorder: timedelta = timedelta(seconds=10)
+    allowed_lateness: timedelta = timedelta(minutes=5)
+    pane: timedelta = timedelta(minutes=1)
+    partitions: int = 4
+    required: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    max_event_bytes: int = 64 * 1024
+    idle_timeout: timedelta = timedelta(seconds=10)
+    description: str = ""
+    schema_file: str = field(default="")
+
+    @property
+    def topic(self) -> str:
+        """Name of the Kafka topic with the events."""
+        return f"events.{self.name}"
+
+    @property
+    def subject(self) -> str:
+        """Registry subject of the topic's values."""
+        return f"{self.topic}-value"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The current Avro schema, parsed JSON."""
+        return _load_schema(self.schema_file or f"{self.name}.avsc")
+
+    def dead_letter_topic(self, version: int = 1) -> str:
+        """Topic of the events a job at `version` refused; version 1 has no suffix."""
+        return _versioned(f"dlq.{self.name}", version)
+
+    def late_topic(self, version: int = 1) -> str:
+        """Topic of the events a job at `version` found later than allowed."""
+        return _versioned(f"late.{self.name}", version)
+
+
+def _versioned(topic: str, version: int) -> str:
+    return topic if version == 1 else f"{topic}.v{version}"
+
+
+@cache
+def _load_schema(file_name: str) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((SCHEMA_DIR / file_name).read_text())
+    return schema
+
+
+PAGE_VIEWS = Stream(
+    name="page_views",
+    key_field="user_id",
+    description="Requests for pages of a web site.",
+    required=("event_id", "user_id", "page_id"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("user_id", minimum=1, maximum=256),
+        Length("page_id", minimum=1, maximum=2048),
+        Length("referrer", maximum=8192),
+        Length("user_agent", maximum=4096),
+        Range("duration_ms", minimum=0, maximum=24 * 3600 * 1000),
+        Range("status", minimum=100, maximum=599),
+        Range("bytes_sent", minimum=0),
+    ),
+)
+
+STREAMS: dict[str, Stream] = {stream.name: stream for stream in (PAGE_VIEWS,)}
+
+
+def stream_named(name: str) -> Stream:
+    """Return the declared stream, or raise `UnknownStream` naming the nearest one."""
+    if name in STREAMS:
+        return STREAMS[name]
+    near = difflib.get_close_matches(name, STREAMS, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"streams are: {', '.join(STREAMS)}."
+    raise UnknownStream(f'"{name}" is no stream; {hint}')
