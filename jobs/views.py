@@ -197,12 +197,19 @@ class View:
 
     @property
     def avro_schema(self) -> dict[str, Any]:
-        """Avro schema of one row of the view's topic."""
+        """Avro schema of one row of the view's topic.
+
+        `key` and `retention_ms` are attributes of our own: with them a topic's schema says all
+        that its table needs, also for versions whose declaration is no longer in the code.
+        """
+        retention = self.retention
         return {
             "type": "record",
             "name": self.name,
             "namespace": "kappa.views",
             "doc": self.description,
+            "key": list(self.key),
+            "retention_ms": None if retention is None else retention // timedelta(milliseconds=1),
             "fields": [_avro_field(column) for column in self.columns],
         }
 
