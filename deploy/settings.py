@@ -22,6 +22,11 @@ class Settings(BaseSettings):
     home: Path = Field(
         default=PROJECT_ROOT / ".kappa", description="Data, logs and process records."
     )
+    namespace: str = Field(
+        default="",
+        pattern=r"^[a-z0-9_]*$",
+        description="Prefix of topics, databases and job names, so environments share a stack.",
+    )
     port_base: int = Field(default=18000, ge=1024, le=65000, description="First embedded port.")
 
     kafka_bootstrap: str = Field(default="", description="Kafka bootstrap servers, host:port,…")
@@ -56,6 +61,17 @@ class Settings(BaseSettings):
         """Base address of the schema registry's Confluent API, no trailing slash."""
         given = self.registry_url or f"http://127.0.0.1:{self.port(81)}/apis/ccompat/v7"
         return given.rstrip("/")
+
+    @property
+    def database(self) -> str:
+        """ClickHouse database of the namespace."""
+        base = self.clickhouse_database
+        return f"{base}_{self.namespace}" if self.namespace else base
+
+    @property
+    def topic_prefix(self) -> str:
+        """What every topic of the namespace starts with."""
+        return f"{self.namespace}." if self.namespace else ""
 
     @cached_property
     def flink(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs import page_views
 from jobs.views import View
@@ -25,6 +25,12 @@ class Job:
     name: str
     stream: Stream
     views: tuple[View, ...]
+
+    def within(self, namespace: str) -> Job:
+        """Return the same job over the topics of `namespace`."""
+        stream = replace(self.stream, namespace=namespace)
+        views = tuple(replace(view, stream=stream) for view in self.views)
+        return Job(stream.prefixed(self.name), stream, views)
 
 
 JOBS: dict[str, Job] = {

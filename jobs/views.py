@@ -185,7 +185,7 @@ class View:
 
     def topic(self, version: int) -> str:
         """Kafka topic with the revisions of the view's rows at `version`."""
-        return f"views.{self.name}.v{version}"
+        return self.stream.prefixed(f"views.{self.name}.v{version}")
 
     def subject(self, version: int) -> str:
         """Registry subject of the view topic's values."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -45,7 +45,8 @@ class Stream:
     `disorder` is how far an event may trail the newest event of its partition before the
     watermark passes it. `allowed_lateness` is how long past a window's end its events still
     correct it. `pane` is the granularity at which lateness is judged: the window missed is the
-    pane, and every window over the stream is a multiple of it.
+    pane, and every window over the stream is a multiple of it. `namespace` prefixes every topic,
+    so that several environments share one Kafka.
     """
 
     name: str
@@ -60,12 +61,17 @@ class Stream:
     max_event_bytes: int = 64 * 1024
     idle_timeout: timedelta = timedelta(seconds=10)
     description: str = ""
-    schema_file: str = field(default="")
+    schema_file: str = ""
+    namespace: str = ""
+
+    def prefixed(self, topic: str) -> str:
+        """Return `topic` as it is called in the stream's namespace."""
+        return f"{self.namespace}.{topic}" if self.namespace else topic
 
     @property
     def topic(self) -> str:
         """Name of the Kafka topic with the events."""
-        return f"events.{self.name}"
+        return self.prefixed(f"events.{self.name}")
 
     @property
     def subject(self) -> str:
@@ -79,11 +85,11 @@ class Stream:
 
     def dead_letter_topic(self, version: int = 1) -> str:
         """Topic of the events a job at `version` refused; version 1 has no suffix."""
-        return _versioned(f"dlq.{self.name}", version)
+        return self.prefixed(_versioned(f"dlq.{self.name}", version))
 
     def late_topic(self, version: int = 1) -> str:
         """Topic of the events a job at `version` found later than allowed."""
-        return _versioned(f"late.{self.name}", version)
+        return self.prefixed(_versioned(f"late.{self.name}", version))
 
 
 def _versioned(topic: str, version: int) -> str:
