@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -55,6 +56,11 @@ class Settings(BaseSettings):
     def kafka(self) -> str:
         """Kafka bootstrap servers."""
         return self.kafka_bootstrap or f"127.0.0.1:{self.port(92)}"
+
+    @property
+    def kafka_client(self) -> dict[str, Any]:
+        """Settings that every Kafka client of ours starts from."""
+        return {"bootstrap.servers": self.kafka}
 
     @cached_property
     def registry(self) -> str:

@@ -1,0 +1,1 @@
+"""What events look like and how their bytes are read."""

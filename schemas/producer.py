@@ -1,0 +1,165 @@
+"""Write events to a stream's topic: framed, keyed, at their own time, nothing lost silently."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from io import BytesIO
+from types import TracebackType
+from typing import Any
+
+import fastavro
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from schemas.framing import header
+from schemas.registry import Registry, publish
+from schemas.streams import Stream
+from schemas.topics import MAX_MESSAGE_BYTES, ensure_events_topic, kafka_error
+
+_DELIVERY_SECONDS = 120.0
+_POLL_EVERY = 1024
+_BY_KEY = -1
+
+PRODUCER_SETTINGS: dict[str, Any] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "compression.type": "lz4",
+    "linger.ms": 20,
+    "batch.size": 512 * 1024,
+    "message.max.bytes": MAX_MESSAGE_BYTES,
+    "queue.buffering.max.messages": 200_000,
+    "queue.buffering.max.kbytes": 256 * 1024,
+    "delivery.timeout.ms": int(_DELIVERY_SECONDS * 1000),
+    # Java clients place a key so; a key must have one partition, whoever sends it.
+    "partitioner": "murmur2_random",
+    "delivery.report.only.error": True,
+}
+
+
+class InvalidEvent(ValueError):
+    """An event that its stream's schema can't express."""
+
+
+class DeliveryFailed(Exception):
+    """Records that Kafka did not confirm; `failed` says how many."""
+
+    def __init__(self, topic: str, failed: int, reason: str) -> None:
+        super().__init__(f"{failed} records were not delivered to {topic}: {reason}.")
+        self.failed = failed
+
+
+class EventProducer:
+    """Sends a stream's events; use it as a context manager, whose end waits for delivery.
+
+    `schema` is the writer's schema, the stream's current one by default; it is registered first,
+    and the topic is created where it is missing. `sent` counts the records handed over.
+    """
+
+    def __init__(
+        self,
+        kafka: Mapping[str, Any],
+        registry: Registry,
+        stream: Stream,
+        schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        written = dict(schema or stream.schema)
+        self.stream = stream
+        self.schema_id = publish(registry, stream.subject, written)
+        self.partitions = ensure_events_topic(kafka, stream)
+        self.sent = 0
+        self._header = header(self.schema_id)
+        self._schema = fastavro.parse_schema(written)
+        self._producer = Producer({**kafka, **PRODUCER_SETTINGS, "on_delivery": self._on_delivery})
+        self._failed = 0
+        self._first_error = ""
+
+    def __enter__(self) -> EventProducer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.flush()
+        else:
+            # What was accepted still goes out, but it must not hide the error under way.
+            self._producer.flush(10.0)
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        """Encode `event` and hand it over; raises `InvalidEvent` where the schema has no room.
+
+        Missing fields take their defaults. `event_time` is epoch milliseconds or a datetime.
+        """
+        stream = self.stream
+        body = BytesIO()
+        body.write(self._header)
+        try:
+            fastavro.schemaless_writer(body, self._schema, event, strict_allow_default=True)
+            timestamp = epoch_ms(event[stream.event_time_field])
+            key = event[stream.key_field].encode()
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise InvalidEvent(f"{stream.name}: {error} in event {dict(event)!r}.") from error
+        self.send_raw(body.getvalue(), key, timestamp)
+
+    def send_raw(
+        self,
+        value: bytes | None,
+        key: bytes | None,
+        timestamp_ms: int,
+        partition: int | None = None,
+    ) -> None:
+        """Hand over bytes as they are; without `partition` the key decides."""
+        if timestamp_ms <= 0:
+            raise InvalidEvent(
+                f"{self.stream.name}: Kafka can't hold a time of {timestamp_ms} ms; event times "
+                "start after 1970-01-01T00:00:00Z."
+            )
+        place = _BY_KEY if partition is None else partition
+        while True:
+            try:
+                self._producer.produce(
+                    self.stream.topic, value, key, partition=place, timestamp=timestamp_ms
+                )
+                break
+            except BufferError:
+                self._raise_failures()
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise InvalidEvent(f"{self.stream.name}: {kafka_error(error).str()}.") from error
+        self.sent += 1
+        if self.sent % _POLL_EVERY == 0:
+            self._producer.poll(0)
+
+    def flush(self) -> None:
+        """Wait until Kafka has confirmed everything sent; raises `DeliveryFailed`."""
+        deadline = time.monotonic() + _DELIVERY_SECONDS + 10.0
+        while waiting := self._producer.flush(1.0):
+            if time.monotonic() > deadline:
+                raise DeliveryFailed(self.stream.topic, waiting, "no answer from Kafka")
+        self._raise_failures()
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed += 1
+            self._first_error = self._first_error or error.str()
+
+    def _raise_failures(self) -> None:
+        if self._failed:
+            failed, self._failed = self._failed, 0
+            raise DeliveryFailed(self.stream.topic, failed, self._first_error)
+
+
+def epoch_ms(value: int | datetime) -> int:
+    """Return `value`, epoch milliseconds or a datetime with its offset, as epoch milliseconds."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise TypeError(f"time {value.isoformat()} has no UTC offset")
+        return (value - _EPOCH) // timedelta(milliseconds=1)
+    return value
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

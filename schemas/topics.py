@@ -1,0 +1,198 @@
+"""Create the topics that the system needs, check those that exist, and read their offsets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from schemas.streams import Stream
+
+MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+
+_TIMEOUT_SECONDS = 20.0
+
+_KEEP_FOR_EVER = {"retention.ms": "-1", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+_EVENTS_CONFIG = _KEEP_FOR_EVER | {
+    "cleanup.policy": "delete",
+    "message.timestamp.type": "CreateTime",
+    # A record from the far future would push the watermark past every event after it.
+    "message.timestamp.after.max.ms": str(3600 * 1000),
+}
+_VIEW_CONFIG = _KEEP_FOR_EVER | {"cleanup.policy": "compact"}
+_RAW_CONFIG = _KEEP_FOR_EVER | {"cleanup.policy": "delete"}
+
+
+class KafkaUnavailable(Exception):
+    """No broker answered."""
+
+
+class UnknownTopic(LookupError):
+    """A topic that the cluster does not have."""
+
+
+class TopicMismatch(Exception):
+    """A topic that exists and differs from what the system needs."""
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """What a topic must be: at least so many partitions, exactly these settings."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+
+
+def ensure_events_topic(kafka: Mapping[str, Any], stream: Stream) -> int:
+    """Create `stream`'s topic where it is missing; return its number of partitions.
+
+    Raises `TopicMismatch` where it exists with fewer partitions or other settings.
+    """
+    return ensure_topic(kafka, TopicSpec(stream.topic, stream.partitions, _EVENTS_CONFIG))
+
+
+def ensure_view_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> int:
+    """Create the compacted topic `name` for a view's rows; otherwise as `ensure_events_topic`."""
+    return ensure_topic(kafka, TopicSpec(name, partitions, _VIEW_CONFIG))
+
+
+def ensure_raw_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> int:
+    """Create topic `name` for dead or late events; otherwise as `ensure_events_topic`."""
+    return ensure_topic(kafka, TopicSpec(name, partitions, _RAW_CONFIG))
+
+
+def ensure_topic(kafka: Mapping[str, Any], spec: TopicSpec) -> int:
+    """Create the topic of `spec`, or check the one there is; return its number of partitions."""
+    admin = AdminClient(dict(kafka))
+    partitions = _partitions(admin, kafka, spec.name)
+    if not partitions:
+        return _create(admin, kafka, spec)
+    if len(partitions) < spec.partitions:
+        raise TopicMismatch(
+            f"topic {spec.name} has {len(partitions)} partitions and needs {spec.partitions}; "
+            "add partitions while it is empty, or change the declaration."
+        )
+    resource = ConfigResource(ResourceType.TOPIC, spec.name)
+    actual = _result(admin.describe_configs([resource])[resource], f"read topic {spec.name}")
+    _check_config(spec, {name: entry.value for name, entry in actual.items()})
+    return len(partitions)
+
+
+def partition_count(kafka: Mapping[str, Any], topic: str) -> int:
+    """Return how many partitions `topic` has; 0 where there is no such topic."""
+    return len(_partitions(AdminClient(dict(kafka)), kafka, topic))
+
+
+def end_offsets(
+    kafka: Mapping[str, Any], topic: str, *, read_committed: bool = False
+) -> dict[int, int]:
+    """Return for each partition the offset of its next record.
+
+    With `read_committed` it is the last stable offset, up to which such readers come. Raises
+    `UnknownTopic`.
+    """
+    return _offsets(kafka, topic, OffsetSpec.latest(), read_committed)
+
+
+def begin_offsets(kafka: Mapping[str, Any], topic: str) -> dict[int, int]:
+    """Return for each partition the offset of its first record, or raise `UnknownTopic`."""
+    return _offsets(kafka, topic, OffsetSpec.earliest(), False)
+
+
+def kafka_error(exception: KafkaException) -> KafkaError:
+    """Return the code and text inside `exception`."""
+    error = exception.args[0]
+    assert isinstance(error, KafkaError)
+    return error
+
+
+def _offsets(
+    kafka: Mapping[str, Any], topic: str, spec: OffsetSpec, read_committed: bool
+) -> dict[int, int]:
+    admin = AdminClient(dict(kafka))
+    partitions = _partitions(admin, kafka, topic)
+    if not partitions:
+        raise UnknownTopic(f"there is no topic {topic} at {_address(kafka)}.")
+    level = IsolationLevel.READ_COMMITTED if read_committed else IsolationLevel.READ_UNCOMMITTED
+    answers = admin.list_offsets(
+        {TopicPartition(topic, partition): spec for partition in partitions},
+        isolation_level=level,
+        request_timeout=_TIMEOUT_SECONDS,
+    )
+    found = {
+        place.partition: int(_result(answer, f"read the offsets of {topic}").offset)
+        for place, answer in answers.items()
+    }
+    return dict(sorted(found.items()))
+
+
+def _create(admin: AdminClient, kafka: Mapping[str, Any], spec: TopicSpec) -> int:
+    topic = NewTopic(spec.name, num_partitions=spec.partitions, config=dict(spec.config))
+    answers = admin.create_topics([topic], operation_timeout=_TIMEOUT_SECONDS)
+    try:
+        _result(answers[spec.name], f"create topic {spec.name}")
+    except KafkaException as error:
+        # Another process was faster, which is as good.
+        if kafka_error(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while len(found := _partitions(admin, kafka, spec.name)) < spec.partitions:
+        if time.monotonic() > deadline:
+            raise KafkaUnavailable(
+                f"topic {spec.name} was created but has no leader after {_TIMEOUT_SECONDS:g} s; "
+                "look at the broker's log."
+            )
+        admin.poll(0.05)
+    return len(found)
+
+
+def _check_config(spec: TopicSpec, actual: Mapping[str, str | None]) -> None:
+    wrong = [
+        f"{name} is {actual.get(name)} and must be {value}"
+        for name, value in spec.config.items()
+        if actual.get(name) != value
+    ]
+    if wrong:
+        settings = ",".join(f"{name}={value}" for name, value in spec.config.items())
+        raise TopicMismatch(
+            f"topic {spec.name}: {'; '.join(wrong)}. Set it with: kafka-configs.sh --alter "
+            f"--entity-type topics --entity-name {spec.name} --add-config {settings}"
+        )
+
+
+def _partitions(admin: AdminClient, kafka: Mapping[str, Any], topic: str) -> list[int]:
+    """Return the partitions of `topic` that have a leader; none where there is no such topic."""
+    try:
+        # Asking for all topics, because asking for one could create it.
+        topics = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
+    except KafkaException as error:
+        raise KafkaUnavailable(
+            f"no Kafka broker answers at {_address(kafka)}: {kafka_error(error).str()}; "
+            "is it running?"
+        ) from error
+    if topic not in topics:
+        return []
+    return sorted(p for p, state in topics[topic].partitions.items() if state.leader >= 0)
+
+
+def _result(answer: Future[Any], purpose: str) -> Any:
+    try:
+        return answer.result(timeout=_TIMEOUT_SECONDS)
+    except TimeoutError as error:
+        raise KafkaUnavailable(f"Kafka did not {purpose} in {_TIMEOUT_SECONDS:g} s.") from error
+
+
+def _address(kafka: Mapping[str, Any]) -> str:
+    return str(kafka.get("bootstrap.servers", "(no address)"))
