@@ -1,0 +1,1 @@
+"""Streams to views, one module a job."""

@@ -1,0 +1,1 @@
+"""Rebuild, verify, promote and roll back views."""

@@ -1,0 +1,1 @@
+"""View topics and dead letters to ClickHouse."""

@@ -1,0 +1,1 @@
+"""Plain functions that jobs run on events."""
