@@ -79,7 +79,7 @@ class Row:
 Rows = dict[tuple[int, str | None], Row]
 
 
-class Dead(Exception):  # noqa: N818 - a verdict, not a failure
+class Dead(Exception):
     """The record is a dead letter; the argument is the reason code."""
 
 
