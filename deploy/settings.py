@@ -48,6 +48,16 @@ class Settings(BaseSettings):
     )
     parallelism: int = Field(default=2, ge=1, description="Default parallelism of a job.")
 
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a process that reads them again."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            f"KAPPA_{name.upper()}": value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else str(value.expanduser().resolve() if isinstance(value, Path) else value)
+            for name, value in values.items()
+        }
+
     def port(self, offset: int) -> int:
         """Port of an embedded part, by its place after `port_base`."""
         return self.port_base + offset

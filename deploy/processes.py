@@ -1,0 +1,152 @@
+"""Which processes belong to a home, who holds a port, and how a process group is ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+# Every process of a part inherits it; so a worker is found even when its parent is gone.
+MARK = "KAPPA_STACK_PART"
+
+
+def mark(home: Path, part: str) -> str:
+    """Return what `MARK` holds in the processes of one part of one home."""
+    return f"{home}:{part}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A process as written to its pid file; the create time tells it from a later namesake."""
+
+    pid: int
+    created: float
+    state: str = "starting"
+    restarts: int = 0
+    last_exit: int | None = None
+    detail: str = ""
+
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        return alive(self.pid, self.created)
+
+    def write(self, path: Path) -> None:
+        """Replace `path` by this record, whole or not at all."""
+        temporary = path.with_suffix(f".{os.getpid()}.new")
+        temporary.write_text(json.dumps(asdict(self)))
+        temporary.replace(path)
+
+
+def read_record(path: Path) -> Record | None:
+    """Return the record in `path`; None where there is none or it is torn."""
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def created(pid: int) -> float:
+    """Return the create time of `pid`, in seconds since the epoch; 0 if it is gone."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def alive(pid: int, created_at: float) -> bool:
+    """Whether `pid` is the process that was created then, and not a zombie."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created_at) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def members(home: Path, parts: Iterable[str] | None = None) -> list[psutil.Process]:
+    """Return the living processes of `parts` of `home` (of all of them for None).
+
+    PostgreSQL overwrites its environment with its title: it is known by its working directory.
+    """
+    wanted = None if parts is None else {mark(home, part) for part in parts}
+    data = home / "data" / "postgres"
+    postgres = parts is None or "postgres" in set(parts)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            held = process.environ().get(MARK, "")
+            ours = held in wanted if wanted is not None else held.startswith(f"{home}:")
+            named = postgres and process.name() == "postgres" and Path(process.cwd()) == data
+            if (ours or named) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def end(processes: list[psutil.Process], *, stop_signal: int, seconds: float) -> None:
+    """Ask `processes` to stop, and kill those that have not within `seconds`."""
+    for number, patience in ((stop_signal, seconds), (signal.SIGKILL, 10.0)):
+        for process in processes:
+            try:
+                process.send_signal(number)
+            except psutil.Error:
+                continue
+        _, processes = psutil.wait_procs(processes, timeout=patience)
+        if not processes:
+            return
+
+
+def wait_until_gone(pid: int, created_at: float, seconds: float) -> bool:
+    """Wait for a process that need not be a child; whether it ended in time."""
+    deadline = time.monotonic() + seconds
+    while alive(pid, created_at):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@dataclass(frozen=True)
+class PortOwner:
+    """Who listens on a port; `pid` is None where the system does not say."""
+
+    port: int
+    pid: int | None
+    name: str
+    folder: str
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "a process of another user"
+        return f"{self.name} (pid {self.pid}, in {self.folder})"
+
+
+def port_taken(port: int) -> bool:
+    """Whether something listens on `port` of loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+        return False
+
+
+def port_owner(port: int) -> PortOwner:
+    """Return who holds `port`."""
+    for connection in psutil.net_connections(kind="tcp"):
+        if connection.laddr and connection.laddr.port == port and connection.pid:
+            try:
+                process = psutil.Process(connection.pid)
+                return PortOwner(port, connection.pid, process.name(), process.cwd())
+            except psutil.Error:
+                return PortOwner(port, connection.pid, "a process", "a folder that is hidden")
+    return PortOwner(port, None, "", "")

@@ -1,0 +1,63 @@
+"""The Python parts of the stack: the ClickHouse endpoint and the loader."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import httpx
+
+from deploy.parts import Part
+from deploy.settings import Settings
+
+LOADER_METRICS_PORT = 251
+_ENDPOINT, _LOADER = "deploy.clickhouse_endpoint", "sinks.loader"
+
+
+def services(settings: Settings) -> list[Part]:
+    """Return the Python parts that this installation has."""
+    found = []
+    if _runnable(_ENDPOINT):
+        found.append(_clickhouse(settings))
+    if _runnable(_LOADER):
+        found.append(_loader(settings))
+    return found
+
+
+def _runnable(module: str) -> bool:
+    """Whether `python -m module` finds something to run; nothing of it is imported."""
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        return False
+    folders = spec.submodule_search_locations
+    return folders is None or any((Path(folder) / "__main__.py").exists() for folder in folders)
+
+
+def _clickhouse(settings: Settings) -> Part:
+    port = settings.clickhouse_http_port
+    return Part(
+        name="clickhouse",
+        title="ClickHouse endpoint",
+        ports=(port,),
+        command=lambda: [sys.executable, "-m", _ENDPOINT],
+        healthy=lambda: _get(port, "/ping").text.startswith("Ok."),
+        environment=settings.environment(),
+    )
+
+
+def _loader(settings: Settings) -> Part:
+    port = settings.port(LOADER_METRICS_PORT)
+    return Part(
+        name="loader",
+        title="ClickHouse loader",
+        ports=(port,),
+        command=lambda: [sys.executable, "-m", _LOADER],
+        healthy=lambda: _get(port, "/metrics").status_code == 200,
+        environment=settings.environment(),
+        after=("kafka", "registry", "clickhouse"),
+    )
+
+
+def _get(port: int, path: str) -> httpx.Response:
+    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2)

@@ -1,0 +1,216 @@
+"""The embedded stack as a whole: bring it up, take it down, say how it is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deploy.console import CommandError
+from deploy.flink import jobmanager, taskmanager
+from deploy.kafka import kafka
+from deploy.parts import Part, folders
+from deploy.postgres import postgres
+from deploy.processes import (
+    Record,
+    created,
+    end,
+    members,
+    port_owner,
+    port_taken,
+    read_record,
+    wait_until_gone,
+)
+from deploy.registry import registry
+from deploy.services import services
+from deploy.settings import PROJECT_ROOT, Settings
+
+SUPERVISOR = "supervisor"
+_UP_SECONDS, _DOWN_SECONDS = 180.0, 120.0
+# One that dies this often while starting will not come up by waiting.
+_FAILURES_TO_GIVE_UP = 3
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """How one part is."""
+
+    name: str
+    title: str
+    state: str
+    """healthy, starting, restarting, stopping, waiting or stopped."""
+    pid: int | None
+    port: int
+    restarts: int
+    uptime_seconds: float | None
+    last_exit: int | None
+    detail: str
+
+
+Progress = Callable[[list[PartStatus]], None]
+
+
+def all_parts(settings: Settings) -> list[Part]:
+    """Return the parts in the order in which they are shown; the reverse is that of stopping."""
+    return [
+        postgres(settings),
+        kafka(settings),
+        registry(settings),
+        jobmanager(settings),
+        taskmanager(settings),
+        *services(settings),
+    ]
+
+
+class Stack:
+    """The embedded stack of one home."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.place = folders(settings)
+        self.parts = all_parts(settings)
+        self._supervisor: subprocess.Popen[bytes] | None = None
+
+    def up(self, on_progress: Progress | None = None) -> None:
+        """Start what does not run and wait until every part is healthy.
+
+        CommandError where a port is taken or a part does not come up.
+        """
+        before = {one.name: one.restarts for one in self.status()}
+        if not self._supervised():
+            end(members(self.place.home), stop_signal=15, seconds=15)
+            self._check_ports()
+            self._start_supervisor()
+            before = {}
+        self._wait(before, on_progress)
+
+    def down(self) -> None:
+        """Stop everything of this home, in reverse order; nothing stays behind."""
+        record = self._supervisor_record()
+        if record is not None and record.alive():
+            os.kill(record.pid, 15)
+            wait_until_gone(record.pid, record.created, _DOWN_SECONDS)
+        for part in reversed(self.parts):
+            found = members(self.place.home, [part.name])
+            end(found, stop_signal=part.stop_signal, seconds=part.stop_seconds)
+            (self.place.run / f"{part.name}.json").unlink(missing_ok=True)
+        end(members(self.place.home), stop_signal=15, seconds=10)
+        (self.place.run / f"{SUPERVISOR}.json").unlink(missing_ok=True)
+        if self._supervisor is not None:
+            self._supervisor.wait()
+            self._supervisor = None
+
+    def status(self) -> list[PartStatus]:
+        """Return how each part is, from the supervisor's records and the process table."""
+        now = time.time()
+        return [self._part_status(part, now) for part in self.parts]
+
+    def supervisor_pid(self) -> int | None:
+        """Return the supervisor's process id, None if it does not run."""
+        record = self._supervisor_record()
+        return record.pid if record is not None and record.alive() else None
+
+    def part(self, name: str) -> Part:
+        """Return the part called `name`; CommandError with the known names otherwise."""
+        for part in self.parts:
+            if part.name == name:
+                return part
+        known = ", ".join(part.name for part in self.parts)
+        raise CommandError(f'"{name}" is no part of the stack; there are {known}.')
+
+    def wait_healthy(self, name: str, deadline: float = 60.0, *, other_than: int = 0) -> PartStatus:
+        """Wait up to `deadline` seconds until part `name` is healthy and has another pid.
+
+        TimeoutError where it is not.
+        """
+        self.part(name)
+        until = time.monotonic() + deadline
+        while True:
+            found = next(one for one in self.status() if one.name == name)
+            if found.state == "healthy" and found.pid != other_than:
+                return found
+            if time.monotonic() > until:
+                raise TimeoutError(f"{name} is {found.state} after {deadline:.0f} s")
+            time.sleep(0.05)
+
+    def _part_status(self, part: Part, now: float) -> PartStatus:
+        record = read_record(self.place.run / f"{part.name}.json")
+        running = record is not None and record.alive()
+        known = record or Record(pid=0, created=0.0)
+        state = known.state
+        if not running and not (state == "restarting" and self._supervised()):
+            # Dead and not yet noticed, or no supervisor that would notice.
+            state = "stopped" if not self._supervised() else "restarting" if record else "waiting"
+        return PartStatus(
+            name=part.name,
+            title=part.title,
+            state=state,
+            pid=known.pid if running else None,
+            port=part.ports[0],
+            restarts=known.restarts,
+            uptime_seconds=now - known.created if running else None,
+            last_exit=known.last_exit,
+            detail=known.detail,
+        )
+
+    def _supervisor_record(self) -> Record | None:
+        return read_record(self.place.run / f"{SUPERVISOR}.json")
+
+    def _supervised(self) -> bool:
+        return self.supervisor_pid() is not None
+
+    def _check_ports(self) -> None:
+        for part in self.parts:
+            for port in part.ports:
+                if port_taken(port):
+                    raise CommandError(
+                        f"Port {port}, which {part.title} needs, is held by {port_owner(port)}; "
+                        "end that, or choose other ports with KAPPA_PORT_BASE=…"
+                    )
+
+    def _start_supervisor(self) -> None:
+        for folder in (self.place.run, self.place.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        for part in self.parts:
+            (self.place.run / f"{part.name}.json").unlink(missing_ok=True)
+        with self.place.log(SUPERVISOR).open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.supervisor"],
+                cwd=PROJECT_ROOT,
+                env={**os.environ, **self.settings.environment()},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._supervisor = process
+        # Until it writes its own: so nobody takes it for stopped while it is still importing.
+        record = Record(pid=process.pid, created=created(process.pid))
+        record.write(self.place.run / f"{SUPERVISOR}.json")
+
+    def _wait(self, before: dict[str, int], on_progress: Progress | None) -> None:
+        until = time.monotonic() + _UP_SECONDS
+        while True:
+            now = self.status()
+            if on_progress is not None:
+                on_progress(now)
+            if all(one.state == "healthy" for one in now):
+                return
+            self._give_up_if_hopeless(now, before, late=time.monotonic() > until)
+            time.sleep(0.05)
+
+    def _give_up_if_hopeless(
+        self, now: list[PartStatus], before: dict[str, int], *, late: bool
+    ) -> None:
+        for one in now:
+            failures = one.restarts - before.get(one.name, 0)
+            if one.state != "healthy" and (late or failures >= _FAILURES_TO_GIVE_UP):
+                raise CommandError(
+                    f"{one.title} does not come up ({one.detail or one.state}); "
+                    f"see {self.place.log(one.name)}"
+                )
+        if not self._supervised():
+            raise CommandError(f"The supervisor ended; see {self.place.log(SUPERVISOR)}")

@@ -1,0 +1,211 @@
+"""The process that starts the parts of a home, watches them and starts the dead ones again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import IO
+
+from deploy.parts import Folders, Part, folders
+from deploy.processes import MARK, Record, created, end, mark, members
+from deploy.settings import PROJECT_ROOT, Settings
+from deploy.stack import SUPERVISOR, all_parts
+
+log = logging.getLogger("supervisor")
+_TICK_SECONDS = 0.1
+_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 30.0
+# A part that has run this long starts the next backoff from the beginning.
+_STEADY_SECONDS = 60.0
+_STARTUP_DEADLINE_SECONDS = 90.0
+# Jobs do not survive their JobManager: this module, where it exists, submits them again.
+_RESUME = "jobs.resume"
+
+
+@dataclass
+class Watched:
+    """A part and what is known of its process."""
+
+    part: Part
+    record: Record = Record(pid=0, created=0.0, state="waiting")
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    next_start: float = 0.0
+    failures: int = 0
+
+
+class Supervisor:
+    """Keeps the parts of one home alive until it is told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.place: Folders = folders(settings)
+        self.watched = {part.name: Watched(part) for part in all_parts(settings)}
+        self.stopping = False
+        self.jobs_to_resume = False
+        self.resume: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        """Start and watch until SIGTERM or SIGINT, then stop everything in reverse order."""
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
+        signal.signal(signal.SIGINT, self._ask_to_stop)
+        end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=15)
+        while not self.stopping:
+            for one in self.watched.values():
+                self._look_after(one)
+            self._resume_jobs()
+            time.sleep(_TICK_SECONDS)
+        self._stop_all()
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def _look_after(self, one: Watched) -> None:
+        if one.process is not None and one.process.poll() is not None:
+            self._died(one, one.process.returncode)
+        if one.process is None:
+            if time.monotonic() >= one.next_start and self._ready(one.part):
+                self._start(one)
+        elif one.record.state == "starting":
+            self._check(one)
+
+    def _ready(self, part: Part) -> bool:
+        needed = [self.watched[name] for name in part.after if name in self.watched]
+        return all(other.record.state == "healthy" for other in needed)
+
+    def _start(self, one: Watched) -> None:
+        part = one.part
+        for folder in (self.place.data(part.name), self.place.temporary(part.name)):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            part.prepare()
+            one.process = self._spawn(part)
+        except Exception as error:
+            log.exception("%s did not start", part.name)
+            self._failed(one, str(error), None)
+            return
+        pid = one.process.pid
+        one.started = time.monotonic()
+        log.info("%s started, pid %d", part.name, pid)
+        self._note(one, pid=pid, created=created(pid), state="starting", detail="")
+        if part.name == "jobmanager":
+            self.jobs_to_resume = True
+
+    def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **part.environment, MARK: mark(self.place.home, part.name)}
+        environment["TMPDIR"] = str(self.place.temporary(part.name))
+        with self._log_file(part.name) as output:
+            return subprocess.Popen(
+                part.command(),
+                cwd=self.place.data(part.name),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=part.user,
+                group=part.user,
+            )
+
+    def _log_file(self, name: str) -> IO[bytes]:
+        path = self.place.log(name)
+        if path.exists() and path.stat().st_size > 50_000_000:
+            path.replace(path.with_suffix(".log.1"))
+        return path.open("ab")
+
+    def _check(self, one: Watched) -> None:
+        with contextlib.suppress(Exception):
+            if one.part.healthy():
+                took = time.monotonic() - one.started
+                log.info("%s healthy after %.1f s", one.part.name, took)
+                self._note(one, state="healthy")
+                return
+        if time.monotonic() - one.started > _STARTUP_DEADLINE_SECONDS:
+            self._end(one.part, stop_signal=signal.SIGKILL)
+
+    def _died(self, one: Watched, code: int) -> None:
+        log.warning("%s ended with exit code %d", one.part.name, code)
+        # Its children (Python workers, say) may outlive it and hold its ports.
+        self._end(one.part, stop_signal=signal.SIGKILL)
+        self._failed(one, f"ended with exit code {code}", code)
+
+    def _failed(self, one: Watched, detail: str, code: int | None) -> None:
+        steady = one.process is not None and time.monotonic() - one.started > _STEADY_SECONDS
+        one.failures = 1 if steady else one.failures + 1
+        delay = min(_BACKOFF_SECONDS * 2 ** (one.failures - 1), _MAX_BACKOFF_SECONDS)
+        one.process, one.next_start = None, time.monotonic() + delay
+        restarts = one.record.restarts + 1
+        self._note(one, state="restarting", restarts=restarts, last_exit=code, detail=detail)
+
+    def _note(self, one: Watched, **changes: object) -> None:
+        one.record = replace(one.record, **changes)  # type: ignore[arg-type]
+        one.record.write(self.place.run / f"{one.part.name}.json")
+
+    def _end(self, part: Part, *, stop_signal: int) -> None:
+        found = members(self.place.home, [part.name])
+        end(found, stop_signal=stop_signal, seconds=part.stop_seconds)
+
+    def _resume_jobs(self) -> None:
+        if self.resume is not None and self.resume.poll() is not None:
+            log.info("jobs resumed with exit code %d", self.resume.returncode)
+            self.resume = None
+        everything = all(one.record.state == "healthy" for one in self.watched.values())
+        if not (self.jobs_to_resume and everything and self.resume is None):
+            return
+        self.jobs_to_resume = False
+        if importlib.util.find_spec(_RESUME) is None:
+            return
+        with self._log_file("resume") as output:
+            self.resume = subprocess.Popen(
+                [sys.executable, "-m", _RESUME],
+                cwd=PROJECT_ROOT,
+                env={**os.environ, MARK: mark(self.place.home, "resume")},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _stop_all(self) -> None:
+        end(members(self.place.home, ["resume"]), stop_signal=signal.SIGTERM, seconds=5)
+        for one in reversed(list(self.watched.values())):
+            self._note(one, state="stopping")
+            if one.process is not None and one.process.poll() is None:
+                one.process.send_signal(one.part.stop_signal)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    one.process.wait(one.part.stop_seconds)
+            self._end(one.part, stop_signal=signal.SIGKILL)
+            (self.place.run / f"{one.part.name}.json").unlink(missing_ok=True)
+            log.info("%s stopped", one.part.name)
+
+
+def main() -> None:
+    """Run the supervisor of the home in the settings; a second one for the same home ends."""
+    settings = Settings()
+    place = folders(settings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with (place.run / f"{SUPERVISOR}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("another supervisor holds %s", place.home)
+            return
+        record = place.run / f"{SUPERVISOR}.json"
+        Record(pid=os.getpid(), created=created(os.getpid()), state="healthy").write(record)
+        try:
+            Supervisor(settings).run()
+        finally:
+            record.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
