@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from io import BytesIO
 from types import TracebackType
 from typing import Any
@@ -16,6 +15,7 @@ from schemas.framing import header
 from schemas.registry import Registry, publish
 from schemas.streams import Stream
 from schemas.topics import MAX_MESSAGE_BYTES, ensure_events_topic, kafka_error
+from schemas.values import epoch_ms
 
 _DELIVERY_SECONDS = 120.0
 _POLL_EVERY = 1024
@@ -151,15 +151,3 @@ class EventProducer:
         if self._failed:
             failed, self._failed = self._failed, 0
             raise DeliveryFailed(self.stream.topic, failed, self._first_error)
-
-
-def epoch_ms(value: int | datetime) -> int:
-    """Return `value`, epoch milliseconds or a datetime with its offset, as epoch milliseconds."""
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise TypeError(f"time {value.isoformat()} has no UTC offset")
-        return (value - _EPOCH) // timedelta(milliseconds=1)
-    return value
-
-
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

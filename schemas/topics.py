@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
 from schemas.streams import Stream
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+MAX_FUTURE_MS = 3600 * 1000
 
 _TIMEOUT_SECONDS = 20.0
 
@@ -28,7 +29,7 @@ _EVENTS_CONFIG = _KEEP_FOR_EVER | {
     "cleanup.policy": "delete",
     "message.timestamp.type": "CreateTime",
     # A record from the far future would push the watermark past every event after it.
-    "message.timestamp.after.max.ms": str(3600 * 1000),
+    "message.timestamp.after.max.ms": str(MAX_FUTURE_MS),
 }
 _VIEW_CONFIG = _KEEP_FOR_EVER | {"cleanup.policy": "compact"}
 _RAW_CONFIG = _KEEP_FOR_EVER | {"cleanup.policy": "delete"}
