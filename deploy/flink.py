@@ -113,7 +113,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "restart-strategy.type": "exponential-delay",
         "restart-strategy.exponential-delay.initial-backoff": "1 s",
         "restart-strategy.exponential-delay.max-backoff": "30 s",
-        "restart-strategy.exponential-delay.attempts-before-reset-backoff": "infinite",
+        "restart-strategy.exponential-delay.reset-backoff-threshold": "60 s",
         # A killed TaskManager is noticed by its broken connection, well before this timeout.
         "heartbeat.interval": "2 s",
         "heartbeat.timeout": "20 s",
@@ -122,7 +122,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "metrics.reporter.prom.factory.class": (
             "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
         ),
-        "env.java.home": str(java_home()),
         "env.log.dir": str(place.logs),
         "env.java.opts.all": " ".join(_module_options()),
     }
@@ -155,6 +154,8 @@ def write_cluster_files(settings: Settings) -> None:
         (base / name).mkdir(parents=True, exist_ok=True)
     folders(settings).temporary("flink").mkdir(parents=True, exist_ok=True)
     lines = [f"{key}: {json.dumps(value)}" for key, value in configuration(settings).items()]
+    # Flink's scripts read this one line themselves, and would keep the quotes.
+    lines.append(f"env.java.home: {java_home()}")
     _write(base / "conf" / "config.yaml", "\n".join(lines) + "\n")
     for name in ("log4j.properties", "log4j-cli.properties"):
         _write(base / "conf" / name, _LOG4J)
