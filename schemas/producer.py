@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from io import BytesIO
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fastavro
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -16,6 +16,11 @@ from schemas.registry import Registry, publish
 from schemas.streams import Stream
 from schemas.topics import MAX_MESSAGE_BYTES, ensure_events_topic, kafka_error
 from schemas.values import epoch_ms
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from schemas.batches import BatchEncoder
 
 _DELIVERY_SECONDS = 120.0
 _POLL_EVERY = 1024
@@ -69,7 +74,9 @@ class EventProducer:
         self.partitions = ensure_events_topic(kafka, stream)
         self.sent = 0
         self._header = header(self.schema_id)
+        self._written = written
         self._schema = fastavro.parse_schema(written)
+        self._encoder: BatchEncoder | None = None
         self._producer = Producer({**kafka, **PRODUCER_SETTINGS, "on_delivery": self._on_delivery})
         self._failed = 0
         self._first_error = ""
@@ -113,26 +120,43 @@ class EventProducer:
         partition: int | None = None,
     ) -> None:
         """Hand over bytes as they are; without `partition` the key decides."""
-        if timestamp_ms <= 0:
-            raise InvalidEvent(
-                f"{self.stream.name}: Kafka can't hold a time of {timestamp_ms} ms; event times "
-                "start after 1970-01-01T00:00:00Z."
-            )
+        self._require_time(timestamp_ms)
         place = _BY_KEY if partition is None else partition
+        topic = self.stream.topic
         while True:
             try:
-                self._producer.produce(
-                    self.stream.topic, value, key, partition=place, timestamp=timestamp_ms
-                )
+                self._producer.produce(topic, value, key, place, timestamp=timestamp_ms)
                 break
             except BufferError:
-                self._raise_failures()
-                self._producer.poll(0.1)
+                self._make_room()
             except KafkaException as error:
                 raise InvalidEvent(f"{self.stream.name}: {kafka_error(error).str()}.") from error
         self.sent += 1
         if self.sent % _POLL_EVERY == 0:
             self._producer.poll(0)
+
+    def send_batch(self, batch: pa.RecordBatch) -> None:
+        """Encode and hand over `batch`, a column for each field of the schema; see `send`."""
+        if self._encoder is None:
+            # Imports pyarrow, which callers with single events need not pay for.
+            from schemas.batches import BatchEncoder
+
+            self._encoder = BatchEncoder(self.stream, self._written, self._header)
+        records = self._encoder.encode(batch)
+        if not records.values:
+            return
+        self._require_time(min(records.timestamps))
+        topic, produce = self.stream.topic, self._producer.produce
+        rows = zip(records.values, records.keys, records.timestamps, strict=True)
+        for value, key, timestamp_ms in rows:
+            while True:
+                try:
+                    produce(topic, value, key, _BY_KEY, timestamp=timestamp_ms)
+                    break
+                except BufferError:
+                    self._make_room()
+        self.sent += len(records.values)
+        self._producer.poll(0)
 
     def flush(self) -> None:
         """Wait until Kafka has confirmed everything sent; raises `DeliveryFailed`."""
@@ -146,6 +170,18 @@ class EventProducer:
         if error is not None:
             self._failed += 1
             self._first_error = self._first_error or error.str()
+
+    def _require_time(self, timestamp_ms: int) -> None:
+        # Kafka clients take a timestamp of zero to mean "now".
+        if timestamp_ms <= 0:
+            raise InvalidEvent(
+                f"{self.stream.name}: Kafka can't hold a time of {timestamp_ms} ms; event times "
+                "start after 1970-01-01T00:00:00Z."
+            )
+
+    def _make_room(self) -> None:
+        self._raise_failures()
+        self._producer.poll(0.05)
 
     def _raise_failures(self) -> None:
         if self._failed:
