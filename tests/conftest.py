@@ -1,0 +1,99 @@
+"""Fixtures for all tests: one embedded stack a session, with its logs shown when a test fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.settings import Settings
+from deploy.stack import Stack
+
+_LOG_LINES, _LINE_LENGTH = 20, 240
+_STACK = pytest.StashKey[Stack]()
+
+# Below the ports that the system gives to outgoing connections.
+_PORT_BASES = range(25_000, 32_000, 600)
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Return a running stack of this session's own.
+
+    With `KAPPA_TEST_STACK=<home>:<port_base>` it is one that stays up after the tests.
+    """
+    if given := os.environ.get("KAPPA_TEST_STACK"):
+        home, _, port_base = given.rpartition(":")
+        found = Stack(Settings(home=Path(home), port_base=int(port_base)))
+        request.config.stash[_STACK] = found
+        found.up()
+        yield found
+        return
+    # A short path: the name of a Unix socket has room for 107 bytes.
+    home_folder = Path(tempfile.mkdtemp(prefix="kappa-test-"))
+    own = Stack(Settings(home=home_folder, port_base=_free_port_base(home_folder)))
+    request.config.stash[_STACK] = own
+    try:
+        own.up()
+        yield own
+    finally:
+        own.down()
+        shutil.rmtree(home_folder, ignore_errors=True)
+
+
+def _free_port_base(home: Path) -> int:
+    for base in _PORT_BASES:
+        parts = Stack(Settings(home=home, port_base=base)).parts
+        if all(_is_free(port) for part in parts for port in part.ports):
+            return base
+    raise RuntimeError(f"no free ports in {_PORT_BASES}; end what holds them.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the tails of the stack's logs to the report of a failed test."""
+    report = yield
+    running = item.config.stash.get(_STACK, None)
+    if report.failed and running is not None and "stack" in getattr(item, "fixturenames", ()):
+        report.sections.extend(_log_tails(running))
+    return report
+
+
+def _log_tails(running: Stack) -> list[tuple[str, str]]:
+    states = "\n".join(f"{one.name}: {one.state} {one.detail}" for one in running.status())
+    tails = [("parts of the stack", states)]
+    for path in sorted(running.place.logs.glob("*.log")):
+        lines = [line[:_LINE_LENGTH] for line in _telling_lines(path)]
+        if lines:
+            tails.append((f"end of {path.name}", "\n".join(lines[-_LOG_LINES:])))
+    return tails
+
+
+def _telling_lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(errors="replace").splitlines() if " INFO " not in line]
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Mark what uses the stack, and run it after the quick tests."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.stack)
+    items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))
