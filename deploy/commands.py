@@ -11,8 +11,10 @@ import typer
 from deploy.console import OUT, CommandError, print_json, print_table
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from deploy.settings import Settings
-    from deploy.stack import PartStatus
+    from deploy.stack import PartStatus, Progress
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -33,6 +35,17 @@ def up(as_json: _AsJson = False) -> None:
 
     began = time.monotonic()
     stack = Stack(Settings())
+    if as_json:
+        stack.up()
+        print_json({"parts": [asdict(one) for one in stack.status()]})
+        return
+    with OUT.status("Starting the stack …") as spinner:
+        stack.up(_progress(spinner))
+    OUT.print(f"All parts are up after {time.monotonic() - began:.1f} s.", highlight=False)
+
+
+def _progress(spinner: Status) -> Progress:
+    """Return what prints each part once it is healthy and names those still waited for."""
     shown: set[str] = set()
 
     def show(parts: list[PartStatus]) -> None:
@@ -40,12 +53,10 @@ def up(as_json: _AsJson = False) -> None:
             if one.state == "healthy" and one.name not in shown:
                 shown.add(one.name)
                 OUT.print(f"[green]✓[/] {one.title} on port {one.port}", highlight=False)
+        awaited = ", ".join(one.title for one in parts if one.state != "healthy")
+        spinner.update(f"Waiting for {awaited} …" if awaited else "")
 
-    stack.up(None if as_json else show)
-    if as_json:
-        print_json({"parts": [asdict(one) for one in stack.status()]})
-    else:
-        OUT.print(f"All parts are up after {time.monotonic() - began:.1f} s.", highlight=False)
+    return show
 
 
 def down(as_json: _AsJson = False) -> None:
@@ -83,7 +94,7 @@ def status(as_json: _AsJson = False) -> None:
 def _row(one: PartStatus) -> tuple[Any, ...]:
     uptime = None if one.uptime_seconds is None else round(one.uptime_seconds)
     pid = None if one.pid is None else str(one.pid)
-    return (one.title, one.state, pid, str(one.port), one.restarts, uptime, one.detail)
+    return (one.name, one.state, pid, str(one.port), one.restarts, uptime, one.detail)
 
 
 def _jobs(settings: Settings, as_json: bool) -> list[dict[str, Any]]:

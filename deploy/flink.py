@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from deploy.java import classpath, jar_folder, java_command, java_home
-from deploy.parts import Folders, Part, folders
+from deploy.parts import Part, folders
 from deploy.settings import Settings
 
 REST_PORT = 80
@@ -221,6 +221,8 @@ def taskmanager(settings: Settings) -> Part:
         healthy=lambda: identity.read_text() in _registered(settings),
         environment=client_environment(settings),
         after=("jobmanager",),
+        # Tasks of a dead JobManager's jobs must not write beside those of the resumed ones.
+        falls_with=("jobmanager",),
     )
 
 

@@ -56,6 +56,8 @@ class Part:
     """Whether it answers its own protocol; may raise, which counts as no."""
     after: tuple[str, ...] = ()
     """Parts that must be healthy before this one starts."""
+    falls_with: tuple[str, ...] = ()
+    """Parts whose end also ends this one; it starts again after them."""
     prepare: Callable[[], None] = lambda: None
     """Writes configuration and formats storage; runs before each start."""
     environment: Mapping[str, str] = field(default_factory=dict)

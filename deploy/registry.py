@@ -39,8 +39,9 @@ def _command(place: Folders, port: int, management: int) -> list[str]:
         "apicurio.datasource.username": "sa",
         "apicurio.datasource.password": "sa",
         "apicurio.rest.deletion.artifact.enabled": "true",
+        "quarkus.http.access-log.enabled": "false",
         "quarkus.log.level": "WARN",
-        "quarkus.log.category.\"io.apicurio\".level": "WARN",
+        'quarkus.log.category."io.apicurio".level': "WARN",
         "quarkus.log.console.json.enabled": "false",
         "quarkus.banner.enabled": "false",
     }

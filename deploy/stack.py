@@ -15,6 +15,7 @@ from deploy.kafka import kafka
 from deploy.parts import Part, folders
 from deploy.postgres import postgres
 from deploy.processes import (
+    MARK,
     Record,
     created,
     end,
@@ -180,7 +181,7 @@ class Stack:
             process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.supervisor"],
                 cwd=PROJECT_ROOT,
-                env={**os.environ, **self.settings.environment()},
+                env=self._supervisor_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -190,6 +191,10 @@ class Stack:
         # Until it writes its own: so nobody takes it for stopped while it is still importing.
         record = Record(pid=process.pid, created=created(process.pid))
         record.write(self.place.run / f"{SUPERVISOR}.json")
+
+    def _supervisor_environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if name != MARK}
+        return {**inherited, **self.settings.environment()}
 
     def _wait(self, before: dict[str, int], on_progress: Progress | None) -> None:
         until = time.monotonic() + _UP_SECONDS

