@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jobs.views import Count, CountDistinct, Mean, Sliding, Tumbling, View
+from jobs.views import Sliding, Tumbling, View
 from schemas.streams import PAGE_VIEWS
+from udfs.measures import Count, CountDistinct, Mean
 
 MEASURES = {
     "views": Count(doc="Requests in the window."),
@@ -45,3 +46,8 @@ SITE_TRAFFIC_PER_MINUTE = View(
 )
 
 VIEWS = (PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING, SITE_TRAFFIC_PER_MINUTE)
+
+if __name__ == "__main__":
+    from jobs.run import main
+
+    main("page_views")

@@ -5,34 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
 from typing import Any
 
+from schemas.columns import Column, ColumnType
 from schemas.streams import Stream
+from udfs.measures import Measure
 
 
 class InvalidView(ValueError):
     """A declaration that contradicts itself or its stream."""
-
-
-class ColumnType(Enum):
-    """Types a view's column can have; each backend maps them in its own room."""
-
-    STRING = "string"
-    LONG = "long"
-    DOUBLE = "double"
-    BOOLEAN = "boolean"
-    TIMESTAMP = "timestamp"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a view; timestamps are UTC with millisecond precision."""
-
-    name: str
-    type: ColumnType
-    nullable: bool = False
-    doc: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,85 +38,11 @@ class Sliding:
 
 Window = Tumbling | Sliding
 
-_COMPARISONS = ("==", "!=", ">=", "<=", ">", "<")
-
-
-@dataclass(frozen=True)
-class Count:
-    """Number of events; with a condition, of those where `field` compares true to `value`."""
-
-    field: str | None = None
-    comparison: str = ""
-    value: float | str | None = None
-    doc: str = ""
-
-    type = ColumnType.LONG
-    nullable = False
-
-    def __post_init__(self) -> None:
-        if self.field is not None and self.comparison not in _COMPARISONS:
-            raise InvalidView(f"{self.comparison!r} is no comparison; use one of {_COMPARISONS}.")
-
-
-@dataclass(frozen=True)
-class CountDistinct:
-    """Exact number of distinct non-null values of `field`."""
-
-    field: str
-    doc: str = ""
-
-    type = ColumnType.LONG
-    nullable = False
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Sum of the non-null values of an integer `field`; null where there are none."""
-
-    field: str
-    doc: str = ""
-
-    type = ColumnType.LONG
-    nullable = True
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Mean of the non-null values of a numeric `field`; null where there are none."""
-
-    field: str
-    doc: str = ""
-
-    type = ColumnType.DOUBLE
-    nullable = True
-
-
-@dataclass(frozen=True)
-class Min:
-    """Least non-null value of an integer `field`; null where there are none."""
-
-    field: str
-    doc: str = ""
-
-    type = ColumnType.LONG
-    nullable = True
-
-
-@dataclass(frozen=True)
-class Max:
-    """Greatest non-null value of an integer `field`; null where there are none."""
-
-    field: str
-    doc: str = ""
-
-    type = ColumnType.LONG
-    nullable = True
-
-
-Measure = Count | CountDistinct | Sum | Mean | Min | Max
-
 WINDOW_START = Column("window_start", ColumnType.TIMESTAMP, doc="First instant of the window.")
 WINDOW_END = Column("window_end", ColumnType.TIMESTAMP, doc="First instant after the window.")
+
+SOURCE_FIELDS = ("source_partition", "source_offset")
+"""Where in Kafka an event stands; every view may use these beside the stream's own fields."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +70,7 @@ class View:
             )
         if self.window.size % self.window.slide:
             raise InvalidView(f"{self.name}: window size is no multiple of its slide.")
-        known = {f["name"] for f in self.stream.schema["fields"]}
+        known = {f["name"] for f in self.stream.schema["fields"]} | set(SOURCE_FIELDS)
         used = {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
         if missing := sorted(used - known):
             raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")

@@ -1,0 +1,111 @@
+"""Talk to a Flink cluster's REST API; nothing else in jobs/ knows its address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+LIVE_STATES = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING", "RECONCILING")
+
+
+class ClusterUnavailable(Exception):
+    """No Flink cluster answers at the configured address."""
+
+
+class ClusterError(Exception):
+    """Flink refused a request; the message is its own."""
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """A job the cluster knows: id, name and Flink's state of it."""
+
+    id: str
+    name: str
+    state: str
+    started_ms: int
+
+
+class Cluster:
+    """A Flink cluster's REST API at `url`."""
+
+    def __init__(self, url: str, timeout: float = 20.0) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=timeout)
+
+    def get(self, path: str) -> Any:
+        """Return the JSON answer to a GET, or raise `ClusterUnavailable` or `ClusterError`."""
+        return self._call("GET", path)
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise ClusterUnavailable(
+                f"no Flink cluster answers at {self.url} ({error}); is `kappa up` running?"
+            ) from error
+        if response.is_error:
+            raise ClusterError(f"Flink refused {method} {path}: {_reason(response)}")
+        return response.json() if response.content else None
+
+    def jobs(self) -> list[RunningJob]:
+        """Return all jobs the cluster remembers, newest first."""
+        found = self.get("/jobs/overview")["jobs"]
+        jobs = [RunningJob(j["jid"], j["name"], j["state"], j["start-time"]) for j in found]
+        return sorted(jobs, key=lambda job: -job.started_ms)
+
+    def live_job(self, name: str) -> RunningJob | None:
+        """Return the job called `name` that has not ended, or None."""
+        return next((j for j in self.jobs() if j.name == name and j.state in LIVE_STATES), None)
+
+    def state(self, job_id: str) -> str:
+        """Return Flink's state of a job."""
+        state: str = self.get(f"/jobs/{job_id}")["state"]
+        return state
+
+    def failure(self, job_id: str) -> str:
+        """Return the root cause of a job's last failure, in one line, or an empty text."""
+        entries = self.get(f"/jobs/{job_id}/exceptions")["exceptionHistory"]["entries"]
+        return root_cause(entries[0]["stacktrace"]) if entries else ""
+
+    def cancel(self, job_id: str) -> None:
+        """Ask a job to end without a savepoint."""
+        self._call("PATCH", f"/jobs/{job_id}?mode=cancel")
+
+    def trigger_savepoint(self, job_id: str, *, stop: bool) -> str:
+        """Ask for a savepoint, and to stop after it if so wished; return the request's id."""
+        if stop:
+            answer = self._call("POST", f"/jobs/{job_id}/stop", {"drain": False})
+        else:
+            answer = self._call("POST", f"/jobs/{job_id}/savepoints", {"cancel-job": False})
+        request: str = answer["request-id"]
+        return request
+
+    def savepoint(self, job_id: str, request: str) -> str | None:
+        """Return the finished savepoint's location, None while it runs; raise where it failed."""
+        answer = self.get(f"/jobs/{job_id}/savepoints/{request}")
+        if answer["status"]["id"] != "COMPLETED":
+            return None
+        operation = answer["operation"]
+        if "failure-cause" in operation:
+            raise ClusterError(root_cause(operation["failure-cause"]["stack-trace"]))
+        location: str = operation["location"]
+        return location
+
+
+def root_cause(stacktrace: str) -> str:
+    """Return the innermost "Caused by" of a Java stack trace, in one line."""
+    lines = [line for line in stacktrace.splitlines() if line.startswith("Caused by: ")]
+    first = stacktrace.splitlines()[0] if stacktrace else ""
+    return (lines[-1] if lines else first).removeprefix("Caused by: ").strip()
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        errors = response.json().get("errors", [])
+    except ValueError:
+        return response.text[:300]
+    text = "\n".join(e for e in errors if not e.startswith("Internal server error"))
+    return root_cause(text.removeprefix("<Exception on server side:\n")) or response.text[:300]

@@ -1,0 +1,87 @@
+"""From a job's views to what its operators run: pane stores, fields, topics. No I/O."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import timedelta
+
+from jobs.catalogue import Job
+from jobs.views import SOURCE_FIELDS, Tumbling, View
+from schemas.streams import Stream
+from udfs.lateness import milliseconds
+from udfs.measures import Count, Max, Min
+from udfs.panes import PaneStore, WindowedView
+
+SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
+
+
+def accounting_view(stream: Stream) -> View:
+    """Return the view that every job writes beside its own: which offsets it aggregated."""
+    return View(
+        name=f"{stream.name}_accounting",
+        stream=stream,
+        dimensions=(SOURCE_PARTITION,),
+        window=Tumbling(stream.pane),
+        measures={
+            "events": Count(doc="Events aggregated."),
+            "first_offset": Min(SOURCE_OFFSET, doc="Least offset aggregated."),
+            "last_offset": Max(SOURCE_OFFSET, doc="Greatest offset aggregated."),
+        },
+        description=f"How many events of {stream.name} each partition gave to the views.",
+    )
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """All that the operators of one job at one version need to know."""
+
+    job: Job
+    version: int
+    views: tuple[View, ...]
+
+    @property
+    def name(self) -> str:
+        """Flink job name; version 1 has no suffix."""
+        return self.job.name if self.version == 1 else f"{self.job.name}.v{self.version}"
+
+    @property
+    def stores(self) -> tuple[PaneStore, ...]:
+        """The pane stores, one for all views with the same dimensions and pane."""
+        return pane_stores(self.job.stream, self.views)
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """View topic by view name."""
+        return {view.name: view.topic(self.version) for view in self.views}
+
+
+def plan(job: Job, version: int, views: tuple[str, ...] = ()) -> JobPlan:
+    """Plan `job` at `version`, all its views or the ones named, and its accounting."""
+    chosen = tuple(v for v in job.views if not views or v.name in views)
+    return JobPlan(job, version, (*chosen, accounting_view(job.stream)))
+
+
+def pane_stores(stream: Stream, views: tuple[View, ...]) -> tuple[PaneStore, ...]:
+    """Group `views` into the fewest stores whose panes make up their windows."""
+    _, lateness, _ = milliseconds(stream)
+    grouped: dict[tuple[tuple[str, ...], int], list[WindowedView]] = defaultdict(list)
+    for view in views:
+        size, slide = _ms(view.window.size), _ms(view.window.slide)
+        windowed = WindowedView(view.name, size, slide, tuple(view.measures.items()))
+        grouped[(view.dimensions, slide)].append(windowed)
+    return tuple(
+        PaneStore(f"{'+'.join(dims) or 'all'}@{pane}", dims, pane, lateness, tuple(members))
+        for (dims, pane), members in grouped.items()
+    )
+
+
+def used_fields(plan: JobPlan) -> set[str]:
+    """Return the event fields that the plan's views look at."""
+    used = {name for view in plan.views for name in view.dimensions}
+    used |= {m.field for view in plan.views for m in view.measures.values() if m.field}
+    return used - set(SOURCE_FIELDS)
+
+
+def _ms(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)

@@ -1,0 +1,79 @@
+"""The entry point that `flink run -py jobs/<job>.py` executes: build one job and hand it over."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import timedelta
+
+from deploy.settings import Settings
+from jobs.catalogue import job_named
+from jobs.plan import JobPlan, plan
+from schemas.registry import Registry, publish_schema
+from schemas.topics import ensure_events_topic, ensure_raw_topic, ensure_view_topic
+
+
+def main(job_name: str) -> None:
+    """Submit job `job_name`, as the command line and the environment ask for it."""
+    arguments = _parser(job_name).parse_args()
+    settings = Settings()
+    job_plan = plan(
+        job_named(job_name).within(settings.namespace),
+        arguments.version,
+        tuple(filter(None, arguments.views.split(","))),
+    )
+    schema_ids = prepare(settings, job_plan)
+    _execute(settings, job_plan, schema_ids, arguments)
+
+
+def prepare(settings: Settings, job_plan: JobPlan) -> dict[str, int]:
+    """Create the job's topics and register its schemas; return schema id by subject."""
+    stream = job_plan.job.stream
+    registry = Registry(settings.registry, retry_for=30.0)
+    publish_schema(registry, stream)
+    partitions = ensure_events_topic(settings.kafka_client, stream)
+    for topic in (stream.dead_letter_topic(job_plan.version), stream.late_topic(job_plan.version)):
+        ensure_raw_topic(settings.kafka_client, topic, partitions)
+    schema_ids = {}
+    for view in job_plan.views:
+        ensure_view_topic(settings.kafka_client, view.topic(job_plan.version), partitions)
+        subject = view.subject(job_plan.version)
+        schema_ids[subject] = registry.register(subject, view.avro_schema)
+    return schema_ids
+
+
+def _execute(
+    settings: Settings,
+    job_plan: JobPlan,
+    schema_ids: dict[str, int],
+    arguments: argparse.Namespace,
+) -> None:
+    from pyflink.datastream import StreamExecutionEnvironment
+
+    from jobs.pipeline import JobOptions, build, configuration
+
+    options = JobOptions(
+        kafka=settings.kafka_client,
+        registry_url=settings.registry,
+        schema_ids=schema_ids,
+        early_fire=timedelta(seconds=arguments.early_fire_seconds),
+        checkpoint_interval=timedelta(seconds=arguments.checkpoint_seconds),
+        bundle_time=timedelta(milliseconds=arguments.bundle_ms),
+        batch_events=arguments.batch_events,
+    )
+    environment = StreamExecutionEnvironment.get_execution_environment(configuration(options))
+    environment.set_parallelism(arguments.parallelism)
+    build(environment, job_plan, options).execute()
+
+
+def _parser(job_name: str) -> argparse.ArgumentParser:
+    settings = Settings()
+    parser = argparse.ArgumentParser(prog=f"{job_name}.py", description=f"Run job {job_name}.")
+    add = parser.add_argument
+    add("--version", type=int, default=1, help="version of the views to write")
+    add("--views", default="", help="only these views, separated by commas")
+    add("--parallelism", type=int, default=settings.parallelism)
+    add("--early-fire-seconds", type=float, default=settings.early_fire_seconds)
+    add("--checkpoint-seconds", type=float, default=settings.checkpoint_seconds)
+    add("--bundle-ms", type=int, default=200, help="longest wait for a batch to fill")
+    add("--batch-events", type=int, default=100_000, help="most events in a batch")
+    return parser

@@ -1,0 +1,174 @@
+"""Submit, stop and resume jobs on the configured Flink cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from deploy.flink import client_environment, distribution
+from deploy.settings import PROJECT_ROOT, Settings
+from jobs.catalogue import job_named
+from jobs.cluster import Cluster, ClusterError, RunningJob
+from jobs.plan import plan
+
+_SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
+_START_SECONDS = 120.0
+
+T = TypeVar("T")
+
+
+class SubmissionFailed(Exception):
+    """The job did not start; the message names the job and the cause."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that runs; `restored_from` is the savepoint or checkpoint it continues, or None."""
+
+    job_id: str
+    name: str
+    restored_from: str | None
+
+
+def submit(
+    settings: Settings,
+    job_name: str,
+    *,
+    version: int = 1,
+    views: tuple[str, ...] = (),
+    restore: str = "latest",
+    options: Mapping[str, str | float] | None = None,
+) -> Submitted:
+    """Start a job and wait until all its tasks run.
+
+    `restore` is "latest" (the newest savepoint or checkpoint, if there is one), "none", or the
+    location of one. A job of that name that is live already is refused, and so is one whose
+    state does not fit: it is cancelled and its reason raised as `SubmissionFailed`.
+    """
+    cluster = Cluster(settings.flink)
+    name = plan(job_named(job_name).within(settings.namespace), version).name
+    if live := cluster.live_job(name):
+        raise SubmissionFailed(
+            f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
+        )
+    location = latest_state(cluster, name) if restore == "latest" else None
+    if restore not in ("latest", "none"):
+        location = restore
+    arguments = {"version": version, "views": ",".join(views), **(options or {})}
+    job_id = _run_client(settings, job_name, location, arguments)
+    _await_running(cluster, name, job_id)
+    return Submitted(job_id, name, location)
+
+
+def latest_state(cluster: Cluster, name: str) -> str | None:
+    """Return the newest complete savepoint or checkpoint of job `name`, or None.
+
+    Every job keeps its state in a folder with its name. Only folders on this machine can be
+    looked through; elsewhere the location has to be given.
+    """
+    found = []
+    for folder in state_folders(cluster, name):
+        found += folder.glob("*/_metadata") if folder.name == name else []
+        found += folder.glob("*/chk-*/_metadata")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parent.as_uri() if newest else None
+
+
+def state_folders(cluster: Cluster, name: str) -> list[Path]:
+    """Return the local folders with checkpoints and savepoints of job `name`."""
+    entries = {e["key"]: e["value"] for e in cluster.get("/jobmanager/config")}
+    keys = ("execution.checkpointing.dir", "execution.checkpointing.savepoint-dir")
+    bases = [entries[key] for key in keys if entries.get(key, "").startswith("file:")]
+    return [Path(re.sub(r"^file:/+", "/", base)) / name for base in bases]
+
+
+def cancel(settings: Settings, name: str, *, seconds: float = 60.0) -> RunningJob:
+    """Cancel the live job called `name` and wait until it has ended."""
+    cluster = Cluster(settings.flink)
+    job = _live(cluster, name)
+    cluster.cancel(job.id)
+    _until(lambda: cluster.state(job.id) in ("CANCELED", "FAILED", "FINISHED"), seconds, name)
+    return job
+
+
+def take_savepoint(
+    settings: Settings, name: str, *, stop: bool, seconds: float = 300.0
+) -> tuple[RunningJob, str]:
+    """Take a savepoint of the live job called `name`, stopping it after if so wished."""
+    cluster = Cluster(settings.flink)
+    job = _live(cluster, name)
+    request = cluster.trigger_savepoint(job.id, stop=stop)
+    location = _until(lambda: cluster.savepoint(job.id, request), seconds, name)
+    return job, location
+
+
+def _live(cluster: Cluster, name: str) -> RunningJob:
+    job = cluster.live_job(name)
+    if job is None:
+        live = [j.name for j in cluster.jobs() if j.state == "RUNNING"]
+        raise ClusterError(f"no job {name} runs; running: {', '.join(live) or 'none'}.")
+    return job
+
+
+def _run_client(
+    settings: Settings,
+    job_name: str,
+    location: str | None,
+    arguments: Mapping[str, str | float],
+) -> str:
+    address = settings.flink.split("//", 1)[-1]
+    command = [str(distribution() / "bin" / "flink"), "run", "--detached", "-m", address]
+    if location:
+        command += ["--fromSavepoint", location]
+    command += ["-py", str(PROJECT_ROOT / "jobs" / f"{job_name}.py")]
+    for key, value in arguments.items():
+        if value != "":
+            command += [f"--{key.replace('_', '-')}", str(value)]
+    environment = os.environ | client_environment(settings) | settings.environment()
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=_START_SECONDS
+    )
+    found = _SUBMITTED.search(done.stdout)
+    if done.returncode or not found:
+        raise SubmissionFailed(f"{job_name}: {_last_words(done.stdout + done.stderr)}")
+    return found[1]
+
+
+def _last_words(output: str) -> str:
+    """Return the line of a client's output that says what went wrong."""
+    telling = [
+        line.strip()
+        for line in output.splitlines()
+        if re.match(r"^(\w+\.)*\w*(Error|Exception|Unavailable|Mismatch|Schema)\b.*:", line.strip())
+        or line.startswith("Caused by: ")
+    ]
+    telling = [line for line in telling if "Python process exits" not in line] or telling
+    return telling[-1] if telling else output.strip()[-500:]
+
+
+def _await_running(cluster: Cluster, name: str, job_id: str) -> None:
+    def started() -> bool:
+        job = cluster.get(f"/jobs/{job_id}")
+        failed = job["state"] in ("FAILED", "FAILING", "RESTARTING", "CANCELED")
+        if failed and (reason := cluster.failure(job_id)):
+            if job["state"] not in ("FAILED", "CANCELED"):
+                cluster.cancel(job_id)
+            raise SubmissionFailed(f"{name} does not start: {reason}")
+        return bool(job["vertices"]) and all(v["status"] == "RUNNING" for v in job["vertices"])
+
+    _until(started, _START_SECONDS, name)
+
+
+def _until(condition: Callable[[], T | None], seconds: float, name: str) -> T:
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{name}: nothing came of it within {seconds:.0f} s.")
+        time.sleep(0.2)
+    return result

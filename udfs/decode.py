@@ -1,0 +1,292 @@
+"""Turn Kafka values into columns and tell good events from bad ones, a batch at a time.
+
+No I/O of its own: the writer's schema of a schema id comes from the function it is given.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import fastavro
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyruhvro
+
+from schemas.framing import HEADER_BYTES, MAGIC
+from schemas.streams import Length, Range, Stream
+from udfs.avro_columns import UnresolvableSchema, column_of, reader_type
+
+Objects = npt.NDArray[np.object_]
+
+SchemaOf = Callable[[int], dict[str, Any] | None]
+"""Writer schema by id, parsed JSON; None where the registry knows no such id."""
+
+
+@dataclass
+class Batch:
+    """What became of a batch of n Kafka values.
+
+    `reasons` and `details` hold n entries, None for a good event. `schema_ids` holds n ids, -1
+    where the value has no frame. `rows` are the positions of the good events, ascending, and
+    `events` their columns in the same order.
+    """
+
+    reasons: Objects
+    details: Objects
+    schema_ids: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    events: pa.Table
+
+
+@dataclass
+class Decoder:
+    """Decodes batches of one stream, keeping only the fields named in `fields`.
+
+    An Avro record is read with its writer's schema by pyruhvro (Rust, straight to Arrow) and
+    resolved to the stream's current schema on whole columns. A batch that pyruhvro refuses is
+    halved until the bad records stand alone, so that each costs only itself.
+    """
+
+    stream: Stream
+    schema_of: SchemaOf
+    fields: tuple[str, ...]
+    _writers: dict[int, tuple[str, Any]] = field(default_factory=dict)
+
+    def decode(self, values: Objects, timestamps: npt.NDArray[np.int64]) -> Batch:
+        """Return what became of `values` (bytes or None), written at `timestamps` (epoch ms)."""
+        reasons = np.full(len(values), None, dtype=object)
+        details = np.full(len(values), None, dtype=object)
+        ids = self._judge_frames(values, reasons, details)
+        framed = np.flatnonzero(ids >= 0)
+        parts: list[tuple[npt.NDArray[np.int64], pa.Table]] = []
+        for schema_id in np.unique(ids[framed]):
+            of_schema = np.flatnonzero((ids == schema_id) & (reasons == None))  # noqa: E711
+            parts.extend(self._decode_rows(values, of_schema, int(schema_id), reasons, details))
+        rows, events = self._in_order(parts)
+        good = self._judge_events(events, rows, timestamps, reasons, details)
+        return Batch(reasons, details, ids, rows[good], events.filter(pa.array(good)))
+
+    def _judge_frames(
+        self,
+        values: Objects,
+        reasons: Objects,
+        details: Objects,
+    ) -> npt.NDArray[np.int64]:
+        """Mark values that are no frame; return the schema id of each, -1 where there is none."""
+        count = len(values)
+        sizes = np.fromiter((len(v) if v else 0 for v in values), dtype=np.int64, count=count)
+        ids = np.full(count, -1, dtype=np.int64)
+        magic_wrong = np.zeros(count, dtype=bool)
+        some = np.flatnonzero(sizes > 0)
+        magic_wrong[some] = np.fromiter((v[0] != MAGIC for v in values[some]), dtype=bool)
+        framed = np.flatnonzero((sizes >= HEADER_BYTES) & ~magic_wrong)
+        heads = np.frombuffer(b"".join(v[1:HEADER_BYTES] for v in values[framed]), dtype=">u4")
+        ids[framed] = heads
+        limit = self.stream.max_event_bytes
+        for mask, reason, detail in (
+            (sizes > limit, "oversize", f"The value is larger than {limit} bytes."),
+            (
+                (sizes > 0) & (sizes < HEADER_BYTES),
+                "truncated",
+                f"The value is shorter than a frame's header, {HEADER_BYTES} bytes.",
+            ),
+            (magic_wrong, "bad_magic", f"The first byte is not {MAGIC}."),
+            (sizes == 0, "empty", "The value is null or has no bytes."),
+        ):
+            reasons[mask] = reason
+            details[mask] = detail
+        return ids
+
+    def _decode_rows(
+        self,
+        values: Objects,
+        rows: npt.NDArray[np.int64],
+        schema_id: int,
+        reasons: Objects,
+        details: Objects,
+    ) -> list[tuple[npt.NDArray[np.int64], pa.Table]]:
+        if not len(rows):
+            return []
+        writer = self._writer(schema_id)
+        if writer is None:
+            reasons[rows] = "unknown_schema_id"
+            details[rows] = f"The registry has no schema with id {schema_id}."
+            return []
+        text, parsed = writer
+        bodies = [value[HEADER_BYTES:] for value in values[rows]]
+        decoded = _decode_halving(bodies, rows, text)
+        parts = []
+        for part_rows, part_bodies, batch, error in decoded:
+            if batch is None:
+                reasons[part_rows] = "bad_text" if "utf-8" in error.lower() else "undecodable"
+                details[part_rows] = f"Schema {schema_id}: {error}"
+                continue
+            whole = _reads_whole(batch, part_bodies, text, parsed)
+            reasons[part_rows[~whole]] = "trailing_bytes"
+            details[part_rows[~whole]] = "Bytes are left over after the last field."
+            table = self._resolve(batch, parsed, schema_id, part_rows, reasons, details)
+            if table is not None:
+                keep = whole & (reasons[part_rows] == None)  # noqa: E711
+                parts.append((part_rows[keep], table.filter(pa.array(keep))))
+        return parts
+
+    def _writer(self, schema_id: int) -> tuple[str, Any] | None:
+        if schema_id not in self._writers:
+            schema = self.schema_of(schema_id)
+            if schema is None:
+                return None
+            self._writers[schema_id] = (json.dumps(schema), fastavro.parse_schema(schema))
+        return self._writers[schema_id]
+
+    def _resolve(
+        self,
+        batch: pa.RecordBatch,
+        writer: Any,
+        schema_id: int,
+        rows: npt.NDArray[np.int64],
+        reasons: Objects,
+        details: Objects,
+    ) -> pa.Table | None:
+        by_name = {f["name"]: f for f in self.stream.schema["fields"]}
+        try:
+            columns = [column_of(batch, by_name[name]) for name in self.fields]
+        except UnresolvableSchema as error:
+            reasons[rows] = "undecodable"
+            details[rows] = f"Schema {schema_id}: {error}"
+            return None
+        return pa.table(columns, names=list(self.fields))
+
+    def _in_order(
+        self, parts: list[tuple[npt.NDArray[np.int64], pa.Table]]
+    ) -> tuple[npt.NDArray[np.int64], pa.Table]:
+        if not parts:
+            by_name = {f["name"]: f for f in self.stream.schema["fields"]}
+            empty = [pa.array([], type=reader_type(by_name[name])) for name in self.fields]
+            return np.zeros(0, dtype=np.int64), pa.table(empty, names=list(self.fields))
+        if len(parts) == 1:
+            return parts[0]
+        rows = np.concatenate([rows for rows, _ in parts])
+        order = np.argsort(rows, kind="stable")
+        events = pa.concat_tables([table for _, table in parts]).take(pa.array(order))
+        return rows[order], events
+
+    def _judge_events(
+        self,
+        events: pa.Table,
+        rows: npt.NDArray[np.int64],
+        timestamps: npt.NDArray[np.int64],
+        reasons: Objects,
+        details: Objects,
+    ) -> npt.NDArray[np.bool_]:
+        good = np.ones(len(rows), dtype=bool)
+        for bad, reason, detail in self._faults(events, timestamps[rows]):
+            news = good & bad
+            if news.any():
+                reasons[rows[news]] = reason
+                details[rows[news]] = detail
+                good &= ~bad
+        return good
+
+    def _faults(
+        self, events: pa.Table, timestamps: npt.NDArray[np.int64]
+    ) -> list[tuple[npt.NDArray[np.bool_], str, str]]:
+        """Return (mask of bad rows, reason, detail) per rule; the first that applies wins."""
+        faults = []
+        for name in self.stream.required:
+            faults.append((_mask(pc.is_null(events[name])), "missing", f"{name} is missing."))
+        time_field = self.stream.event_time_field
+        event_times = events[time_field].cast(pa.int64())
+        differs = pc.fill_null(pc.not_equal(event_times, pa.array(timestamps)), True)
+        detail = f"{time_field} is not the record's timestamp."
+        faults.append((_mask(differs), "wrong_time", detail))
+        for rule in self.stream.rules:
+            if isinstance(rule, Range):
+                faults.append((_outside(events[rule.field], rule), "out_of_range", _bounds(rule)))
+            else:
+                faults.append((_wrong_length(events[rule.field], rule), "bad_length", _size(rule)))
+        return faults
+
+
+def needed_fields(stream: Stream, used: set[str]) -> tuple[str, ...]:
+    """Return the fields to decode: those in use and those the stream's rules look at."""
+    wanted = used | set(stream.required) | {rule.field for rule in stream.rules}
+    wanted.add(stream.event_time_field)
+    return tuple(f["name"] for f in stream.schema["fields"] if f["name"] in wanted)
+
+
+def _decode_halving(
+    bodies: list[bytes], rows: npt.NDArray[np.int64], schema: str
+) -> list[tuple[npt.NDArray[np.int64], list[bytes], pa.RecordBatch | None, str]]:
+    try:
+        return [(rows, bodies, pyruhvro.deserialize_array(bodies, schema), "")]
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    # A panic in the Rust reader arrives as a BaseException, and condemns only its own record.
+    except BaseException as error:
+        if len(bodies) == 1:
+            return [(rows, bodies, None, str(error))]
+    half = len(bodies) // 2
+    return [
+        *_decode_halving(bodies[:half], rows[:half], schema),
+        *_decode_halving(bodies[half:], rows[half:], schema),
+    ]
+
+
+def _reads_whole(
+    batch: pa.RecordBatch, bodies: list[bytes], schema: str, parsed: Any
+) -> npt.NDArray[np.bool_]:
+    """Tell which bodies were read to their last byte.
+
+    pyruhvro ignores what follows a record. A record written again has its canonical length; only
+    where that differs from what came is it read once more, by fastavro, which tells where it
+    stopped: a body may be valid and not canonical.
+    """
+    written = pyruhvro.serialize_record_batch(batch, schema, 1)[0]
+    expected = pc.binary_length(written).to_numpy(zero_copy_only=False)
+    sizes = np.fromiter(map(len, bodies), dtype=np.int64, count=len(bodies))
+    whole: npt.NDArray[np.bool_] = expected == sizes
+    for i in np.flatnonzero(~whole):
+        stream = io.BytesIO(bodies[i])
+        try:
+            fastavro.schemaless_reader(stream, parsed, None)
+            whole[i] = stream.tell() == len(bodies[i])
+        except Exception:
+            whole[i] = False
+    return whole
+
+
+def _mask(values: Any) -> npt.NDArray[np.bool_]:
+    mask: npt.NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
+    return mask if isinstance(mask, np.ndarray) else np.asarray(mask)
+
+
+def _outside(column: pa.ChunkedArray, rule: Range) -> npt.NDArray[np.bool_]:
+    bad = np.zeros(len(column), dtype=bool)
+    if pa.types.is_floating(column.type):
+        bad |= ~_mask(pc.fill_null(pc.is_finite(column), True))
+    if rule.minimum is not None:
+        bad |= _mask(pc.less(column, rule.minimum))
+    if rule.maximum is not None:
+        bad |= _mask(pc.greater(column, rule.maximum))
+    return bad
+
+
+def _wrong_length(column: pa.ChunkedArray, rule: Length) -> npt.NDArray[np.bool_]:
+    sizes = pc.binary_length(column)
+    return _mask(pc.less(sizes, rule.minimum)) | _mask(pc.greater(sizes, rule.maximum))
+
+
+def _bounds(rule: Range) -> str:
+    low = "" if rule.minimum is None else f"{rule.minimum:g} ≤ "
+    high = "" if rule.maximum is None else f" ≤ {rule.maximum:g}"
+    return f"{rule.field} must be {low}{rule.field}{high}."
+
+
+def _size(rule: Length) -> str:
+    return f"{rule.field} must have {rule.minimum} to {rule.maximum} bytes."

@@ -1,0 +1,93 @@
+"""How pane tables travel: from the decode function to the panes' operator, and in its state.
+
+No I/O. A parcel is a pane table for one bucket of one store, as an Arrow record batch without its
+schema, which both ends know. A packet is all parcels of one decoded batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from udfs.panes import PaneStore
+
+_PARCEL = struct.Struct("<iqI")
+_BOOK = struct.Struct("<8sqI")
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """`key` is the Flink key of (store, bucket); `first_pane` the least pane in `body`."""
+
+    key: int
+    first_pane: int
+    body: bytes
+
+
+def pack(parcels: Iterable[Parcel]) -> bytes:
+    """Return `parcels` as one packet."""
+    return b"".join(
+        part for p in parcels for part in (_PARCEL.pack(p.key, p.first_pane, len(p.body)), p.body)
+    )
+
+
+def unpack(packet: bytes) -> Iterable[Parcel]:
+    """Yield the parcels of a packet."""
+    position = 0
+    while position < len(packet):
+        key, first_pane, size = _PARCEL.unpack_from(packet, position)
+        position += _PARCEL.size
+        yield Parcel(key, first_pane, packet[position : position + size])
+        position += size
+
+
+def to_bytes(batch: pa.RecordBatch) -> bytes:
+    """Return a record batch without its schema."""
+    body: bytes = batch.serialize().to_pybytes()
+    return body
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Return a table as one record batch without its schema."""
+    batches = table.combine_chunks().to_batches()
+    empty = pa.RecordBatch.from_pylist([], schema=table.schema)
+    return to_bytes(batches[0] if batches else empty)
+
+
+def from_bytes(store: PaneStore, body: bytes) -> pa.Table:
+    """Return the pane table in `body`."""
+    return pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(body), store.schema)])
+
+
+def fingerprint(store: PaneStore) -> bytes:
+    """Return 8 bytes that change whenever the store's state can't be read any more."""
+    text = f"{store.pane} {store.schema.to_string()}"
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+@dataclass
+class BookPage:
+    """What a bucket remembers beside its panes: the last watermark it fired, and the panes."""
+
+    fired: int
+    panes: list[int]
+
+    def to_bytes(self, layout: bytes) -> bytes:
+        """Return the page with the fingerprint of the store it belongs to."""
+        head = _BOOK.pack(layout, self.fired, len(self.panes))
+        return head + struct.pack(f"<{len(self.panes)}q", *self.panes)
+
+    @staticmethod
+    def from_bytes(body: bytes, layout: bytes) -> BookPage:
+        """Return the page in `body`, or raise ValueError where it is of another layout."""
+        found, fired, count = _BOOK.unpack_from(body)
+        if found != layout:
+            raise ValueError(
+                "The restored state belongs to another declaration of the view's measures or "
+                "window; rebuild the view with `kappa replay`, or start without a savepoint."
+            )
+        return BookPage(fired, list(struct.unpack_from(f"<{count}q", body, _BOOK.size)))

@@ -1,0 +1,307 @@
+"""The functions as Flink runs them: thin shells around the pure modules, with their I/O."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from pyflink.common import Row, Types
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext, TimeDomain
+from pyflink.datastream.state import (
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ValueStateDescriptor,
+)
+from pyflink.table.udf import ScalarFunction
+
+from schemas.registry import Registry, UnknownSchemaId
+from schemas.streams import Stream
+from udfs import lateness, windows
+from udfs.decode import Decoder, needed_fields
+from udfs.envelope import (
+    BookPage,
+    Parcel,
+    fingerprint,
+    from_bytes,
+    pack,
+    table_bytes,
+    to_bytes,
+    unpack,
+)
+from udfs.kafka_time import NewestBefore
+from udfs.panes import PaneStore, split
+from udfs.rows import RowEncoder
+
+# A producer may register its schema a moment after an impatient consumer asked for it.
+_UNKNOWN_ID_PATIENCE_SECONDS = 10.0
+
+NOT_LATE = -1
+"""What stands for no missed pane; Kafka has no timestamps before 1970."""
+
+
+@dataclass(frozen=True)
+class DecodeSpec:
+    """What the decode function needs to know; pickled into the job."""
+
+    stream: Stream
+    stores: tuple[PaneStore, ...]
+    fields: tuple[str, ...]
+    bucket_keys: tuple[tuple[int, ...], ...]
+    registry_url: str
+    kafka: tuple[tuple[str, str], ...]
+
+
+class DecodeEvents(ScalarFunction):  # type: ignore[misc]
+    """Kafka values in; per row a verdict, and in a batch's first row the packet of its panes."""
+
+    def __init__(self, spec: DecodeSpec) -> None:
+        self.spec = spec
+
+    def is_deterministic(self) -> bool:
+        """Return False, though it is, lest the planner call it again for each field it reads."""
+        return False
+
+    def open(self, function_context: Any) -> None:
+        """Connect to the registry, and to Kafka for the time before a restart."""
+        spec = self.spec
+        self._registry = Registry(spec.registry_url, retry_for=None)
+        self._unknown: dict[int, float] = {}
+        fields = needed_fields(spec.stream, set(spec.fields))
+        self._decoder = Decoder(spec.stream, self._schema_of, fields)
+        self._clock = lateness.PartitionClock(NewestBefore(dict(spec.kafka), spec.stream.topic))
+
+    def eval(
+        self, values: Any, partitions: Any, offsets: Any, timestamps: Any, watermarks: Any
+    ) -> pd.DataFrame:
+        """Judge one batch; the series have one entry per Kafka record, in partition order."""
+        times = _epoch_ms(timestamps)
+        where = partitions.to_numpy(dtype=np.int64), offsets.to_numpy(dtype=np.int64)
+        batch = self._decoder.decode(values.to_numpy(), times)
+        newest = self._clock.newest(*where, times)
+        late = lateness.late(self.spec.stream, times, newest, _epoch_ms(watermarks))
+        pane = lateness.milliseconds(self.spec.stream)[2]
+        missed = np.full(len(times), NOT_LATE, dtype=np.int64)
+        in_time = ~late[batch.rows]
+        too_late = batch.rows[~in_time]
+        missed[too_late] = times[too_late] - times[too_late] % pane
+        rows = batch.rows[in_time]
+        events = batch.events.filter(pa.array(in_time))
+        packets = np.full(len(times), None, dtype=object)
+        if len(rows):
+            packets[0] = self._packet(events, times[rows], where[0][rows], where[1][rows])
+        return pd.DataFrame(
+            {
+                "reason": batch.reasons,
+                "detail": batch.details,
+                "schema_id": batch.schema_ids,
+                "event_ms": times,
+                "missed_pane": missed,
+                "packet": packets,
+            }
+        )
+
+    def _packet(
+        self,
+        events: pa.Table,
+        times: npt.NDArray[np.int64],
+        partitions: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+    ) -> bytes:
+        events = events.append_column("source_partition", pa.array(partitions).cast(pa.string()))
+        events = events.append_column("source_offset", pa.array(offsets))
+        parcels = []
+        for store, keys in zip(self.spec.stores, self.spec.bucket_keys, strict=True):
+            panes = store.from_events(events, times)
+            for bucket, batch in split(store, panes, len(keys)):
+                first = int(np.min(batch.column(0).to_numpy()))
+                parcels.append(Parcel(keys[bucket], first, to_bytes(batch)))
+        return pack(parcels)
+
+    def _schema_of(self, schema_id: int) -> dict[str, Any] | None:
+        patience = _UNKNOWN_ID_PATIENCE_SECONDS
+        deadline = self._unknown.setdefault(schema_id, time.monotonic() + patience)
+        while True:
+            try:
+                return self._registry.schema_by_id(schema_id)
+            except UnknownSchemaId:
+                if time.monotonic() >= deadline:
+                    return None
+                time.sleep(0.5)
+
+
+def _epoch_ms(series: Any) -> npt.NDArray[np.int64]:
+    moments = series.to_numpy(dtype="datetime64[ms]")
+    # NaT, a watermark that is not there yet, is the least integer: lateness.UNKNOWN.
+    result: npt.NDArray[np.int64] = moments.astype(np.int64)
+    return result
+
+
+def unpack_packet(row: Any) -> Iterable[tuple[int, int, bytes]]:
+    """Yield (key, first pane, body) for each parcel of a decoded row's packet."""
+    for parcel in unpack(bytes(row[0])):
+        yield parcel.key, parcel.first_pane, parcel.body
+
+
+@dataclass(frozen=True)
+class PaneSpec:
+    """What the panes' operator needs to know; pickled into the job."""
+
+    stores: tuple[PaneStore, ...]
+    bucket_keys: tuple[tuple[int, ...], ...]
+    encoders: tuple[tuple[str, RowEncoder], ...]
+    early_fire_ms: int
+
+
+class AggregatePanes(KeyedProcessFunction):  # type: ignore[misc]
+    """Keeps the panes of one (store, bucket) in keyed state and writes its views' rows.
+
+    Parcels are appended to a list state as they come, which costs no read, and folded into their
+    panes when a timer fires: at each window's end, at each pane's expiry, and, for early rows, each
+    `early_fire_ms` of processing time while something changed.
+    """
+
+    def __init__(self, spec: PaneSpec) -> None:
+        self.spec = spec
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        """Declare the state."""
+        body = Types.PRIMITIVE_ARRAY(Types.BYTE())
+        self._fresh = runtime_context.get_list_state(ListStateDescriptor("fresh", body))
+        self._page = runtime_context.get_state(ValueStateDescriptor("page", body))
+        self._panes = runtime_context.get_map_state(MapStateDescriptor("panes", Types.LONG(), body))
+        pairs = zip(self.spec.stores, self.spec.bucket_keys, strict=True)
+        self._store_of = {key: store for store, keys in pairs for key in keys}
+        self._layouts = {store.name: fingerprint(store) for store in self.spec.stores}
+        self._encoders = dict(self.spec.encoders)
+        # Only what a restart may forget: timers are stored by Flink, and early rows are a
+        # courtesy that the closing of the window makes good.
+        self._event_timer: dict[int, int] = {}
+        self._early_timer: set[int] = set()
+        self._changed: dict[int, list[pa.Table]] = {}
+
+    def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> None:
+        """Append a parcel and see that a timer will look at it."""
+        key, first_pane, body = value
+        self._fresh.add(body)
+        timers = ctx.timer_service()
+        store, watermark = self._store_of[key], timers.current_watermark()
+        deadline = windows.next_deadline(store, [first_pane], watermark)
+        if self._is_closed(store, first_pane, watermark):
+            deadline = watermark + 1
+        self._ask_event_time(key, deadline, timers)
+        self._ask_early(key, timers)
+
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterable[Row]:
+        """Fold what came, write what is due, forget what has expired."""
+        key, timers = ctx.get_current_key(), ctx.timer_service()
+        store, watermark = self._store_of[key], timers.current_watermark()
+        early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
+        if early:
+            self._early_timer.discard(key)
+        elif self._event_timer.get(key, timestamp) <= timestamp:
+            self._event_timer.pop(key, None)
+        book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
+        fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
+        changed = windows.fold(store, book, fresh)
+        if fresh:
+            self._fresh.clear()
+        fired = book.page.fired
+        for rows in windows.settled_rows(store, book, changed, fired, watermark):
+            yield from self._records(rows)
+        if self.spec.early_fire_ms:
+            yield from self._early(key, store, book, changed, watermark, early)
+        windows.expire(store, book, watermark)
+        book.page.fired = max(fired, watermark)
+        book.commit()
+        self._ask_event_time(key, windows.next_deadline(store, book.starts(), watermark), timers)
+
+    def _early(
+        self,
+        key: int,
+        store: PaneStore,
+        book: _StateBook,
+        changed: pa.Table,
+        watermark: int,
+        now: bool,
+    ) -> Iterable[Row]:
+        if len(changed):
+            self._changed.setdefault(key, []).append(changed)
+        if not now or key not in self._changed:
+            return
+        tables = self._changed.pop(key)
+        everything = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
+        for rows in windows.early_rows(store, book, everything, watermark):
+            yield from self._records(rows)
+
+    def _records(self, rows: windows.Rows) -> Iterable[Row]:
+        encoder = self._encoders[rows.view.name]
+        for topic, key, value in encoder.encode(rows.view, rows.table):
+            yield Row(topic, key, value)
+
+    @staticmethod
+    def _is_closed(store: PaneStore, pane: int, watermark: int) -> bool:
+        ends = (view.starts_with(pane)[0] + view.size - 1 for view in store.views)
+        return min(ends) <= watermark
+
+    def _ask_event_time(self, key: int, deadline: int | None, timers: Any) -> None:
+        if deadline is not None and deadline < self._event_timer.get(key, deadline + 1):
+            self._event_timer[key] = deadline
+            timers.register_event_time_timer(deadline)
+
+    def _ask_early(self, key: int, timers: Any) -> None:
+        if self.spec.early_fire_ms and key not in self._early_timer:
+            self._early_timer.add(key)
+            moment = timers.current_processing_time() + self.spec.early_fire_ms
+            timers.register_processing_time_timer(moment)
+
+
+class _StateBook:
+    """A `PaneBook` over Flink's state; reads once, writes at `commit`, and only what lasts."""
+
+    def __init__(self, store: PaneStore, page: Any, panes: Any, layout: bytes) -> None:
+        self._store, self._page_state, self._panes, self._layout = store, page, panes, layout
+        stored = page.value()
+        self.page = BookPage.from_bytes(bytes(stored), layout) if stored else BookPage(_NEVER, [])
+        self._stored = set(self.page.panes)
+        self._read: dict[int, pa.Table] = {}
+        self._written: dict[int, pa.Table] = {}
+
+    def starts(self) -> list[int]:
+        """Return the starts of all panes kept, ascending."""
+        return self.page.panes
+
+    def read(self, pane: int) -> pa.Table | None:
+        """Return a pane's table, or None."""
+        if pane in self._written:
+            return self._written[pane]
+        if pane not in self._read and pane in self._stored:
+            self._read[pane] = from_bytes(self._store, bytes(self._panes.get(pane)))
+        return self._read.get(pane)
+
+    def write(self, pane: int, table: pa.Table) -> None:
+        """Replace a pane's table."""
+        if pane not in self.page.panes:
+            self.page.panes = sorted((*self.page.panes, pane))
+        self._written[pane] = table
+
+    def remove(self, pane: int) -> None:
+        """Forget a pane."""
+        self.page.panes = [kept for kept in self.page.panes if kept != pane]
+        self._written.pop(pane, None)
+
+    def commit(self) -> None:
+        """Write what changed to the state."""
+        for pane in self._stored.difference(self.page.panes):
+            self._panes.remove(pane)
+        for pane, table in self._written.items():
+            self._panes.put(pane, table_bytes(table))
+        self._page_state.update(self.page.to_bytes(self._layout))
+
+
+_NEVER = lateness.UNKNOWN

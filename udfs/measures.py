@@ -1,0 +1,91 @@
+"""What a windowed view can measure, and which partial aggregates each measure needs. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.columns import ColumnType
+
+
+class InvalidMeasure(ValueError):
+    """A measure whose declaration makes no sense."""
+
+
+_COMPARISONS = ("==", "!=", ">=", "<=", ">", "<")
+
+
+@dataclass(frozen=True)
+class Count:
+    """Number of events; with a condition, of those where `field` compares true to `value`."""
+
+    field: str | None = None
+    comparison: str = ""
+    value: float | str | None = None
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = False
+
+    def __post_init__(self) -> None:
+        if self.field is not None and self.comparison not in _COMPARISONS:
+            raise InvalidMeasure(
+                f"{self.comparison!r} is no comparison; use one of {_COMPARISONS}."
+            )
+
+
+@dataclass(frozen=True)
+class CountDistinct:
+    """Exact number of distinct non-null values of `field`."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = False
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Sum of the non-null values of an integer `field`; null where there are none."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = True
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean of the non-null values of a numeric `field`; null where there are none."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.DOUBLE
+    nullable = True
+
+
+@dataclass(frozen=True)
+class Min:
+    """Least non-null value of an integer `field`; null where there are none."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = True
+
+
+@dataclass(frozen=True)
+class Max:
+    """Greatest non-null value of an integer `field`; null where there are none."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.LONG
+    nullable = True
+
+
+Measure = Count | CountDistinct | Sum | Mean | Min | Max

@@ -1,0 +1,240 @@
+"""Windowed aggregation over Arrow: events to panes, panes merged, panes to windows. No I/O.
+
+A pane is the largest slice of time that every window of a view is made of. A pane table holds one
+row per (pane, dimensions, distinct values) with its partial aggregates, so that panes of any age
+merge exactly and one pane serves every window that contains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from udfs.measures import Count, CountDistinct, Max, Mean, Measure, Min, Sum
+
+PANE = "pane"
+WINDOW = "window"
+
+_COMPARE = {
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    ">=": pc.greater_equal,
+    "<=": pc.less_equal,
+    ">": pc.greater,
+    "<": pc.less,
+}
+
+
+@dataclass(frozen=True)
+class Partial:
+    """One mergeable column of a pane: `merge` of what `source` says of each event."""
+
+    name: str
+    merge: str
+    source: str
+    field: str = ""
+    comparison: str = ""
+    value: Any = None
+
+    def of_events(self, events: pa.Table) -> Any:
+        """Return the column of per-event values, int64, that `merge` folds."""
+        if self.source == "event":
+            return pa.repeat(pa.scalar(1, pa.int64()), len(events))
+        column = events[self.field]
+        if self.source == "present":
+            return pc.is_valid(column).cast(pa.int64())
+        if self.source == "condition":
+            matches = _COMPARE[self.comparison](column, pa.scalar(self.value))
+            return pc.fill_null(matches, False).cast(pa.int64())
+        return column.cast(pa.int64())
+
+
+_EVENTS = Partial("events", "sum", "event")
+
+
+def partials_of(measure: Measure) -> tuple[Partial, ...]:
+    """Return the partial aggregates that `measure` is computed from."""
+    name = measure.field or ""
+    match measure:
+        case Count(field=None):
+            return (_EVENTS,)
+        case Count():
+            label = f"count {name} {measure.comparison} {measure.value}"
+            return (Partial(label, "sum", "condition", name, measure.comparison, measure.value),)
+        case CountDistinct():
+            return ()
+        case Sum() | Mean():
+            return (
+                Partial(f"sum {name}", "sum", "value", name),
+                Partial(f"count {name}", "sum", "present", name),
+            )
+        case Min():
+            return (Partial(f"min {name}", "min", "value", name),)
+        case Max():
+            return (Partial(f"max {name}", "max", "value", name),)
+
+
+@dataclass(frozen=True)
+class WindowedView:
+    """The windows of one view over a store of panes; sizes in milliseconds."""
+
+    name: str
+    size: int
+    slide: int
+    measures: tuple[tuple[str, Measure], ...]
+
+    def last_end(self, pane: int) -> int:
+        """Return the end of the last window that contains `pane`."""
+        return pane - pane % self.slide + self.size
+
+    def starts_with(self, pane: int) -> range:
+        """Return the starts of the windows that contain `pane`."""
+        last = pane - pane % self.slide
+        return range(last - self.size + self.slide, last + 1, self.slide)
+
+
+@dataclass(frozen=True)
+class PaneStore:
+    """The panes shared by views with the same dimensions and pane; times in milliseconds."""
+
+    name: str
+    dimensions: tuple[str, ...]
+    pane: int
+    allowed_lateness: int
+    views: tuple[WindowedView, ...]
+
+    @property
+    def distinct(self) -> tuple[str, ...]:
+        """Fields whose distinct values are kept."""
+        measures = (m for view in self.views for _, m in view.measures)
+        return tuple(dict.fromkeys(m.field for m in measures if isinstance(m, CountDistinct)))
+
+    @property
+    def partials(self) -> tuple[Partial, ...]:
+        """All partial aggregates of all views, each once."""
+        wanted = (p for view in self.views for _, m in view.measures for p in partials_of(m))
+        return tuple(dict.fromkeys((_EVENTS, *wanted)))
+
+    @property
+    def group_columns(self) -> tuple[str, ...]:
+        """Columns that identify a row of a pane table."""
+        return (PANE, *self.dimensions, *(f"distinct {name}" for name in self.distinct))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of a pane table."""
+        return pa.schema(
+            [
+                (PANE, pa.int64()),
+                *((name, pa.string()) for name in self.group_columns[1:]),
+                *((partial.name, pa.int64()) for partial in self.partials),
+            ]
+        )
+
+    def expiry(self, pane: int) -> int:
+        """Return the watermark from which no event can change a window that contains `pane`."""
+        return max(view.last_end(pane) for view in self.views) - 1 + self.allowed_lateness
+
+    def from_events(self, events: pa.Table, timestamps: npt.NDArray[np.int64]) -> pa.Table:
+        """Fold `events`, whose event times are epoch milliseconds, into a pane table."""
+        columns = [pa.array(timestamps - timestamps % self.pane)]
+        columns += [_text(events[name]).fill_null("") for name in self.dimensions]
+        columns += [_text(events[name]) for name in self.distinct]
+        columns += [partial.of_events(events) for partial in self.partials]
+        return self._fold(pa.table(columns, schema=self.schema))
+
+    def merge(self, tables: Sequence[pa.Table]) -> pa.Table:
+        """Merge pane tables into one; the result does not depend on how they were split."""
+        if not tables:
+            return self.schema.empty_table()
+        return tables[0] if len(tables) == 1 else self._fold(pa.concat_tables(tables))
+
+    def _fold(self, table: pa.Table) -> pa.Table:
+        merges = [(partial.name, partial.merge) for partial in self.partials]
+        keys = list(self.group_columns)
+        folded = table.group_by(keys, use_threads=False).aggregate(merges)
+        names = [*(f"{name}_{merge}" for name, merge in merges)]
+        return folded.select([*keys, *names]).rename_columns(self.schema.names)
+
+    def rows(self, view: WindowedView, expanded: pa.Table) -> pa.Table:
+        """Return final rows of `view`: window, dimensions, then a column per measure.
+
+        `expanded` is a pane table with a column `window`; a pane stands in it once per window.
+        """
+        keys = [WINDOW, *self.dimensions]
+        folds: list[tuple[Any, ...]] = [(p.name, p.merge) for p in self.partials]
+        for name in self.distinct:
+            column = f"distinct {name}"
+            folds.append((column, "count_distinct", pc.CountOptions(mode="only_valid")))
+        folded = expanded.group_by(keys, use_threads=False).aggregate(folds)
+        columns = [folded[name] for name in keys]
+        columns += [_final(measure, folded) for _, measure in view.measures]
+        table = pa.table(columns, names=[*keys, *(name for name, _ in view.measures)])
+        return table.sort_by([(name, "ascending") for name in keys])
+
+
+def _final(measure: Measure, folded: pa.Table) -> Any:
+    name = measure.field
+    match measure:
+        case CountDistinct():
+            return folded[f"distinct {name}_count_distinct"]
+        case Count() | Min() | Max():
+            (partial,) = partials_of(measure)
+            return folded[f"{partial.name}_{partial.merge}"]
+    total, count = folded[f"sum {name}_sum"], folded[f"count {name}_sum"]
+    some = pc.greater(count, 0)
+    if isinstance(measure, Sum):
+        return pc.if_else(some, total, pa.scalar(None, pa.int64()))
+    mean = pc.divide(total.cast(pa.float64()), pc.if_else(some, count, 1).cast(pa.float64()))
+    return pc.if_else(some, mean, pa.scalar(None, pa.float64()))
+
+
+def _text(column: Any) -> Any:
+    return column if column.type == pa.string() else column.cast(pa.string())
+
+
+def expand(view: WindowedView, panes: pa.Table) -> pa.Table:
+    """Repeat each row of a pane table for every window of `view` that contains its pane."""
+    starts = panes[PANE].to_numpy()
+    last = starts - starts % view.slide
+    copies = [
+        panes.append_column(WINDOW, pa.array(last - back))
+        for back in range(0, view.size, view.slide)
+    ]
+    return pa.concat_tables(copies)
+
+
+def buckets_of(store: PaneStore, table: pa.Table, count: int) -> npt.NDArray[np.int64]:
+    """Return the bucket, 0 ≤ b < count, of each row: a stable hash of its dimensions."""
+    if not store.dimensions:
+        return np.zeros(len(table), dtype=np.int64)
+    hashes = np.zeros(len(table), dtype=np.uint64)
+    for name in store.dimensions:
+        encoded = table[name].combine_chunks().dictionary_encode()
+        if isinstance(encoded, pa.ChunkedArray):
+            encoded = encoded.combine_chunks()
+        uniques = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
+        hashed = pd.util.hash_array(uniques, categorize=False)
+        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + hashed[encoded.indices.to_numpy()]
+    return (hashes % np.uint64(count)).astype(np.int64)
+
+
+def split(store: PaneStore, table: pa.Table, count: int) -> Iterable[tuple[int, pa.RecordBatch]]:
+    """Yield (bucket, rows of that bucket) for every bucket that has rows."""
+    buckets = buckets_of(store, table, count)
+    order = np.argsort(buckets, kind="stable")
+    ordered = table.take(pa.array(order)).combine_chunks()
+    sorted_buckets = buckets[order]
+    edges = np.flatnonzero(np.diff(sorted_buckets)) + 1
+    starts = [0, *edges.tolist(), len(sorted_buckets)]
+    batches = ordered.to_batches()
+    for begin, end in zip(starts, starts[1:], strict=False):
+        if end > begin:
+            yield int(sorted_buckets[begin]), batches[0].slice(begin, end - begin)

@@ -1,0 +1,157 @@
+"""What one bucket of panes writes when time passes: closed windows, corrections, early rows.
+
+No I/O: state comes and goes through a `PaneBook`, watermarks are passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from udfs.panes import PANE, WINDOW, PaneStore, WindowedView, expand
+
+
+class PaneBook(Protocol):
+    """The panes of one bucket, by their start in epoch milliseconds."""
+
+    def starts(self) -> Sequence[int]:
+        """Return the starts of all panes kept, ascending."""
+
+    def read(self, pane: int) -> pa.Table | None:
+        """Return a pane's table, or None."""
+
+    def write(self, pane: int, table: pa.Table) -> None:
+        """Replace a pane's table."""
+
+    def remove(self, pane: int) -> None:
+        """Forget a pane."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one view: `window`, the dimensions, a column per measure."""
+
+    view: WindowedView
+    table: pa.Table
+
+
+def fold(store: PaneStore, book: PaneBook, fresh: Sequence[pa.Table]) -> pa.Table:
+    """Merge `fresh` pane tables into the book; return the (pane, dimensions) that changed."""
+    merged = store.merge(fresh)
+    for pane, part in _by_pane(merged):
+        kept = book.read(pane)
+        book.write(pane, part if kept is None else store.merge([kept, part]))
+    return _keys(merged.select([PANE, *store.dimensions]))
+
+
+def settled_rows(
+    store: PaneStore, book: PaneBook, changed: pa.Table, fired: int, watermark: int
+) -> Iterable[Rows]:
+    """Yield the rows that are due by event time.
+
+    These are all rows of windows that `watermark` closes, and the changed rows of windows that
+    were closed by `fired`, the watermark of the call before.
+    """
+    for view in store.views:
+        closing = _closing(view, book.starts(), fired, watermark)
+        corrected = _targets(view, changed)
+        ends = pc.add(corrected[WINDOW], view.size - 1)
+        corrected = corrected.filter(pc.less_equal(ends, fired))
+        yield from _rows(store, view, book, closing, None)
+        yield from _rows(store, view, book, _windows(corrected), corrected)
+
+
+def early_rows(
+    store: PaneStore, book: PaneBook, changed: pa.Table, watermark: int
+) -> Iterable[Rows]:
+    """Yield the changed rows of windows that are still open."""
+    for view in store.views:
+        targets = _targets(view, changed)
+        ends = pc.add(targets[WINDOW], view.size - 1)
+        targets = targets.filter(pc.greater(ends, watermark))
+        yield from _rows(store, view, book, _windows(targets), targets)
+
+
+def expire(store: PaneStore, book: PaneBook, watermark: int) -> None:
+    """Forget the panes that no event can change any more."""
+    for pane in list(book.starts()):
+        if store.expiry(pane) <= watermark:
+            book.remove(pane)
+
+
+def next_deadline(store: PaneStore, panes: Sequence[int], watermark: int) -> int | None:
+    """Return the next watermark at which a window closes or a pane expires, epoch ms."""
+    deadlines = []
+    for pane in panes:
+        for view in store.views:
+            closes = (start + view.size - 1 for start in view.starts_with(pane))
+            deadlines.append(next((end for end in closes if end > watermark), None))
+        deadlines.append(store.expiry(pane))
+    return min((d for d in deadlines if d is not None and d > watermark), default=None)
+
+
+def _closing(
+    view: WindowedView, panes: Sequence[int], fired: int, watermark: int
+) -> npt.NDArray[np.int64]:
+    starts = {start for pane in panes for start in view.starts_with(pane)}
+    due = [start for start in starts if fired < start + view.size - 1 <= watermark]
+    return np.array(sorted(due), dtype=np.int64)
+
+
+def _targets(view: WindowedView, changed: pa.Table) -> pa.Table:
+    return _keys(expand(view, changed).drop_columns([PANE]))
+
+
+def _keys(table: pa.Table) -> pa.Table:
+    return table.group_by(table.column_names, use_threads=False).aggregate([])
+
+
+def _windows(targets: pa.Table) -> npt.NDArray[np.int64]:
+    return np.unique(targets[WINDOW].to_numpy())
+
+
+def _rows(
+    store: PaneStore,
+    view: WindowedView,
+    book: PaneBook,
+    windows: npt.NDArray[np.int64],
+    targets: pa.Table | None,
+) -> Iterable[Rows]:
+    if not len(windows):
+        return
+    inside = [p for p in book.starts() if _overlaps(p, view, windows)]
+    tables = [table for pane in inside if (table := book.read(pane)) is not None]
+    if not tables:
+        return
+    expanded = expand(view, pa.concat_tables(tables))
+    expanded = expanded.filter(pc.is_in(expanded[WINDOW], value_set=pa.array(windows)))
+    if targets is not None and store.dimensions:
+        keys = [WINDOW, *store.dimensions]
+        expanded = expanded.join(targets, keys, join_type="left semi", use_threads=False)
+    if len(expanded):
+        yield Rows(view, store.rows(view, expanded))
+
+
+def _overlaps(pane: int, view: WindowedView, windows: npt.NDArray[np.int64]) -> bool:
+    last = pane - pane % view.slide
+    first = np.searchsorted(windows, last - view.size + view.slide)
+    return bool(first < len(windows) and windows[first] <= last)
+
+
+def _by_pane(table: pa.Table) -> Iterable[tuple[int, pa.Table]]:
+    panes = table[PANE].to_numpy()
+    if len(panes) and panes[0] == panes[-1] and (panes == panes[0]).all():
+        yield int(panes[0]), table
+        return
+    order = np.argsort(panes, kind="stable")
+    ordered, sorted_panes = table.take(pa.array(order)), panes[order]
+    edges = [0, *(np.flatnonzero(np.diff(sorted_panes)) + 1).tolist(), len(sorted_panes)]
+    for begin, end in zip(edges, edges[1:], strict=False):
+        if end > begin:
+            yield int(sorted_panes[begin]), ordered.slice(begin, end - begin)
