@@ -1,0 +1,108 @@
+"""What the loader counts, and its state of health, for Prometheus and for whoever asks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+_LOG = logging.getLogger("kappa.loader")
+_SILENT_SECONDS = 90.0
+
+
+class LoaderMetrics:
+    """Counters and gauges of one loader; `wall_clock` returns seconds since the epoch."""
+
+    def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
+        self._wall_clock = wall_clock
+        self.registry = CollectorRegistry()
+        self.rows = self._counter("rows", "Rows inserted into ClickHouse.", "table")
+        self.batches = self._counter("batches", "Batches inserted into ClickHouse.", "table")
+        self.failures = self._counter("failures", "Attempts that failed and are repeated.", "topic")
+        self.batch_seconds = Histogram(
+            "kappa_loader_batch_seconds",
+            "Time from decoding a batch to its rows being in ClickHouse.",
+            registry=self.registry,
+        )
+        self.lag = self._gauge("lag", "Records of the topic that are not loaded yet.", "topic")
+        self._freshness = self._gauge(
+            "freshness_seconds", "Age of the newest row that is loaded.", "view"
+        )
+        self._newest: dict[str, float] = {}
+
+    def emitted(self, view: str, newest_ms: int) -> None:
+        """Note when the newest row loaded for `view` was emitted, epoch milliseconds."""
+        first = view not in self._newest
+        self._newest[view] = max(self._newest.get(view, 0.0), newest_ms / 1000)
+        if first:
+            self._freshness.labels(view).set_function(
+                lambda: self._wall_clock() - self._newest[view]
+            )
+
+    def _counter(self, name: str, doc: str, label: str) -> Counter:
+        return Counter(f"kappa_loader_{name}", doc, [label], registry=self.registry)
+
+    def _gauge(self, name: str, doc: str, label: str) -> Gauge:
+        return Gauge(f"kappa_loader_{name}", doc, [label], registry=self.registry)
+
+
+class Health:
+    """Whether the loader goes round and what holds it up; threads may share it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._beat = clock()
+        self._trouble: dict[str, str] = {}
+
+    def beat(self) -> None:
+        """Note that the loader's loop went round."""
+        self._beat = self._clock()
+
+    def trouble(self, topic: str, reason: str) -> None:
+        """Note why `topic` can't be loaded at the moment."""
+        self._trouble[topic] = reason
+
+    def recovered(self, topic: str) -> None:
+        """Note that `topic` is loaded again."""
+        self._trouble.pop(topic, None)
+
+    def report(self) -> tuple[bool, str]:
+        """Return whether all is well, and what is not."""
+        silent = self._clock() - self._beat
+        if silent > _SILENT_SECONDS:
+            return False, f"the loader's loop stands still for {silent:.0f} s\n"
+        trouble = dict(self._trouble)
+        lines = [f"{topic}: {reason}\n" for topic, reason in sorted(trouble.items())]
+        return not lines, "".join(lines) or "ok\n"
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Keep each scrape out of the log."""
+
+
+def serve(metrics: LoaderMetrics, health: Health, port: int) -> WSGIServer:
+    """Serve /metrics and /healthz on loopback's `port`, or on a free one where it is taken."""
+    prometheus = make_wsgi_app(metrics.registry)
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") != "/healthz":
+            return prometheus(environ, start)  # type: ignore[no-any-return]
+        well, text = health.report()
+        status = "200 OK" if well else "503 Service Unavailable"
+        start(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [text.encode()]
+
+    try:
+        server = make_server("127.0.0.1", port, answer, handler_class=_Quiet)
+    except OSError:
+        # Several loaders of a group may share a machine.
+        server = make_server("127.0.0.1", 0, answer, handler_class=_Quiet)
+        _LOG.warning("port %d is taken; metrics are on port %d", port, server.server_port)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server

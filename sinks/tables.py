@@ -1,0 +1,183 @@
+"""Derive a view's ClickHouse table and its public name from the topic's Avro schema. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sinks.sql import identifier, literal
+
+REVISION = "_revision"
+PARTITION = "_partition"
+EMITTED_AT = "_emitted_at"
+
+_TYPES = {
+    "string": "String",
+    "bytes": "String",
+    "int": "Int32",
+    "long": "Int64",
+    "float": "Float32",
+    "double": "Float64",
+    "boolean": "Bool",
+    "timestamp-millis": "DateTime64(3, 'UTC')",
+}
+
+
+class InvalidViewSchema(ValueError):
+    """A view topic's schema that no table follows from."""
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """One column of a table; `type` is ClickHouse's name of it."""
+
+    name: str
+    type: str
+    doc: str = ""
+
+    @property
+    def definition(self) -> str:
+        """The column as a CREATE or ALTER statement declares it."""
+        comment = f" COMMENT {literal(self.doc)}" if self.doc else ""
+        return f"{identifier(self.name)} {self.type}{comment}"
+
+
+INTERNAL_COLUMNS = (
+    TableColumn(REVISION, "UInt64", "Offset in the topic; of a key's rows the greatest counts."),
+    TableColumn(PARTITION, "UInt32", "Partition of the topic."),
+    TableColumn(EMITTED_AT, "DateTime64(3, 'UTC')", "When the row was written to the topic."),
+)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """All that a view's table derives from; `retention` counts from the end of a row's window."""
+
+    view: str
+    columns: tuple[TableColumn, ...]
+    key: tuple[str, ...]
+    retention: timedelta | None = None
+    doc: str = ""
+
+    def table(self, version: int) -> str:
+        """Name of the table with the rows at `version`."""
+        return f"{self.view}_v{version}"
+
+
+def table_spec(view: str, schema: Mapping[str, Any]) -> TableSpec:
+    """Return the table of `view` as the Avro schema of its rows has it.
+
+    The schema's attributes `key` and `retention_ms` are the view's own. Raises
+    `InvalidViewSchema`.
+    """
+    columns = tuple(_column(view, field) for field in schema["fields"])
+    key = tuple(schema.get("key") or ())
+    retention_ms = schema.get("retention_ms")
+    _check_key(view, key, columns)
+    if retention_ms is not None and not _has(columns, "window_end"):
+        raise InvalidViewSchema(
+            f"{view}: a retention counts from window_end, and the view has no such column; "
+            "declare the view without retention."
+        )
+    retention = None if retention_ms is None else timedelta(milliseconds=retention_ms)
+    return TableSpec(view, columns, key, retention, schema.get("doc", ""))
+
+
+def column_list(columns: tuple[TableColumn, ...]) -> str:
+    """Return the bracketed list of `columns` in a CREATE statement."""
+    return "(\n" + ",\n".join(f"    {column.definition}" for column in columns) + "\n)"
+
+
+def create_table(spec: TableSpec, version: int) -> str:
+    """Return the statement that creates the table of `spec` at `version` where it is missing."""
+    lines = [
+        f"CREATE TABLE IF NOT EXISTS {identifier(spec.table(version))}",
+        column_list((*spec.columns, *INTERNAL_COLUMNS)),
+        f"ENGINE = ReplacingMergeTree({identifier(REVISION)})",
+    ]
+    # Rows of one key must share a partition, or FINAL can't tell which of them is the newest.
+    if "window_start" in spec.key:
+        lines.append(f"PARTITION BY toYYYYMM({identifier('window_start')})")
+    lines.append(f"ORDER BY ({', '.join(identifier(name) for name in spec.key)})")
+    if spec.retention is not None:
+        lines.append(f"TTL {_expiry(spec.retention)}")
+    if spec.doc:
+        lines.append(f"COMMENT {literal(spec.doc)}")
+    return "\n".join(lines)
+
+
+def create_view(spec: TableSpec, version: int, *, replace: bool = False) -> str:
+    """Return the statement that gives `version` the view's public name.
+
+    Where the name exists already the statement changes nothing, unless `replace` is set.
+    """
+    verb = "CREATE OR REPLACE VIEW" if replace else "CREATE VIEW IF NOT EXISTS"
+    names = ", ".join(identifier(column.name) for column in spec.columns)
+    return "\n".join(
+        (
+            f"{verb} {identifier(spec.view)}",
+            column_list(spec.columns),
+            f"AS SELECT {names} FROM {identifier(spec.table(version))} FINAL",
+            f"COMMENT {literal(f'Version {version}. {spec.doc}'.rstrip())}",
+        )
+    )
+
+
+def public_version(comment: str) -> int | None:
+    """Return the version that a public view's comment names; None where it names none."""
+    found = re.match(r"Version ([0-9]+)\.", comment)
+    return int(found[1]) if found else None
+
+
+def add_columns(spec: TableSpec, version: int, existing: Collection[str]) -> str | None:
+    """Return the statement that adds what the table lacks; None where it has all `existing`."""
+    missing = [column for column in spec.columns if column.name not in existing]
+    if not missing:
+        return None
+    added = ", ".join(f"ADD COLUMN IF NOT EXISTS {column.definition}" for column in missing)
+    return f"ALTER TABLE {identifier(spec.table(version))} {added}"
+
+
+def _expiry(retention: timedelta) -> str:
+    # toDateTime would wrap at 2106 and drop at once what a long retention must keep.
+    seconds = -(-retention // timedelta(seconds=1))
+    return f"{identifier('window_end')} + toIntervalSecond({seconds})"
+
+
+def _column(view: str, field: Mapping[str, Any]) -> TableColumn:
+    return TableColumn(
+        field["name"], _type(f"{view}.{field['name']}", field["type"]), field.get("doc", "")
+    )
+
+
+def _type(subject: str, avro: Any) -> str:
+    if isinstance(avro, list):
+        others = [branch for branch in avro if branch != "null"]
+        if len(others) == 1 and len(avro) == 2:
+            return f"Nullable({_type(subject, others[0])})"
+    name = avro.get("logicalType", avro.get("type")) if isinstance(avro, Mapping) else avro
+    if isinstance(name, str) and name in _TYPES:
+        return _TYPES[name]
+    raise InvalidViewSchema(
+        f"{subject}: Avro type {avro!r} has no column type; use one of {', '.join(_TYPES)}, "
+        "or a union of one of them with null."
+    )
+
+
+def _check_key(view: str, key: tuple[str, ...], columns: tuple[TableColumn, ...]) -> None:
+    if not key:
+        raise InvalidViewSchema(
+            f'{view}: its schema has no attribute "key" with the names of the key columns; '
+            "register the schema that the view's declaration gives."
+        )
+    types = {column.name: column.type for column in columns}
+    for name in key:
+        if types.get(name, "Nullable").startswith("Nullable"):
+            raise InvalidViewSchema(f"{view}: key column {name} must exist and never be null.")
+
+
+def _has(columns: tuple[TableColumn, ...], name: str) -> bool:
+    return any(column.name == name for column in columns)

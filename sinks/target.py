@@ -1,0 +1,104 @@
+"""Put the records of any topic into their table, which is created at first sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from schemas.registry import Registry
+from sinks.clickhouse import ClickHouse
+from sinks.dead_letters import create_raw_table, create_raw_view, raw_rows, raw_table
+from sinks.rows import Record, by_schema, newest_emission_ms, newest_revisions, view_rows
+from sinks.tables import TableSpec, add_columns, create_table, create_view, table_spec
+from sinks.topics import DeadLetterTopic, LateTopic, Source, ViewTopic
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of some records: rows inserted, and when the newest of them was emitted."""
+
+    table_id: str
+    rows: int
+    newest_ms: int | None
+
+
+class Target:
+    """The tables of one database; `versions` returns those of a view that have a topic."""
+
+    def __init__(
+        self,
+        clickhouse: ClickHouse,
+        registry: Registry,
+        versions: Callable[[str], frozenset[int]],
+    ) -> None:
+        self._clickhouse = clickhouse
+        self._registry = registry
+        self._versions = versions
+        self._prepared: set[tuple[str, int]] = set()
+
+    def table_ids(self) -> dict[str, str]:
+        """Return the identity of every table by its name; none is the same after a drop."""
+        return self._clickhouse.table_ids()
+
+    def load(self, source: Source, records: Sequence[Record], table_id: str) -> Loaded:
+        """Insert `records` of `source`'s topic and return when all of them are there.
+
+        `table_id` is the table's identity, empty where there is none. Raises `BadRecord`,
+        `ClickHouseFailed`, `RegistryError`.
+        """
+        if isinstance(source, ViewTopic):
+            return self._load_view(source, records, table_id)
+        return self._load_raw(source, records, table_id)
+
+    def _load_view(self, source: ViewTopic, records: Sequence[Record], table_id: str) -> Loaded:
+        rows, newest = 0, None
+        for schema_id, part in by_schema(records).items():
+            schema = self._registry.schema_by_id(schema_id)
+            spec = table_spec(source.view, schema)
+            table_id = self._prepare_view(source, spec, schema_id, table_id)
+            decoded = newest_revisions(view_rows(part, schema), spec.key)
+            inserted = self._insert(source, decoded, table_id)
+            rows, newest = rows + inserted.rows, _later(newest, inserted.newest_ms)
+        return Loaded(table_id, rows, newest)
+
+    def _load_raw(
+        self, source: DeadLetterTopic | LateTopic, records: Sequence[Record], table_id: str
+    ) -> Loaded:
+        if not records:
+            return Loaded(table_id, 0, None)
+        if (table_id, 0) not in self._prepared:
+            self._clickhouse.create_database()
+            self._clickhouse.command(create_raw_table(raw_table(source)))
+            self._clickhouse.command(create_raw_view(raw_table(source)))
+            table_id = self._remember(source, 0)
+        return self._insert(source, raw_rows(source, records), table_id)
+
+    def _insert(self, source: Source, rows: pa.Table, table_id: str) -> Loaded:
+        self._clickhouse.insert(source.table, rows)
+        return Loaded(table_id, rows.num_rows, newest_emission_ms(rows))
+
+    def _prepare_view(
+        self, source: ViewTopic, spec: TableSpec, schema_id: int, table_id: str
+    ) -> str:
+        if (table_id, schema_id) in self._prepared:
+            return table_id
+        self._clickhouse.create_database()
+        self._clickhouse.command(create_table(spec, source.version))
+        present = self._clickhouse.column_names(source.table)
+        if statement := add_columns(spec, source.version, present):
+            self._clickhouse.command(statement)
+        # A rebuild is loaded beside the version that people see; it must not take the name.
+        if source.version <= min(self._versions(source.view), default=source.version):
+            self._clickhouse.command(create_view(spec, source.version))
+        return self._remember(source, schema_id)
+
+    def _remember(self, source: Source, schema_id: int) -> str:
+        table_id = self.table_ids()[source.table]
+        self._prepared.add((table_id, schema_id))
+        return table_id
+
+
+def _later(one: int | None, other: int | None) -> int | None:
+    return max((ms for ms in (one, other) if ms is not None), default=None)
