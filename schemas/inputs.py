@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def open_input(path: Path) -> Iterator[Source]:
 
 def detect_format(source: Source) -> Format:
     """Tell the format from the first bytes, which are left to be read."""
-    start = source.data.peek(4096)
+    with _whole(source):
+        start = source.data.peek(4096)
     if start.startswith(_AVRO_MAGIC):
         return Format.AVRO
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
@@ -109,15 +111,13 @@ def read_events(
     `ignore_unknown` passes over JSON fields that the schema does not have. Raises `InputError`
     where nothing further can be read.
     """
-    try:
+    with _whole(source):
         if file_format is Format.ACCESS_LOG:
             yield from _read_access_log(source, stream)
         elif file_format is Format.JSON_LINES:
             yield from _read_json_lines(source, stream, ignore_unknown)
         else:
             yield from _read_avro(source, stream)
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"{source.name} is cut off or damaged: {error}.") from error
 
 
 def page_view_of(entry: Any, event_id: str) -> dict[str, Any]:
@@ -130,6 +130,8 @@ def page_view_of(entry: Any, event_id: str) -> dict[str, Any]:
     path = _path_of(request["target"]) if request else ""
     if request is None or not path:
         raise BadValue("request", f"is {entry.request_line!r} and names no page")
+    # The common format has no headers at all.
+    headers = getattr(entry, "headers_in", {})
     return {
         "event_id": event_id,
         "event_time": epoch_ms(entry.request_time),
@@ -140,8 +142,8 @@ def page_view_of(entry: Any, event_id: str) -> dict[str, Any]:
         "method": request["method"],
         "bytes_sent": entry.bytes_sent,
         "country": None,
-        "referrer": entry.headers_in.get("Referer"),
-        "user_agent": entry.headers_in.get("User-Agent"),
+        "referrer": headers.get("Referer"),
+        "user_agent": headers.get("User-Agent"),
     }
 
 
@@ -208,6 +210,14 @@ def _read_avro(source: Source, stream: Stream) -> Iterator[Good | Bad]:
         raise InputError(
             f"{source.name} can't be read as {stream.name} after record {number}: {error}."
         ) from error
+
+
+@contextmanager
+def _whole(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{source.name} is cut off or damaged: {error}.") from error
 
 
 def _lines(source: Source) -> Iterator[tuple[str, int, bytes]]:

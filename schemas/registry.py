@@ -117,7 +117,7 @@ class Registry:
         """Return why `schema` may not follow `subject`'s versions; empty where it may."""
         path = f"/compatibility/subjects/{_path(subject)}/versions"
         answer = self._call("POST", f"{path}?verbose=true", _body(schema))
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if _is_absent(answer):
             return ()
         verdict = self._accepted(answer, f"check a schema for {subject}")
         if verdict["is_compatible"]:
@@ -132,7 +132,7 @@ class Registry:
     def compatibility(self, subject: str) -> str | None:
         """Return the level set for `subject` itself, or None where none is."""
         answer = self._call("GET", f"/config/{_path(subject)}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if _is_absent(answer):
             return None
         config = self._accepted(answer, f"read the compatibility of {subject}")
         return str(config["compatibilityLevel"])
@@ -146,24 +146,26 @@ class Registry:
             if schema_id in self._schemas:
                 return self._schemas[schema_id]
         answer = self._call("GET", f"/schemas/ids/{schema_id}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if _is_absent(answer):
             raise UnknownSchemaId(f"schema id {schema_id} is not in the registry {self.address}.")
-        text = self._accepted(answer, f"read schema {schema_id}")["schema"]
-        schema: dict[str, Any] = json.loads(text)
+        found = self._accepted(answer, f"read schema {schema_id}")
+        if found.get("schemaType", "AVRO") != "AVRO":
+            raise UnknownSchemaId(f"schema id {schema_id} is {found['schemaType']} and no Avro.")
+        schema: dict[str, Any] = json.loads(found["schema"])
         with self._lock:
             return self._schemas.setdefault(schema_id, schema)
 
     def versions(self, subject: str) -> tuple[int, ...]:
         """Return the version numbers of `subject`, oldest first; empty where it has none."""
         answer = self._call("GET", f"/subjects/{_path(subject)}/versions")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if _is_absent(answer):
             return ()
         return tuple(sorted(self._accepted(answer, f"list the versions of {subject}")))
 
     def version(self, subject: str, number: int | str) -> Registered | None:
         """Return version `number` of `subject`, or None where there is no such."""
         answer = self._call("GET", f"/subjects/{_path(subject)}/versions/{number}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if _is_absent(answer):
             return None
         found = self._accepted(answer, f"read version {number} of {subject}")
         return Registered(subject, found["version"], found["id"], json.loads(found["schema"]))
@@ -211,8 +213,8 @@ class Registry:
         return answer
 
     def _accepted(self, answer: httpx.Response, purpose: str) -> Any:
-        if answer.is_success:
-            return answer.json()
+        if answer.is_success and _document(answer) is not None:
+            return _document(answer)
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise RegistryError(
                 f"the schema registry {self.address} does not let us {purpose}: check the user "
@@ -246,8 +248,26 @@ def _body(schema: Mapping[str, Any]) -> dict[str, str]:
     return {"schema": json.dumps(schema, separators=(",", ":"))}
 
 
-def _message(answer: httpx.Response) -> str:
+def _document(answer: httpx.Response) -> Any:
     try:
-        return str(answer.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return answer.text.strip()[:500] or answer.reason_phrase
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _is_absent(answer: httpx.Response) -> bool:
+    # A wrong base address gives a 404 too, and must not pass for an unknown schema.
+    document = _document(answer)
+    return (
+        answer.status_code == httpx.codes.NOT_FOUND
+        and isinstance(document, dict)
+        and "error_code" in document
+    )
+
+
+def _message(answer: httpx.Response) -> str:
+    document = _document(answer)
+    if isinstance(document, dict) and "message" in document:
+        return str(document["message"])
+    shown = answer.text.strip()[:200] or answer.reason_phrase
+    return f"{answer.status_code} {shown}; is its address that of the Confluent API?"

@@ -1,0 +1,196 @@
+"""Events as they lie in Kafka: exact times, keys, partitions; and nothing lost silently."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, TopicPartition
+
+from bench.workload import Workload, batches
+from deploy.settings import Settings
+from schemas.framing import split
+from schemas.producer import DeliveryFailed, EventProducer, InvalidEvent
+from schemas.registry import Registry
+from schemas.streams import Stream
+from schemas.topics import end_offsets
+from tests.schemas.avro import decoded
+
+READ_SECONDS = 30.0
+
+
+def event(number: int, **changes: Any) -> dict[str, Any]:
+    base = {"event_id": f"e{number}", "event_time": 1_431_857_103_000 + number}
+    return base | {"user_id": f"user-{number}", "page_id": "/a"} | changes
+
+
+def records(settings: Settings, stream: Stream) -> list[Message]:
+    """Return all records of the stream's topic, by partition and offset."""
+    ends = end_offsets(settings.kafka_client, stream.topic)
+    consumer = Consumer({**settings.kafka_client, "group.id": stream.topic})
+    consumer.assign([TopicPartition(stream.topic, partition, 0) for partition in ends])
+    found: list[Message] = []
+    while len(found) < sum(ends.values()):
+        read = consumer.consume(10_000, READ_SECONDS)
+        assert read, f"{len(found)} of {sum(ends.values())} records after {READ_SECONDS} s"
+        found.extend(read)
+    consumer.close()
+    return sorted(found, key=lambda m: (m.partition() or 0, m.offset() or 0))
+
+
+# Where Java's `Utils.toPositive(Utils.murmur2(key)) % 4` puts these keys.
+JAVA_PARTITIONS = {b"user-0": 3, b"user-1": 0, b"user-2": 0, b"user-3": 0, b"user-4": 0}
+
+
+def murmur2(key: bytes) -> int:
+    """Kafka's murmur2 of `key`, written from org.apache.kafka.common.utils.Utils."""
+    mask, m = 0xFFFFFFFF, 0x5BD1E995
+    h = (0x9747B28C ^ len(key)) & mask
+    whole = len(key) // 4 * 4
+    for i in range(0, whole, 4):
+        k = int.from_bytes(key[i : i + 4], "little") * m & mask
+        h = (h * m & mask) ^ ((k ^ k >> 24) * m & mask)
+    rest = key[whole:]
+    if rest:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15
+
+
+def java_partition(key: bytes, partitions: int) -> int:
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def test_event_lies_framed_at_its_time_under_its_key(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    with EventProducer(settings.kafka_client, registry, stream) as producer:
+        producer.send(event(1, user_id="kim é", status=404))
+    (record,) = records(settings, stream)
+    value = record.value()
+    assert record.timestamp() == (TIMESTAMP_CREATE_TIME, 1_431_857_103_001)
+    assert record.key() == "kim é".encode()
+    assert value is not None
+    assert split(value)[0] == producer.schema_id
+    assert decoded(value) == event(
+        1,
+        user_id="kim é",
+        status=404,
+        duration_ms=None,
+        method="GET",
+        bytes_sent=None,
+        country=None,
+        referrer=None,
+        user_agent=None,
+    )
+
+
+def test_keys_lie_where_java_clients_put_them(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    with EventProducer(settings.kafka_client, registry, stream) as producer:
+        for number in range(200):
+            producer.send(event(number))
+    found = records(settings, stream)
+    placed = {record.key(): record.partition() for record in found}
+    assert len(found) == 200
+    assert placed == {key: java_partition(key or b"", 4) for key in placed}
+
+
+def test_batch_lies_like_the_same_events_sent_singly(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    (batch,) = batches(Workload(events=3_000), 3_000)
+    with EventProducer(settings.kafka_client, registry, stream) as producer:
+        producer.send_batch(batch)
+        assert producer.sent == 3_000
+        for each in batch.to_pylist():
+            producer.send(each)
+    found = records(settings, stream)
+    seen: dict[str, list[Any]] = {}
+    for record in found:
+        fields = decoded(record.value())
+        place = (record.key(), record.partition(), record.timestamp(), fields)
+        seen.setdefault(fields["event_id"], []).append(place)
+    assert len(seen) == 3_000
+    assert all(first == second for first, second in seen.values())
+    expected = {each["event_id"]: each for each in batch.to_pylist()}
+    assert {key: places[0][3] for key, places in seen.items()} == expected
+
+
+def test_raw_bytes_go_to_the_partition_named(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    with EventProducer(settings.kafka_client, registry, stream) as producer:
+        producer.send_raw(None, b"user-1", 5, partition=2)
+        producer.send_raw(b"\x07", None, 6, partition=3)
+    found = [
+        (r.partition(), r.key(), r.value(), r.timestamp()[1]) for r in records(settings, stream)
+    ]
+    assert found == [(2, b"user-1", None, 5), (3, None, b"\x07", 6)]
+
+
+def test_older_schema_can_still_be_written(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    older = {**stream.schema, "fields": stream.schema["fields"][:6]}
+    with EventProducer(settings.kafka_client, registry, stream, older) as old:
+        old.send(event(1))
+    with EventProducer(settings.kafka_client, registry, stream) as new:
+        new.send(event(2))
+    ids = {split(record.value())[0] for record in records(settings, stream)}
+    assert ids == {old.schema_id, new.schema_id}
+    assert registry.schema_by_id(old.schema_id) == older
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "200"},
+        {"user_id": None},
+        {"extra": 1},
+        {"event_time": None},
+        {"event_time": datetime(2015, 5, 17)},
+        {"event_time": 0},
+        {"event_time": -1},
+        {"user_agent": "x" * 3_000_000},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_event_that_the_schema_has_no_room_for_is_refused(
+    settings: Settings, stream: Stream, registry: Registry, changes: dict[str, Any]
+) -> None:
+    with EventProducer(settings.kafka_client, registry, stream) as producer:
+        with pytest.raises(InvalidEvent, match="page_views"):
+            producer.send(event(1, **changes))
+        producer.send(event(2, event_time=datetime(2015, 5, 17, tzinfo=UTC)))
+    (record,) = records(settings, stream)
+    assert record.timestamp()[1] == 1_431_820_800_000
+
+
+def test_refused_delivery_is_raised_at_flush(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    producer = EventProducer(settings.kafka_client, registry, stream)
+    producer.send(event(1))
+    # The year 2100: the broker takes nothing from more than an hour ahead.
+    producer.send_raw(b"x", b"k", 4_102_444_800_000)
+    with pytest.raises(
+        DeliveryFailed, match=r"1 records were not delivered to .*timestamp"
+    ) as caught:
+        producer.flush()
+    assert caught.value.failed == 1
+    assert len(records(settings, stream)) == 1
+
+
+def test_more_events_than_the_queue_holds_all_arrive(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    small = {**settings.kafka_client, "queue.buffering.max.messages": 500}
+    with EventProducer(small, registry, stream) as producer:
+        for batch in batches(Workload(events=5_000), 2_500):
+            producer.send_batch(batch)
+        for number in range(5_000):
+            producer.send(event(number))
+    assert sum(end_offsets(settings.kafka_client, stream.topic).values()) == 10_000

@@ -1,0 +1,37 @@
+"""What the declarations promise about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import fastavro
+import pytest
+
+from schemas.streams import PAGE_VIEWS, STREAMS, Stream, UnknownStream, stream_named
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=str)
+def test_rules_and_times_name_fields_of_the_schema(stream: Stream) -> None:
+    known = {field["name"] for field in stream.schema["fields"]}
+    used = {rule.field for rule in stream.rules} | set(stream.required)
+    assert used | {stream.key_field, stream.event_time_field} <= known
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=str)
+def test_schema_is_avro_and_its_event_time_has_milliseconds(stream: Stream) -> None:
+    fastavro.parse_schema(stream.schema)
+    types = {field["name"]: field["type"] for field in stream.schema["fields"]}
+    wanted = {"type": "long", "logicalType": "timestamp-millis"}
+    assert types[stream.event_time_field] == wanted
+
+
+def test_namespace_prefixes_topic_and_subject() -> None:
+    stream = replace(PAGE_VIEWS, namespace="t1")
+    assert stream.topic == "t1.events.page_views"
+    assert stream.subject == "t1.events.page_views-value"
+    assert stream.dead_letter_topic(2) == "t1.dlq.page_views.v2"
+
+
+def test_misspelt_stream_is_told_the_nearest() -> None:
+    with pytest.raises(UnknownStream, match='"page_view" is no stream; did you mean "page_views"'):
+        stream_named("page_view")
