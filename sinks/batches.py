@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from sinks.rows import Record
+from sinks.rows import Record, last_offsets
 from sinks.topics import Source
 
 # What a record in memory takes beside its bytes.
@@ -60,13 +60,13 @@ class Batch:
 
     def add(self, records: Sequence[Record], size: int, now: float) -> None:
         """Take `records` of `size` bytes, in offset order; those of unplaced partitions are not."""
-        last = {record.partition(): record.offset() for record in records}
+        last = last_offsets(records)
         if not last.keys() <= self.partitions.keys():
             records = [record for record in records if record.partition() in self.partitions]
         self.records.extend(records)
         self.bytes += size + len(records) * _RECORD_BYTES
         for partition, offset in last.items():
-            self.reached(partition, (offset or 0) + 1, now)
+            self.reached(partition, offset + 1, now)
 
     def reached(self, partition: int | None, offset: int, now: float) -> None:
         """Note that `partition` has been read up to `offset`, records or not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import methodcaller
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -29,6 +30,16 @@ class Record(Protocol):
     def key(self) -> str | bytes | None: ...  # noqa: D102
     def value(self) -> str | bytes | None: ...  # noqa: D102
     def headers(self) -> Any: ...  # noqa: D102
+
+
+# Every record of every topic passes here; a comprehension takes about twice the time.
+_partition = methodcaller("partition")
+_offset = methodcaller("offset")
+
+
+def last_offsets(records: Sequence[Record]) -> dict[int, int]:
+    """Return for each partition the last offset in `records`."""
+    return dict(zip(map(_partition, records), map(_offset, records), strict=True))
 
 
 def by_schema(records: Sequence[Record]) -> dict[int, Sequence[Record]]:
@@ -77,8 +88,8 @@ def newest_revisions(rows: pa.Table, key: Sequence[str]) -> pa.Table:
 def with_origin(rows: pa.Table, records: Sequence[Record]) -> pa.Table:
     """Return `rows` with the columns that say where and when their records were written."""
     count = len(records)
-    offsets = np.fromiter((record.offset() for record in records), np.uint64, count)
-    partitions = np.fromiter((record.partition() for record in records), np.uint32, count)
+    offsets = np.fromiter(map(_offset, records), np.uint64, count)
+    partitions = np.fromiter(map(_partition, records), np.uint32, count)
     written = np.fromiter((record.timestamp()[1] for record in records), np.int64, count)
     return (
         rows.append_column(REVISION, pa.array(offsets))

@@ -1,0 +1,160 @@
+"""Read how far the loader, and other consumers, are behind the ends of their topics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from schemas.topics import KafkaUnavailable, kafka_error
+from sinks.topics import UnknownTopicName, parse_topic
+
+_TIMEOUT_SECONDS = 10.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PartitionLag:
+    """How far a consumer group is in one partition; offsets are those of the next record.
+
+    `committed` is the partition's first offset where nothing is committed. `end` is the last
+    stable offset, up to which readers of committed records come.
+    """
+
+    group: str
+    topic: str
+    partition: int
+    committed: int
+    end: int
+
+    @property
+    def lag(self) -> int:
+        """Number of offsets that are not consumed yet."""
+        return max(0, self.end - self.committed)
+
+
+class LagReader:
+    """Reads lags from the Kafka that `kafka`, a client's settings, leads to."""
+
+    def __init__(self, kafka: Mapping[str, Any]) -> None:
+        # A broker that is down is told in one sentence, not by the client's log.
+        self._admin = AdminClient({**kafka, "log_level": 0})
+        self._address = kafka.get("bootstrap.servers", "")
+
+    def loader(
+        self, group: str, prefix: str = "", table_ids: Mapping[str, str] | None = None
+    ) -> list[PartitionLag]:
+        """Return the lag of the loaders' `group` in every partition of the topics to load.
+
+        With `table_ids`, the identities of the tables, an offset counts only for the table it
+        was loaded into; a table that was dropped is then all to be loaded.
+        """
+        partitions = self._partitions(lambda topic: _is_ours(topic, prefix))
+        committed = {
+            _key(place): place.offset
+            for place in self._committed(group)
+            if _is_ours(place.topic, prefix) and _counts(place, prefix, table_ids)
+        }
+        return self._lags(group, partitions, committed)
+
+    def readers(self, topic_start: str, but: str) -> list[PartitionLag]:
+        """Return the lags of all groups except `but` in topics that begin with `topic_start`."""
+        partitions = self._partitions(lambda topic: topic.startswith(topic_start))
+        groups = self._wait(self._admin.list_consumer_groups(), "list the consumer groups").valid
+        found: list[PartitionLag] = []
+        for group in sorted(one.group_id for one in groups if one.group_id != but):
+            committed = {
+                _key(place): place.offset
+                for place in self._committed(group)
+                if _key(place) in partitions
+            }
+            found += self._lags(group, list(committed), committed)
+        return found
+
+    def _lags(
+        self,
+        group: str,
+        partitions: list[tuple[str, int]],
+        committed: Mapping[tuple[str, int], int],
+    ) -> list[PartitionLag]:
+        ends = self._offsets(partitions, OffsetSpec.latest())
+        fresh = [key for key in partitions if committed.get(key, -1) < 0]
+        starts = self._offsets(fresh, OffsetSpec.earliest())
+        return [
+            PartitionLag(group, *key, starts[key] if key in starts else committed[key], ends[key])
+            for key in sorted(partitions)
+        ]
+
+    def _partitions(self, wanted: Callable[[str], bool]) -> list[tuple[str, int]]:
+        try:
+            topics = self._admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        return [
+            (name, partition)
+            for name, topic in topics.items()
+            if wanted(name)
+            for partition in topic.partitions
+        ]
+
+    def _committed(self, group: str) -> list[TopicPartition]:
+        request = ConsumerGroupTopicPartitions(group)
+        (answer,) = self._admin.list_consumer_group_offsets([request]).values()
+        return list(self._wait(answer, f"read the offsets of {group}").topic_partitions)
+
+    def _offsets(
+        self, partitions: list[tuple[str, int]], spec: OffsetSpec
+    ) -> dict[tuple[str, int], int]:
+        if not partitions:
+            return {}
+        answers: dict[TopicPartition, Future[Any]] = self._admin.list_offsets(
+            {TopicPartition(*key): spec for key in partitions},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_TIMEOUT_SECONDS,
+        )
+        return {
+            _key(place): int(self._wait(answer, f"read the offsets of {place.topic}").offset)
+            for place, answer in answers.items()
+        }
+
+    def _wait(self, answer: Future[T], purpose: str) -> T:
+        try:
+            return answer.result(timeout=_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        except TimeoutError as error:
+            raise KafkaUnavailable(f"Kafka did not {purpose} in {_TIMEOUT_SECONDS:g} s.") from error
+
+    def _unavailable(self, error: KafkaException) -> KafkaUnavailable:
+        return KafkaUnavailable(
+            f"Kafka at {self._address} does not answer: {kafka_error(error).str()}; is it running?"
+        )
+
+
+def _key(place: TopicPartition) -> tuple[str, int]:
+    return place.topic, place.partition
+
+
+def _counts(place: TopicPartition, prefix: str, table_ids: Mapping[str, str] | None) -> bool:
+    if table_ids is None:
+        return True
+    table = parse_topic(place.topic, prefix).table
+    return (place.metadata or "") == table_ids.get(table, "")
+
+
+def _is_ours(topic: str, prefix: str) -> bool:
+    try:
+        parse_topic(topic, prefix)
+    except UnknownTopicName:
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""What people ask of ClickHouse, and what to tell them when it refuses."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from deploy.console import CommandError
+from sinks.clickhouse import (
+    BAD_PASSWORD,
+    READ_ONLY,
+    UNKNOWN_DATABASE,
+    UNKNOWN_TABLE,
+    ClickHouse,
+    ClickHouseFailed,
+)
+from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
+from sinks.sql import identifier
+from sinks.tables import EMITTED_AT, public_version
+
+_NOT_LOADED = "nothing is loaded yet: start a job with kappa submit, and kappa up for the loader."
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """A table with the rows of one version; `public` says whether its name shows these rows."""
+
+    name: str
+    version: int | None
+    public: bool
+    table: str
+    rows: int
+    newest: datetime | None
+    age_seconds: float | None
+
+
+@contextmanager
+def failures_explained(clickhouse: ClickHouse) -> Iterator[None]:
+    """Turn a failed statement into one sentence that says what to do."""
+    try:
+        yield
+    except ClickHouseFailed as error:
+        raise CommandError(_explanation(clickhouse, error)) from error
+
+
+def loaded_tables(clickhouse: ClickHouse, now: datetime) -> list[LoadedTable]:
+    """Return every loaded table, those of one view by version."""
+    found = clickhouse.query(
+        "SELECT name, comment, engine = 'View' FROM system.tables WHERE database = %(database)s",
+        {"database": clickhouse.database},
+    )
+    comments = {name: comment for name, comment, is_view in found.rows if is_view}
+    stored = [name for name, _, is_view in found.rows if not is_view]
+    public = {name: public_version(comment) for name, comment in comments.items()}
+    return [
+        _measured(clickhouse, *place, public, now)
+        for place in sorted(filter(None, map(_view_and_version, stored)))
+    ]
+
+
+def explain_unknown_table(message: str, names: Iterable[str]) -> str:
+    """Return what to tell somebody who asked for a table that is not among `names`."""
+    asked = _table_in(message)
+    known = sorted(names)
+    if not known:
+        return f'there is no table "{asked}"; {_NOT_LOADED}'
+    near = difflib.get_close_matches(asked, known, n=1, cutoff=0.4)
+    if near:
+        return f'there is no table "{asked}"; did you mean "{near[0]}"?'
+    return f'there is no table "{asked}"; there are: {", ".join(known)}.'
+
+
+def _explanation(clickhouse: ClickHouse, error: ClickHouseFailed) -> str:
+    message = str(error)
+    if error.code == UNKNOWN_TABLE:
+        return explain_unknown_table(message, clickhouse.table_ids())
+    if error.code == UNKNOWN_DATABASE:
+        return f"there is no database {clickhouse.database}; {_NOT_LOADED}"
+    if error.code == READ_ONLY:
+        return "this command only reads; its user may not change data or settings."
+    if error.code == BAD_PASSWORD:
+        return (
+            f"ClickHouse at {clickhouse.address} refuses user and password; set "
+            "KAPPA_CLICKHOUSE_READER and KAPPA_CLICKHOUSE_READER_PASSWORD."
+        )
+    if "FORMAT Native" in message or "FORMAT CSVWithNames" in message:
+        return "leave out FORMAT from the query; --json and --csv choose the output."
+    if not error.code:
+        return f"{message} Start the embedded stack with: kappa up"
+    return f"ClickHouse refuses the query: {message}"
+
+
+def _table_in(message: str) -> str:
+    found = re.search(r"identifier '([^']+)'|[Tt]able `?([^` ]+)`? does(?:n't| not) exist", message)
+    name = (found[1] or found[2]) if found else message
+    return name.rpartition(".")[2].strip("`")
+
+
+def _view_and_version(table: str) -> tuple[str, int, str] | None:
+    for raw in (DEAD_LETTERS, LATE_EVENTS):
+        if table == raw.table:
+            return raw.name, 0, table
+    found = re.fullmatch(r"(.+)_v([0-9]+)", table)
+    return (found[1], int(found[2]), table) if found else None
+
+
+def _measured(
+    clickhouse: ClickHouse,
+    name: str,
+    version: int,
+    table: str,
+    public: dict[str, int | None],
+    now: datetime,
+) -> LoadedTable:
+    newest_if_any = f"maxOrNull({identifier(EMITTED_AT)})"
+    answer = clickhouse.query(f"SELECT count(), {newest_if_any} FROM {identifier(table)} FINAL")
+    rows, newest = answer.rows[0]
+    return LoadedTable(
+        name=name,
+        version=version or None,
+        public=name in public and public[name] == (version or None),
+        table=table,
+        rows=rows,
+        newest=newest,
+        age_seconds=None if newest is None else (now - newest).total_seconds(),
+    )
