@@ -1,9 +1,156 @@
-"""Commands of jobs/."""
+"""`kappa submit`, `cancel`, `savepoint` and `views`: the jobs on the configured Flink cluster."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
 import typer
+
+from deploy.console import ERR, OUT, CommandError, print_json, print_table
+
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_Version = Annotated[int, typer.Option(min=1, help="Version of the views that the job writes.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this room to `app`."""
+    app.command()(submit)
+    app.command()(cancel)
+    app.command()(savepoint)
+    app.command()(views)
+
+
+def submit(
+    jobs: Annotated[list[str], typer.Argument(help="Jobs as `kappa views` names them.")],
+    version: _Version = 1,
+    restore: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help='"latest" savepoint or checkpoint, "none" for offset zero, or a location.',
+        ),
+    ] = "latest",
+    parallelism: Annotated[int | None, typer.Option(min=1, help="Subtasks per operator.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Submit jobs and wait until they run; each continues where it stopped.
+
+    A job whose state does not fit the code any more refuses to start.
+
+    Example: kappa submit page_views
+    """
+    from deploy.settings import Settings
+    from jobs.submit import submit as submit_job
+
+    options: dict[str, str | float] = {} if parallelism is None else {"parallelism": parallelism}
+    started = []
+    with _plain_errors():
+        for job in jobs:
+            with ERR.status(f"Submitting {job} …"):
+                done = submit_job(
+                    Settings(), job, version=version, restore=restore, options=options
+                )
+            started.append(asdict(done))
+            if not as_json:
+                origin = done.restored_from or "offset zero"
+                OUT.print(f"{done.name} runs as {done.job_id}, from {origin}.", highlight=False)
+    if as_json:
+        print_json(started)
+
+
+def cancel(
+    job: Annotated[str, typer.Argument(help="A job.")],
+    version: _Version = 1,
+    as_json: _AsJson = False,
+) -> None:
+    """Stop a job at once; its checkpoints stay. Example: kappa cancel page_views"""
+    from deploy.settings import Settings
+    from jobs.submit import cancel as cancel_job
+    from jobs.submit import flink_name
+
+    settings = Settings()
+    with _plain_errors():
+        ended = cancel_job(settings, flink_name(settings, job, version))
+    if as_json:
+        print_json({"job_id": ended.id, "name": ended.name})
+    else:
+        OUT.print(f"{ended.name} is cancelled; its checkpoints stay.", highlight=False)
+
+
+def savepoint(
+    job: Annotated[str, typer.Argument(help="A job.")],
+    version: _Version = 1,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the job after it.")] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Write a savepoint of a job. Example: kappa savepoint page_views --stop"""
+    from deploy.settings import Settings
+    from jobs.submit import flink_name, take_savepoint
+
+    settings = Settings()
+    with _plain_errors(), ERR.status(f"Writing a savepoint of {job} …"):
+        taken, location = take_savepoint(settings, flink_name(settings, job, version), stop=stop)
+    if as_json:
+        print_json({"job_id": taken.id, "location": location, "stopped": stop})
+    else:
+        OUT.print(f"{location}{' (the job is stopped)' if stop else ''}", highlight=False)
+
+
+def views(
+    name: Annotated[str | None, typer.Argument(help="Only this view.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """List the declared views: what each answers, its key and its columns.
+
+    Example: kappa views page_views_per_minute
+    """
+    from jobs.catalogue import VIEWS, job_of, view_named
+
+    with _plain_errors():
+        chosen = [view_named(name)] if name else list(VIEWS.values())
+    described: list[dict[str, Any]] = [
+        {
+            "name": view.name,
+            "job": job_of(view).name,
+            "stream": view.stream.name,
+            "description": view.description,
+            "key": list(view.key),
+            "columns": [
+                {"name": c.name, "type": c.type.value, "nullable": c.nullable, "doc": c.doc}
+                for c in view.columns
+            ],
+        }
+        for view in chosen
+    ]
+    if as_json:
+        print_json(described)
+        return
+    for view in described:
+        OUT.print(f"[bold]{view['name']}[/]  (job {view['job']})", highlight=False)
+        OUT.print(view["description"], markup=False, highlight=False)
+        rows = [
+            (c["name"], c["type"], "key" if c["name"] in view["key"] else "", c["doc"])
+            for c in view["columns"]
+        ]
+        print_table("", ("column", "type", "", "meaning"), rows)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    from jobs.catalogue import UnknownJob, UnknownView
+    from jobs.cluster import ClusterError, ClusterUnavailable
+    from jobs.submit import SubmissionFailed
+
+    try:
+        yield
+    except (
+        UnknownJob,
+        UnknownView,
+        ClusterError,
+        ClusterUnavailable,
+        SubmissionFailed,
+    ) as error:
+        raise CommandError(str(error)) from error

@@ -79,6 +79,20 @@ def configuration(options: JobOptions) -> Configuration:
     return result
 
 
+def state_locations(name: str) -> dict[str, str]:
+    """Return the settings that give job `name` folders of its own below the cluster's.
+
+    There its newest checkpoint can be found again by the job's name.
+    """
+    from pyflink.java_gateway import get_gateway
+
+    cluster = get_gateway().jvm.org.apache.flink.configuration.GlobalConfiguration
+    loaded = cluster.loadConfiguration()
+    keys = ("execution.checkpointing.dir", "execution.checkpointing.savepoint-dir")
+    bases = {key: loaded.getString(key, None) for key in keys}
+    return {key: f"{base.rstrip('/')}/{name}" for key, base in bases.items() if base}
+
+
 def bucket_keys(plan: JobPlan, buckets: int) -> tuple[tuple[int, ...], ...]:
     """Return, per store, the Flink key of each bucket.
 

@@ -49,7 +49,7 @@ def _execute(
 ) -> None:
     from pyflink.datastream import StreamExecutionEnvironment
 
-    from jobs.pipeline import JobOptions, build, configuration
+    from jobs.pipeline import JobOptions, build, configuration, state_locations
 
     options = JobOptions(
         kafka=settings.kafka_client,
@@ -60,7 +60,10 @@ def _execute(
         bundle_time=timedelta(milliseconds=arguments.bundle_ms),
         batch_events=arguments.batch_events,
     )
-    environment = StreamExecutionEnvironment.get_execution_environment(configuration(options))
+    flink = configuration(options)
+    for key, location in state_locations(job_plan.name).items():
+        flink.set_string(key, location)
+    environment = StreamExecutionEnvironment.get_execution_environment(flink)
     environment.set_parallelism(arguments.parallelism)
     build(environment, job_plan, options).execute()
 

@@ -15,6 +15,7 @@ from deploy.flink import client_environment, distribution
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
 from jobs.cluster import Cluster, ClusterError, RunningJob
+from jobs.desired import DesiredJob, forget, remember
 from jobs.plan import plan
 
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
@@ -52,7 +53,7 @@ def submit(
     state does not fit: it is cancelled and its reason raised as `SubmissionFailed`.
     """
     cluster = Cluster(settings.flink)
-    name = plan(job_named(job_name).within(settings.namespace), version).name
+    name = flink_name(settings, job_name, version)
     if live := cluster.live_job(name):
         raise SubmissionFailed(
             f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
@@ -63,7 +64,16 @@ def submit(
     arguments = {"version": version, "views": ",".join(views), **(options or {})}
     job_id = _run_client(settings, job_name, location, arguments)
     _await_running(cluster, name, job_id)
+    remember(
+        settings,
+        DesiredJob(name, job_name, version, views, settings.namespace, dict(options or {})),
+    )
     return Submitted(job_id, name, location)
+
+
+def flink_name(settings: Settings, job_name: str, version: int = 1) -> str:
+    """Return Flink's name of a declared job at `version` in the namespace."""
+    return plan(job_named(job_name).within(settings.namespace), version).name
 
 
 def latest_state(cluster: Cluster, name: str) -> str | None:
@@ -91,6 +101,7 @@ def state_folders(cluster: Cluster, name: str) -> list[Path]:
 def cancel(settings: Settings, name: str, *, seconds: float = 60.0) -> RunningJob:
     """Cancel the live job called `name` and wait until it has ended."""
     cluster = Cluster(settings.flink)
+    forget(settings, name)
     job = _live(cluster, name)
     cluster.cancel(job.id)
     _until(lambda: cluster.state(job.id) in ("CANCELED", "FAILED", "FINISHED"), seconds, name)
@@ -105,6 +116,8 @@ def take_savepoint(
     job = _live(cluster, name)
     request = cluster.trigger_savepoint(job.id, stop=stop)
     location = _until(lambda: cluster.savepoint(job.id, request), seconds, name)
+    if stop:
+        forget(settings, name)
     return job, location
 
 

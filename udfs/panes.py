@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -235,6 +236,6 @@ def split(store: PaneStore, table: pa.Table, count: int) -> Iterable[tuple[int, 
     edges = np.flatnonzero(np.diff(sorted_buckets)) + 1
     starts = [0, *edges.tolist(), len(sorted_buckets)]
     batches = ordered.to_batches()
-    for begin, end in zip(starts, starts[1:], strict=False):
+    for begin, end in pairwise(starts):
         if end > begin:
             yield int(sorted_buckets[begin]), batches[0].slice(begin, end - begin)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -152,6 +153,6 @@ def _by_pane(table: pa.Table) -> Iterable[tuple[int, pa.Table]]:
     order = np.argsort(panes, kind="stable")
     ordered, sorted_panes = table.take(pa.array(order)), panes[order]
     edges = [0, *(np.flatnonzero(np.diff(sorted_panes)) + 1).tolist(), len(sorted_panes)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         if end > begin:
             yield int(sorted_panes[begin]), ordered.slice(begin, end - begin)

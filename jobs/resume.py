@@ -1,0 +1,47 @@
+"""Submit again, from their newest state, the jobs that a restarted Flink cluster forgot."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from deploy.settings import Settings
+from jobs.cluster import Cluster
+from jobs.desired import desired_jobs
+from jobs.submit import SubmissionFailed, submit
+
+log = logging.getLogger("kappa.resume")
+
+
+def resume(settings: Settings) -> int:
+    """Submit every desired job that is not live; return how many could not be."""
+    cluster = Cluster(settings.flink)
+    failures = 0
+    for desired in desired_jobs(settings):
+        if cluster.live_job(desired.name):
+            continue
+        there = settings.model_copy(update={"namespace": desired.namespace})
+        try:
+            submitted = submit(
+                there,
+                desired.job,
+                version=desired.version,
+                views=desired.views,
+                options=desired.options,
+            )
+        except SubmissionFailed as error:
+            log.error("%s", error)
+            failures += 1
+            continue
+        log.info("%s runs again from %s", submitted.name, submitted.restored_from)
+    return failures
+
+
+def main() -> None:
+    """Resume everything; exit with 1 where a job could not be."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    sys.exit(1 if resume(Settings()) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""How each job is, and where every event went: read = aggregated + late + dead + in flight."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from deploy.console import OUT, print_table
+from deploy.settings import Settings
+from jobs.catalogue import JOBS
+from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
+from jobs.desired import desired_jobs
+from jobs.plan import JobPlan, plan
+from schemas.streams import Stream
+from schemas.topics import KafkaUnavailable, UnknownTopic, end_offsets
+from sinks.clickhouse import ClickHouse, ClickHouseFailed
+from sinks.lag import LagReader
+from sinks.loader import group_of
+from udfs.kafka_time import NewestBefore
+from udfs.lateness import milliseconds
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """One partition of the events topic; offsets are those of the next record.
+
+    `watermark` is the newest event time read less the stream's disorder; None before the first.
+    """
+
+    partition: int
+    end: int
+    read: int
+    lag: int
+    watermark: datetime | None
+    holds_watermark: bool
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """One job. Counts are of events; None where the part that knows does not answer.
+
+    `read` is what the last checkpoint covers. `in_flight` are events read whose view rows, dead
+    letters or late records are still on their way into ClickHouse, or in no window result yet.
+    """
+
+    name: str
+    state: str
+    job_id: str | None
+    failure: str
+    checkpoint_age_seconds: float | None
+    checkpoints_failed: int | None
+    events: int | None
+    read: int | None
+    aggregated: int | None
+    late: int | None
+    dead: int | None
+    in_flight: int | None
+    job_lag: int | None
+    loader_lag: int | None
+    watermark: datetime | None
+    partitions: tuple[PartitionStatus, ...]
+    problems: tuple[str, ...]
+
+
+def report(settings: Settings) -> list[dict[str, Any]]:
+    """Return the status of every job that should run or whose stream has events, as JSON."""
+    return [asdict(status) for status in statuses(settings)]
+
+
+def statuses(settings: Settings) -> list[JobStatus]:
+    """Return the status of every declared job, and of its other versions that should run."""
+    wanted = [d for d in desired_jobs(settings) if d.namespace == settings.namespace]
+    versions = {(name, 1) for name in JOBS} | {(d.job, d.version) for d in wanted}
+    return [
+        _status(settings, plan(JOBS[name].within(settings.namespace), version))
+        for name, version in sorted(versions)
+        if name in JOBS
+    ]
+
+
+def _status(settings: Settings, job_plan: JobPlan) -> JobStatus:
+    problems: list[str] = []
+    flink = _flink(settings, job_plan.name, problems)
+    partitions = _partitions(settings, job_plan, problems)
+    counts = _counts(settings, job_plan, problems)
+    loader_lag = _loader_lag(settings, job_plan, problems)
+    read = sum(p.read for p in partitions) if partitions else None
+    known = [count for count in counts.values() if count is not None]
+    placed = sum(known) if len(known) == len(counts) else None
+    return JobStatus(
+        name=job_plan.name,
+        events=sum(p.end for p in partitions) if partitions else None,
+        read=read,
+        in_flight=None if read is None or placed is None else read - placed,
+        job_lag=sum(p.lag for p in partitions) if partitions else None,
+        loader_lag=loader_lag,
+        watermark=min((p.watermark for p in partitions if p.watermark), default=None),
+        partitions=partitions,
+        problems=tuple(problems),
+        **flink,
+        **counts,
+    )
+
+
+def _flink(settings: Settings, name: str, problems: list[str]) -> dict[str, Any]:
+    unknown: dict[str, Any] = {
+        "state": "not running",
+        "job_id": None,
+        "failure": "",
+        "checkpoint_age_seconds": None,
+        "checkpoints_failed": None,
+    }
+    cluster = Cluster(settings.flink, timeout=5)
+    try:
+        job = next((j for j in cluster.jobs() if j.name == name), None)
+        if job is None:
+            return unknown
+        checkpoints = cluster.get(f"/jobs/{job.id}/checkpoints")
+        failure = cluster.failure(job.id)
+    except (ClusterUnavailable, ClusterError) as error:
+        problems.append(str(error))
+        return {**unknown, "state": "unknown"}
+    latest = (checkpoints.get("latest") or {}).get("completed")
+    age = time.time() - latest["latest_ack_timestamp"] / 1000 if latest else None
+    return {
+        "state": job.state,
+        "job_id": job.id,
+        "failure": failure if job.state != "RUNNING" else "",
+        "checkpoint_age_seconds": None if age is None else round(age, 1),
+        "checkpoints_failed": checkpoints["counts"]["failed"],
+    }
+
+
+def _partitions(
+    settings: Settings, job_plan: JobPlan, problems: list[str]
+) -> tuple[PartitionStatus, ...]:
+    stream = job_plan.job.stream
+    try:
+        ends = end_offsets(settings.kafka_client, stream.topic)
+        read = read_offsets(settings, f"kappa-{job_plan.name}", stream.topic)
+    except UnknownTopic:
+        return ()
+    except KafkaUnavailable as error:
+        problems.append(str(error))
+        return ()
+    marks = _watermarks(settings, stream, read)
+    behind = [p for p in marks if read.get(p, 0) or ends[p]]
+    holder = min(behind, key=lambda p: marks[p], default=None)
+    return tuple(
+        PartitionStatus(
+            partition,
+            end,
+            read.get(partition, 0),
+            max(0, end - read.get(partition, 0)),
+            _instant(marks.get(partition)),
+            partition == holder,
+        )
+        for partition, end in sorted(ends.items())
+    )
+
+
+def read_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
+    """Return the offset up to which the job of `group` has checkpointed, by partition."""
+    lags = LagReader(settings.kafka_client).readers(topic, but="")
+    return {p.partition: p.committed for p in lags if p.group == group and p.topic == topic}
+
+
+def _watermarks(settings: Settings, stream: Stream, read: Mapping[int, int]) -> dict[int, int]:
+    disorder, _, _ = milliseconds(stream)
+    newest = NewestBefore(settings.kafka_client, stream.topic)
+    found = {partition: newest(partition, offset) for partition, offset in read.items()}
+    return {p: moment - disorder for p, moment in found.items() if moment is not None}
+
+
+def _counts(settings: Settings, job_plan: JobPlan, problems: list[str]) -> dict[str, int | None]:
+    stream, version = job_plan.job.stream, job_plan.version
+    clickhouse = ClickHouse(settings, reader=True, timeout=10)
+    accounting = job_plan.views[-1].table(version)
+    where = {"stream": stream.name, "version": version}
+    queries = {
+        "aggregated": f"SELECT sum(events) FROM {accounting} FINAL",
+        "late": "SELECT count() FROM late_events WHERE stream = %(stream)s"
+        " AND version = %(version)s",
+        "dead": "SELECT count() FROM dead_letters WHERE stream = %(stream)s"
+        " AND version = %(version)s",
+    }
+    counts: dict[str, int | None] = {}
+    try:
+        tables = clickhouse.table_ids()
+        for name, query in queries.items():
+            table = query.split(" FROM ")[1].split()[0]
+            exists = table in tables
+            counts[name] = int(clickhouse.query(query, where).rows[0][0]) if exists else 0
+    except ClickHouseFailed as error:
+        problems.append(str(error))
+        return dict.fromkeys(queries)
+    finally:
+        clickhouse.close()
+    return counts
+
+
+def _loader_lag(settings: Settings, job_plan: JobPlan, problems: list[str]) -> int | None:
+    topics = {
+        *job_plan.topics.values(),
+        job_plan.job.stream.dead_letter_topic(job_plan.version),
+        job_plan.job.stream.late_topic(job_plan.version),
+    }
+    try:
+        lags = LagReader(settings.kafka_client).loader(group_of(settings), settings.topic_prefix)
+    except KafkaUnavailable as error:
+        problems.append(str(error))
+        return None
+    return sum(p.lag for p in lags if p.topic in topics)
+
+
+def _instant(milliseconds_: int | None) -> datetime | None:
+    return None if milliseconds_ is None else datetime.fromtimestamp(milliseconds_ / 1000, UTC)
+
+
+def print_status(jobs: list[dict[str, Any]]) -> None:
+    """Print what `report` returned as tables, and each problem as a line."""
+    columns = ("job", "state", "checkpoint age, s", "events", "read", "aggregated", "late")
+    columns += ("dead", "in flight", "job lag", "loader lag", "watermark")
+    names = ("name", "state", "checkpoint_age_seconds", "events", "read", "aggregated", "late")
+    names += ("dead", "in_flight", "job_lag", "loader_lag", "watermark")
+    print_table("Jobs", columns, [[job[name] for name in names] for job in jobs])
+    rows = [
+        (
+            job["name"],
+            str(p["partition"]),
+            p["end"],
+            p["read"],
+            p["lag"],
+            p["watermark"],
+            "◀ holds the job's watermark" if p["holds_watermark"] else "",
+        )
+        for job in jobs
+        for p in job["partitions"]
+    ]
+    if rows:
+        columns = ("job", "partition", "end", "read", "lag", "watermark", "")
+        print_table("Partitions", columns, rows)
+    for job in jobs:
+        for text in (*job["problems"], *filter(None, [job["failure"]])):
+            OUT.print(f"{job['name']}: {text}", style="yellow", markup=False, highlight=False)
