@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from deploy.clickhouse_endpoint.errors import AUTHENTICATION_FAILED, QueryError
+from deploy.clickhouse_endpoint.errors import authentication_failed
 
 
 @dataclass(frozen=True)
@@ -16,43 +17,40 @@ class User:
     """Somebody who may ask; a reader may change nothing."""
 
     name: str
-    password: str
+    password: str = field(repr=False)
     reader: bool
 
-    def __repr__(self) -> str:
-        return f"User({self.name!r}, reader={self.reader})"
 
-
-@dataclass(frozen=True)
 class Users:
-    """Everybody who may ask, by name."""
+    """Everybody who may ask."""
 
-    by_name: Mapping[str, User]
+    def __init__(self, users: Iterable[User]) -> None:
+        self._by_name = {user.name: user for user in users}
 
     def authenticate(self, name: str, password: str) -> User:
         """Return the user of that name.
 
-        Raises QueryError (516) for an unknown name and a wrong password alike, after the same
+        Raises QueryError 516 for an unknown name and for a wrong password alike, after the same
         comparison, so that neither the answer nor its time tells which it was.
         """
-        user = self.by_name.get(name)
-        expected = user.password if user else "\0"
-        right = hmac.compare_digest(password.encode(), expected.encode())
-        if user is None or not right:
-            raise QueryError(
-                AUTHENTICATION_FAILED,
-                "AUTHENTICATION_FAILED",
-                f"{name}: Authentication failed: password is incorrect, or there is no user "
-                "with such name.",
-            )
+        user = self._by_name.get(name)
+        given, right = _digest(password), _digest(user.password if user else "")
+        if not hmac.compare_digest(given, right) or user is None:
+            raise authentication_failed(name)
         return user
 
 
-def credentials(headers: Mapping[str, str], parameters: Mapping[str, str]) -> tuple[str, str]:
-    """Return the name and password of a request, in the order in which ClickHouse looks.
+def _digest(password: str) -> bytes:
+    # Equal lengths, so that the comparison's time does not tell the password's length.
+    return hashlib.sha256(password.encode("utf-8", "surrogateescape")).digest()
 
-    `headers` have lower-case names. Basic authentication, the X-ClickHouse headers and the
-    parameters `user` and `password` are known; without any of them the name is `default`.
+
+def credentials(headers: Mapping[str, str], parameters: Mapping[str, str]) -> tuple[str, str]:
+    """Return the name and password of a request.
+
+    Known are, in this order, the X-ClickHouse headers, Basic authentication and the parameters
+    `user` and `password`; without any of them the name is `default`. `headers` have lower-case
+    names.
     """
     if "x-clickhouse-user" in headers or "x-clickhouse-key" in headers:
         return headers.get("x-clickhouse-user", "default"), headers.get("x-clickhouse-key", "")

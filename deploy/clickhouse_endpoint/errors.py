@@ -7,9 +7,6 @@ import re
 _CODE = re.compile(r"Code: (\d+)\. (.*)", re.DOTALL)
 _NAME = re.compile(r"\(([A-Z][A-Z0-9_]+)\)\s*$")
 
-AUTHENTICATION_FAILED = 516
-READONLY = 164
-
 
 class QueryError(Exception):
     """A refused or failed query: ClickHouse's error code, its name and a message."""
@@ -27,42 +24,77 @@ class QueryError(Exception):
         )
 
 
+def authentication_failed(name: str) -> QueryError:
+    """Return the error for a wrong password, or for a user that does not exist."""
+    return QueryError(
+        516,
+        "AUTHENTICATION_FAILED",
+        f"{name}: Authentication failed: password is incorrect, or there is no user with such "
+        "name.",
+    )
+
+
+def readonly(message: str) -> QueryError:
+    """Return the error for a statement that somebody who may only read may not run."""
+    return QueryError(164, "READONLY", message)
+
+
+def too_large(message: str) -> QueryError:
+    """Return the error for a request body or a statement beyond its limit."""
+    return QueryError(223, "QUERY_IS_TOO_LARGE", message)
+
+
+def syntax(message: str) -> QueryError:
+    """Return the error for a request that is no statement."""
+    return QueryError(62, "SYNTAX_ERROR", f"Syntax error: {message}")
+
+
+def bad_body(message: str) -> QueryError:
+    """Return the error for a body that breaks off or does not have its stated encoding."""
+    return QueryError(117, "INCORRECT_DATA", message)
+
+
+def not_implemented(message: str) -> QueryError:
+    """Return the error for a part of the interface that is not offered here."""
+    return QueryError(48, "NOT_IMPLEMENTED", message)
+
+
 def from_engine(text: str) -> QueryError:
     """Return the error that the engine's message `text` tells."""
     found = _CODE.search(text)
     if found is None:
         return QueryError(1002, "UNKNOWN_EXCEPTION", text.strip())
-    message = found[2].strip().removeprefix("DB::Exception: ")
+    message = re.sub(r"^DB::\w+: ", "", found[2].strip())
     name = _NAME.search(message)
     if name is None:
         return QueryError(int(found[1]), "UNKNOWN_EXCEPTION", message)
     return QueryError(int(found[1]), name[1], message[: name.start()].rstrip())
 
 
+# As ClickHouse's own server maps them; every other error is a 500.
 _STATUS_NAMES = {
-    400: (
-        "SYNTAX_ERROR TYPE_MISMATCH INCORRECT_DATA BAD_ARGUMENTS UNKNOWN_ELEMENT_IN_AST "
-        "UNKNOWN_TYPE_OF_AST_NODE TOO_DEEP_AST TOO_BIG_AST UNEXPECTED_AST_STRUCTURE "
-        "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE CANNOT_PARSE_TEXT CANNOT_PARSE_NUMBER "
-        "CANNOT_PARSE_ESCAPE_SEQUENCE CANNOT_PARSE_QUOTED_STRING CANNOT_PARSE_DATE "
-        "CANNOT_PARSE_DATETIME CANNOT_PARSE_UUID CANNOT_PARSE_IPV4 CANNOT_PARSE_IPV6 "
-        "CANNOT_PARSE_INPUT_ASSERTION_FAILED CANNOT_PARSE_DOMAIN_VALUE_FROM_STRING "
-        "UNKNOWN_QUERY_PARAMETER BAD_QUERY_PARAMETER"
-    ),
+    400: """
+        BAD_ARGUMENTS CANNOT_COMPILE_REGEXP CANNOT_PARSE_TEXT CANNOT_PARSE_ESCAPE_SEQUENCE
+        CANNOT_PARSE_QUOTED_STRING CANNOT_PARSE_DATE CANNOT_PARSE_DATETIME CANNOT_PARSE_NUMBER
+        CANNOT_PARSE_DOMAIN_VALUE_FROM_STRING CANNOT_PARSE_IPV4 CANNOT_PARSE_IPV6
+        CANNOT_PARSE_INPUT_ASSERTION_FAILED CANNOT_PARSE_UUID DUPLICATE_COLUMN ILLEGAL_COLUMN
+        UNKNOWN_ELEMENT_IN_AST UNKNOWN_TYPE_OF_AST_NODE THERE_IS_NO_COLUMN TOO_DEEP_AST TOO_BIG_AST
+        UNEXPECTED_AST_STRUCTURE SYNTAX_ERROR INCORRECT_DATA TYPE_MISMATCH
+        VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+    """,
     401: "REQUIRED_PASSWORD",
-    403: (
-        "AUTHENTICATION_FAILED UNKNOWN_USER WRONG_PASSWORD SET_NON_GRANTED_ROLE "
-        "ACCESS_DENIED READONLY"
-    ),
-    404: (
-        "UNKNOWN_TABLE UNKNOWN_FUNCTION UNKNOWN_IDENTIFIER UNKNOWN_TYPE UNKNOWN_STORAGE "
-        "UNKNOWN_DATABASE UNKNOWN_SETTING UNKNOWN_AGGREGATE_FUNCTION UNKNOWN_FORMAT "
-        "UNKNOWN_DATABASE_ENGINE UNKNOWN_TYPE_OF_QUERY SESSION_NOT_FOUND"
-    ),
-    408: "TIMEOUT_EXCEEDED SOCKET_TIMEOUT",
-    413: "QUERY_IS_TOO_LARGE TOO_LARGE_STRING_SIZE",
+    403: "UNKNOWN_USER WRONG_PASSWORD AUTHENTICATION_FAILED SET_NON_GRANTED_ROLE ACCESS_DENIED",
+    404: """
+        UNKNOWN_TABLE UNKNOWN_FUNCTION UNKNOWN_IDENTIFIER UNKNOWN_TYPE UNKNOWN_STORAGE
+        UNKNOWN_DATABASE UNKNOWN_SETTING UNKNOWN_DIRECTION_OF_SORTING UNKNOWN_AGGREGATE_FUNCTION
+        UNKNOWN_FORMAT UNKNOWN_DATABASE_ENGINE UNKNOWN_TYPE_OF_QUERY UNKNOWN_ROLE
+    """,
+    408: "TIMEOUT_EXCEEDED",
+    411: "HTTP_LENGTH_REQUIRED",
+    413: "QUERY_IS_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
     501: "NOT_IMPLEMENTED",
-    503: "CANNOT_SCHEDULE_TASK TOO_MANY_SIMULTANEOUS_QUERIES",
+    503: "SOCKET_TIMEOUT CANNOT_OPEN_FILE CANNOT_SCHEDULE_TASK",
 }
 _STATUS = {name: status for status, names in _STATUS_NAMES.items() for name in names.split()}
 

@@ -1,0 +1,254 @@
+"""Run one statement for a user: what it may do, on which connection, and how it is answered."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deploy.clickhouse_endpoint import answers, blocks, coding, errors, guard, messages
+from deploy.clickhouse_endpoint.access import User
+from deploy.clickhouse_endpoint.context import Context, buffered, request_context
+from deploy.clickhouse_endpoint.engine import About, Connection, Engine, quote
+from deploy.clickhouse_endpoint.errors import QueryError
+from deploy.clickhouse_endpoint.limits import Limits
+from deploy.clickhouse_endpoint.messages import Request, Response
+from deploy.clickhouse_endpoint.metrics import Metrics
+from deploy.clickhouse_endpoint.sessions import Sessions
+from deploy.clickhouse_endpoint.statement import Rows, Statement, parse
+from deploy.clickhouse_endpoint.streams import (
+    CHUNK_BYTES,
+    Bounded,
+    Reader,
+    read_all,
+    read_up_to,
+)
+from deploy.clickhouse_endpoint.watch import Watch
+
+_HEAD_BYTES = 64 * 1024
+# Blocks of these can be strung together; others have a head or an end.
+_STREAMED = frozenset(
+    """
+    Native TabSeparated TSV TabSeparatedRaw TSVRaw Raw CSV JSONEachRow JSONLines NDJSON
+    JSONCompactEachRow JSONStringsEachRow RowBinary LineAsString RawBLOB TSKV
+    """.split()  # noqa: SIM905
+)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A statement to run, and for whom."""
+
+    request: Request
+    user: User
+    statement: Statement
+    context: Context
+
+    @property
+    def kind(self) -> str:
+        """What the metrics count it as."""
+        if self.statement.reads:
+            return "select"
+        return "insert" if self.statement.keyword == "INSERT" else "other"
+
+
+class Queries:
+    """Runs statements on one engine."""
+
+    def __init__(
+        self, engine: Engine, about: About, scratch: Path, limits: Limits, metrics: Metrics
+    ) -> None:
+        self._engine = engine
+        self._about = about
+        self._scratch = scratch
+        self._limits = limits
+        self._metrics = metrics
+        self._turns = threading.BoundedSemaphore(limits.max_reads)
+        self._allowed = _Remembered()
+        self._denied = guard.denied_functions(about.table_functions)
+        self._sessions = Sessions(engine.connect, limits.max_sessions, time.monotonic)
+        self._watch = Watch(engine.cancel)
+        self._watch.start()
+
+    def close(self) -> None:
+        """End all sessions; the caller closes the engine."""
+        self._watch.close()
+        self._sessions.close()
+
+    def answer(self, request: Request, user: User) -> Response:
+        """Run the statement of `request` and return its answer; raises QueryError."""
+        body = self._decoded(request)
+        given = request.parameters.get("query", "").encode()
+        if request.headers["content-type"].startswith("multipart/form-data"):
+            form = read_all(Bounded(body, self._limits.max_statement_bytes, "form"))
+            fields = messages.form_fields(request.headers["content-type"], form)
+            given += fields.pop("query", "").encode()
+            request = replace(request, parameters={**request.parameters, **fields})
+        head = read_up_to(body, _HEAD_BYTES)
+        sql = given + b"\n" + head if given and head else given + head
+        statement = parse(sql)
+        if statement.rows is None and len(head) == _HEAD_BYTES:
+            sql += read_all(Bounded(body, self._limits.max_statement_bytes, "statement"))
+            statement = parse(sql)
+        _check(request, statement)
+        job = _Job(request, user, statement, self._context(request, user, statement))
+        if statement.rows is not None:
+            return self._insert(job, statement.rows, sql, body)
+        return self._run(job, sql)
+
+    def _decoded(self, request: Request) -> Reader:
+        encoding = request.headers.get("content-encoding", "").strip().lower()
+        body: Reader = coding.Decoded(encoding, request.body)
+        if request.parameters.get("decompress") == "1":
+            body = blocks.BlockReader(body)
+        return Bounded(body, self._limits.max_body_bytes, "decompressed body")
+
+    def _context(self, request: Request, user: User, statement: Statement) -> Context:
+        database = request.parameters.get("database", "")
+        database = request.headers.get("x-clickhouse-database", database)
+        return request_context(
+            request.parameters, user, database, self._limits, reads=statement.reads
+        )
+
+    def _run(self, job: _Job, sql: bytes) -> Response:
+        request, reads = job.request, job.statement.reads
+        output_format = _output_format(request, job.statement)
+        waits = request.parameters.get("wait_end_of_query") == "1"
+        streams = reads and output_format in _STREAMED and not waits
+        if reads and not streams:
+            job = replace(job, context=buffered(job.context, self._limits))
+        with ExitStack() as holds:
+            connection = self._lend(job, holds)
+            if job.user.reader:
+                self._refuse_changes(connection, sql)
+            if reads:
+                holds.enter_context(self._watch.over(connection.tag, request.wire))
+            if streams:
+                stream = connection.stream(sql, output_format, request.bound())
+                return answers.streamed(
+                    request, self._about, output_format, stream, holds.pop_all()
+                )
+            result = connection.run(sql, output_format, request.bound())
+        self._metrics.inserted_rows.inc(result.written_rows)
+        return answers.whole(request, self._about, output_format, result)
+
+    def _lend(self, job: _Job, holds: ExitStack) -> Connection:
+        """Wait for a turn and return the job's connection, both held by `holds`."""
+        if job.statement.reads:
+            holds.enter_context(self._turn())
+        self._metrics.queries.labels(job.kind).inc()
+        holds.enter_context(self._metrics.running.labels(job.kind).track_inprogress())
+        holds.enter_context(self._metrics.seconds.labels(job.kind).time())
+        parameters = job.request.parameters
+        # Settings can't be taken back under `readonly`, so a reader has no session of its own.
+        if parameters.get("session_id") and not job.context.readonly:
+            session = holds.enter_context(self._sessions.lend(job.user.name, parameters))
+            changes_session = job.statement.keyword in ("SET", "USE")
+            session.prepare(job.context, changes_session=changes_session)
+            return session.connection
+        traceless = job.kind in ("select", "insert") and job.statement.keyword != "USE"
+        return holds.enter_context(self._engine.connection(job.context, keep=traceless))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold one of the places for queries, so that some workers are left for inserts."""
+        if not self._turns.acquire(timeout=self._limits.read_wait_seconds):
+            raise QueryError(
+                202,
+                "TOO_MANY_SIMULTANEOUS_QUERIES",
+                f"Too many simultaneous queries. Maximum: {self._limits.max_reads}",
+            )
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _refuse_changes(self, connection: Connection, sql: bytes) -> None:
+        """Raise QueryError for what a reader may not run, judged by the engine's own parser."""
+        if sql in self._allowed:
+            return
+        canonical = connection.run(
+            "SELECT formatQuerySingleLine({statement:String})",
+            "TabSeparatedRaw",
+            {"statement": guard.as_parameter(sql)},
+        )
+        refused = guard.refusal(canonical.text().encode(), self._denied)
+        if refused is not None:
+            raise refused
+        self._allowed.add(sql)
+
+    def _insert(self, job: _Job, rows: Rows, head: bytes, rest: Reader) -> Response:
+        """Write the rows to a file and let the engine read that, which it does in parallel."""
+        if job.context.readonly:
+            raise errors.readonly("Cannot execute INSERT query in readonly mode.")
+        with tempfile.NamedTemporaryFile(dir=self._scratch, buffering=0) as file:
+            file.write(head[rows.start :])
+            while part := rest.read(CHUNK_BYTES):
+                file.write(part)
+            sql = rows.from_file(head, quote(file.name))
+            with ExitStack() as holds:
+                connection = self._lend(job, holds)
+                try:
+                    result = connection.run(sql, parameters=job.request.bound())
+                except QueryError as error:
+                    raise _without_path(error, file.name) from None
+        self._metrics.inserted_rows.inc(result.written_rows)
+        return answers.whole(job.request, self._about, "TabSeparated", result)
+
+
+class _Remembered:
+    """Statements that a reader was allowed already; the longest unused are forgotten first."""
+
+    _LIMIT = 1024
+    _MAX_BYTES = 8192
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+
+    def __contains__(self, sql: bytes) -> bool:
+        with self._lock:
+            if sql not in self._seen:
+                return False
+            self._seen.move_to_end(sql)
+            return True
+
+    def add(self, sql: bytes) -> None:
+        if len(sql) > self._MAX_BYTES:
+            return
+        with self._lock:
+            self._seen[sql] = None
+            if len(self._seen) > self._LIMIT:
+                self._seen.popitem(last=False)
+
+
+def _check(request: Request, statement: Statement) -> None:
+    """Raise QueryError for a statement that HTTP does not carry."""
+    if not statement.keyword:
+        raise errors.syntax("Empty query")
+    if statement.several:
+        raise errors.syntax("Multi-statements are not allowed")
+    if statement.file:
+        raise errors.not_implemented("INTO OUTFILE and FROM INFILE are not allowed over HTTP")
+    if request.method == "GET" and not statement.reads:
+        raise errors.readonly("Cannot execute query in readonly mode: GET only reads, use POST")
+
+
+def _output_format(request: Request, statement: Statement) -> str:
+    return (
+        statement.format
+        or request.headers.get("x-clickhouse-format")
+        or request.parameters.get("default_format")
+        or "TabSeparated"
+    )
+
+
+def _without_path(error: QueryError, path: str) -> QueryError:
+    """Return `error` without the file's name, which says nothing to the client."""
+    message = error.message.replace(f": (in file/uri {path})", "").replace(path, "the body")
+    return QueryError(error.code, error.name, message)
