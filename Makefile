@@ -68,7 +68,7 @@ $(JARS): | $(INSTALLED)
 	@rm -rf .jars
 	@if ! java -version >/dev/null 2>&1; then \
 	   export JAVA_HOME="$$($(BIN)/python -c 'from deploy.java import java_home; print(java_home())')"; fi; \
-	 $(MVN) --batch-mode --quiet --file deploy/pom.xml package
+	 $(MVN) --batch-mode --quiet -Dstyle.color=never --file deploy/pom.xml package
 	@touch $@
 
 lock: $(VENV)/bin/python ## Pin the packages of pyproject.toml anew, with hashes

@@ -54,7 +54,7 @@ def _progress(spinner: Status) -> Progress:
                 shown.add(one.name)
                 OUT.print(f"[green]✓[/] {one.title} on port {one.port}", highlight=False)
         awaited = ", ".join(one.title for one in parts if one.state != "healthy")
-        spinner.update(f"Waiting for {awaited} …" if awaited else "")
+        spinner.update(f"Waiting for {awaited or 'the jobs'} …")
 
     return show
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -95,13 +96,21 @@ def end(processes: list[psutil.Process], *, stop_signal: int, seconds: float) ->
     """Ask `processes` to stop, and kill those that have not within `seconds`."""
     for number, patience in ((stop_signal, seconds), (signal.SIGKILL, 10.0)):
         for process in processes:
-            try:
+            with contextlib.suppress(psutil.Error):
                 process.send_signal(number)
-            except psutil.Error:
-                continue
-        _, processes = psutil.wait_procs(processes, timeout=patience)
-        if not processes:
-            return
+        until = time.monotonic() + patience
+        # Not `psutil.wait_procs`: it would take a child's exit code from who started it.
+        while processes := [process for process in processes if _runs(process)]:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def wait_until_gone(pid: int, created_at: float, seconds: float) -> bool:

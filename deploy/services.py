@@ -18,14 +18,14 @@ _ENDPOINT, _LOADER = "deploy.clickhouse_endpoint", "sinks.loader"
 def services(settings: Settings) -> list[Part]:
     """Return the Python parts that this installation has."""
     found = []
-    if _runnable(_ENDPOINT):
+    if runnable(_ENDPOINT):
         found.append(_clickhouse(settings))
-    if _runnable(_LOADER):
+    if runnable(_LOADER):
         found.append(_loader(settings))
     return found
 
 
-def _runnable(module: str) -> bool:
+def runnable(module: str) -> bool:
     """Whether `python -m module` finds something to run; nothing of it is imported."""
     spec = importlib.util.find_spec(module)
     if spec is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +31,7 @@ from deploy.registry import registry
 from deploy.services import services
 from deploy.settings import PROJECT_ROOT, Settings
 
-SUPERVISOR = "supervisor"
+SUPERVISOR, RESUME = "supervisor", "resume"
 _UP_SECONDS, _DOWN_SECONDS = 180.0, 120.0
 # One that dies this often while starting will not come up by waiting.
 _FAILURES_TO_GIVE_UP = 3
@@ -76,29 +78,33 @@ class Stack:
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def up(self, on_progress: Progress | None = None) -> None:
-        """Start what does not run and wait until every part is healthy.
+        """Start what does not run; wait until every part is healthy and the jobs run again.
 
-        CommandError where a port is taken or a part does not come up.
+        CommandError where a port is taken, or a part or a job does not come up.
         """
         before = {one.name: one.restarts for one in self.status()}
-        if not self._supervised():
-            end(members(self.place.home), stop_signal=15, seconds=15)
-            self._check_ports()
-            self._start_supervisor()
-            before = {}
+        self.place.run.mkdir(parents=True, exist_ok=True)
+        with (self.place.run / "up.lock").open("w") as lock:
+            # Two that come at once must not both start a supervisor.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._supervised():
+                end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=15)
+                self._check_ports()
+                self._start_supervisor()
+                before = {}
         self._wait(before, on_progress)
 
     def down(self) -> None:
         """Stop everything of this home, in reverse order; nothing stays behind."""
         record = self._supervisor_record()
         if record is not None and record.alive():
-            os.kill(record.pid, 15)
+            os.kill(record.pid, signal.SIGTERM)
             wait_until_gone(record.pid, record.created, _DOWN_SECONDS)
         for part in reversed(self.parts):
             found = members(self.place.home, [part.name])
             end(found, stop_signal=part.stop_signal, seconds=part.stop_seconds)
             (self.place.run / f"{part.name}.json").unlink(missing_ok=True)
-        end(members(self.place.home), stop_signal=15, seconds=10)
+        end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=10)
         (self.place.run / f"{SUPERVISOR}.json").unlink(missing_ok=True)
         if self._supervisor is not None:
             self._supervisor.wait()
@@ -173,10 +179,9 @@ class Stack:
                     )
 
     def _start_supervisor(self) -> None:
-        for folder in (self.place.run, self.place.logs):
-            folder.mkdir(parents=True, exist_ok=True)
-        for part in self.parts:
-            (self.place.run / f"{part.name}.json").unlink(missing_ok=True)
+        self.place.logs.mkdir(parents=True, exist_ok=True)
+        for name in (RESUME, *(part.name for part in self.parts)):
+            (self.place.run / f"{name}.json").unlink(missing_ok=True)
         with self.place.log(SUPERVISOR).open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.supervisor"],
@@ -202,10 +207,17 @@ class Stack:
             now = self.status()
             if on_progress is not None:
                 on_progress(now)
-            if all(one.state == "healthy" for one in now):
+            if all(one.state == "healthy" for one in now) and not self._resuming():
                 return
             self._give_up_if_hopeless(now, before, late=time.monotonic() > until)
             time.sleep(0.05)
+
+    def _resuming(self) -> bool:
+        """Whether jobs are still being submitted again; CommandError where that failed."""
+        record = read_record(self.place.run / f"{RESUME}.json")
+        if record is not None and record.state == "failed":
+            raise CommandError(f"The jobs could not be resumed; see {self.place.log(RESUME)}")
+        return record is not None and record.state != "healthy"
 
     def _give_up_if_hopeless(
         self, now: list[PartStatus], before: dict[str, int], *, late: bool

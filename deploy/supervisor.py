@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import logging
 import os
 import signal
@@ -17,8 +16,9 @@ from typing import IO
 
 from deploy.parts import Folders, Part, folders
 from deploy.processes import MARK, Record, created, end, mark, members
+from deploy.services import runnable
 from deploy.settings import PROJECT_ROOT, Settings
-from deploy.stack import SUPERVISOR, all_parts
+from deploy.stack import RESUME, SUPERVISOR, all_parts
 
 log = logging.getLogger("supervisor")
 _TICK_SECONDS = 0.1
@@ -27,7 +27,9 @@ _BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 30.0
 _STEADY_SECONDS = 60.0
 _STARTUP_DEADLINE_SECONDS = 90.0
 # Jobs do not survive their JobManager: this module, where it exists, submits them again.
-_RESUME = "jobs.resume"
+_RESUME_MODULE = "jobs.resume"
+_RESUME_NEEDS = ("kafka", "registry", "jobmanager", "taskmanager")
+_RESUME_ATTEMPTS = 3
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Supervisor:
         self.place: Folders = folders(settings)
         self.watched = {part.name: Watched(part) for part in all_parts(settings)}
         self.stopping = False
-        self.jobs_to_resume = False
+        self.attempts_left = 0
         self.resume: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
@@ -97,7 +99,7 @@ class Supervisor:
         log.info("%s started, pid %d", part.name, pid)
         self._note(one, pid=pid, created=created(pid), state="starting", detail="")
         if part.name == "jobmanager":
-            self.jobs_to_resume = True
+            self._expect_resume()
 
     def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **part.environment, MARK: mark(self.place.home, part.name)}
@@ -158,27 +160,43 @@ class Supervisor:
 
     def _resume_jobs(self) -> None:
         if self.resume is not None and self.resume.poll() is not None:
-            log.info("jobs resumed with exit code %d", self.resume.returncode)
-            self.resume = None
-        everything = all(one.record.state == "healthy" for one in self.watched.values())
-        if not (self.jobs_to_resume and everything and self.resume is None):
+            self._resumed(self.resume.returncode)
+        states = {name: one.record.state for name, one in self.watched.items()}
+        ready = all(states[name] == "healthy" for name in _RESUME_NEEDS)
+        if not (self.attempts_left and ready and self.resume is None):
             return
-        self.jobs_to_resume = False
-        if importlib.util.find_spec(_RESUME) is None:
-            return
-        with self._log_file("resume") as output:
+        self.attempts_left -= 1
+        with self._log_file(RESUME) as output:
             self.resume = subprocess.Popen(
-                [sys.executable, "-m", _RESUME],
+                [sys.executable, "-m", _RESUME_MODULE],
                 cwd=PROJECT_ROOT,
-                env={**os.environ, MARK: mark(self.place.home, "resume")},
+                env={**os.environ, MARK: mark(self.place.home, RESUME)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
+    def _expect_resume(self) -> None:
+        """Have the jobs submitted again as soon as the parts they need are healthy."""
+        self.attempts_left = _RESUME_ATTEMPTS if runnable(_RESUME_MODULE) else 0
+        if self.attempts_left:
+            self._note_resume("starting")
+
+    def _resumed(self, code: int) -> None:
+        log.info("resuming jobs ended with exit code %d", code)
+        self.resume = None
+        if code == 0:
+            self.attempts_left = 0
+        if not self.attempts_left:
+            self._note_resume("healthy" if code == 0 else "failed", code)
+
+    def _note_resume(self, state: str, code: int | None = None) -> None:
+        record = Record(pid=0, created=0.0, state=state, last_exit=code)
+        record.write(self.place.run / f"{RESUME}.json")
+
     def _stop_all(self) -> None:
-        end(members(self.place.home, ["resume"]), stop_signal=signal.SIGTERM, seconds=5)
+        end(members(self.place.home, [RESUME]), stop_signal=signal.SIGTERM, seconds=5)
         for one in reversed(list(self.watched.values())):
             self._note(one, state="stopping")
             if one.process is not None and one.process.poll() is None:
@@ -188,6 +206,7 @@ class Supervisor:
             self._end(one.part, stop_signal=signal.SIGKILL)
             (self.place.run / f"{one.part.name}.json").unlink(missing_ok=True)
             log.info("%s stopped", one.part.name)
+        (self.place.run / f"{RESUME}.json").unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -1,0 +1,117 @@
+"""Process records, port owners and generated configuration, without the stack."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.flink import configuration
+from deploy.kafka import server_properties
+from deploy.processes import (
+    MARK,
+    Record,
+    created,
+    end,
+    mark,
+    members,
+    port_owner,
+    port_taken,
+    read_record,
+)
+from deploy.settings import Settings
+from deploy.stack import all_parts
+
+_IDLE = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+
+
+def test_record_of_a_later_process_with_the_same_pid_is_not_alive() -> None:
+    now = created(os.getpid())
+
+    assert Record(pid=os.getpid(), created=now).alive()
+    assert not Record(pid=os.getpid(), created=now - 60).alive()
+
+
+def test_record_is_read_back_as_written_and_a_torn_one_counts_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "kafka.json"
+    record = Record(pid=7, created=1.5, state="restarting", restarts=2, last_exit=-9, detail="x")
+
+    record.write(path)
+    assert read_record(path) == record
+
+    path.write_text('{"pid": 7, "crea')
+    assert read_record(path) is None
+    assert read_record(tmp_path / "none.json") is None
+
+
+def test_ended_child_that_nobody_waited_for_is_not_alive() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    born = created(child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+    assert not Record(pid=child.pid, created=born).alive()
+    child.wait()
+
+
+def test_members_are_known_by_home_and_part_even_without_their_parent(tmp_path: Path) -> None:
+    environment = {**os.environ, MARK: mark(tmp_path, "taskmanager")}
+    worker = subprocess.Popen(_IDLE, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+
+    assert [process.pid for process in members(tmp_path, ["taskmanager"])] == [worker.pid]
+    assert [process.pid for process in members(tmp_path)] == [worker.pid]
+    assert members(tmp_path, ["kafka"]) == []
+    assert members(tmp_path.parent) == []
+
+    end(members(tmp_path), stop_signal=signal.SIGTERM, seconds=5)
+    assert worker.wait() == -signal.SIGTERM
+
+
+def test_owner_of_a_port_is_named_with_pid_and_folder() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+
+        assert port_taken(port)
+        assert f"(pid {os.getpid()}, in {os.getcwd()})" in str(port_owner(port))
+    assert not port_taken(port)
+
+
+def test_no_two_parts_want_the_same_port(tmp_path: Path) -> None:
+    parts = all_parts(Settings(home=tmp_path))
+    ports = [port for part in parts for port in part.ports]
+
+    assert len(ports) == len(set(ports))
+
+
+def test_settings_survive_the_way_through_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Settings(home=tmp_path, port_base=30_000, checkpoint_seconds=0.5)
+
+    for name, value in given.environment().items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings() == given
+
+
+def test_broker_keeps_old_events_and_refuses_far_future_ones(tmp_path: Path) -> None:
+    properties = server_properties(Settings(home=tmp_path, port_base=30_000), tmp_path)
+
+    assert properties["log.retention.ms"] == "-1"
+    assert properties["log.message.timestamp.after.max.ms"] == "3600000"
+    assert properties["auto.create.topics.enable"] == "false"
+    assert properties["listeners"].startswith("PLAINTEXT://127.0.0.1:30092,")
+
+
+def test_flink_listens_on_loopback_only_and_sets_no_job_jars(tmp_path: Path) -> None:
+    options = configuration(Settings(home=tmp_path))
+
+    addresses = {value for key, value in options.items() if key.endswith(("address", "host"))}
+    assert addresses == {"127.0.0.1"}
+    assert "pipeline.jars" not in options
