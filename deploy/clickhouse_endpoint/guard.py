@@ -49,7 +49,12 @@ def refusal(canonical: bytes, denied: Collection[str]) -> QueryError | None:
         return readonly(f"Cannot execute {parsed.keyword or 'this'} query in readonly mode.")
     if parsed.file:
         return readonly("Cannot use INTO OUTFILE or FROM INFILE in readonly mode.")
-    for token, after in pairwise(tokens(canonical)):
+    found = list(tokens(canonical))
+    for token, after, last in zip(found, found[1:], found[2:], strict=False):
+        # The engine overlooks the settings of a subquery.
+        if token.keyword == "SETTINGS" and after.kind == "word" and last.text == b"=":
+            return readonly("Cannot modify settings in readonly mode.")
+    for token, after in pairwise(found):
         name = token.text.strip(b'`"').decode("utf-8", "replace")
         if token.kind in ("word", "quoted") and after.text == b"(" and name.lower() in denied:
             return readonly(f"Cannot use function {name} in readonly mode.")

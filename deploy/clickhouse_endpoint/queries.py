@@ -119,7 +119,7 @@ class Queries:
         request, reads = job.request, job.statement.reads
         output_format = _output_format(request, job.statement)
         waits = request.parameters.get("wait_end_of_query") == "1"
-        streams = reads and output_format in _STREAMED and not waits
+        streams = job.statement.selects and output_format in _STREAMED and not waits
         if reads and not streams:
             job = replace(job, context=buffered(job.context, self._limits))
         with ExitStack() as holds:

@@ -88,6 +88,11 @@ class Statement:
         """Whether the first word is that of a statement that only reads."""
         return self.keyword in READING
 
+    @property
+    def selects(self) -> bool:
+        """Whether the statement is a query; only its answer can come block by block."""
+        return self.keyword in ("SELECT", "WITH", "FROM")
+
 
 def tokens(sql: bytes) -> Iterator[Token]:
     """Yield the tokens of `sql` without space and comments."""

@@ -1,0 +1,284 @@
+"""Somebody who may only read can't write, nor reach files or the network, however it is put."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.endpoint.running import READER, READER_PASSWORD, Endpoint
+
+pytestmark = pytest.mark.stack
+
+_WRITES = [
+    "INSERT INTO {t} VALUES (1, 'x')",
+    "INSERT INTO {t} FORMAT CSV\n1,x",
+    "INSERT INTO {t} SELECT 1, 'x'",
+    "INSERT INTO {t} SETTINGS readonly = 0 VALUES (1, 'x')",
+    "INSERT INTO FUNCTION file('{f}', 'CSV', 'a UInt8') SELECT 1",
+    "INSERT INTO {t} FROM INFILE '/etc/hostname' FORMAT CSV",
+    'insert into {t} (k) format JSONEachRow {{"k": 1}}',
+    "/* SELECT */ INSERT INTO {t} VALUES (1, 'x')",
+    "-- SELECT\nINSERT INTO {t} VALUES (1, 'x')",
+    "CREATE TABLE made (a UInt8) ENGINE = Memory",
+    "CREATE TEMPORARY TABLE made (a UInt8)",
+    "CREATE VIEW made AS SELECT 1",
+    "CREATE MATERIALIZED VIEW made ENGINE = Memory AS SELECT * FROM {t}",
+    "CREATE DATABASE made",
+    "CREATE FUNCTION made AS (x) -> x",
+    "CREATE USER made",
+    "CREATE NAMED COLLECTION made AS a = 1",
+    "CREATE OR REPLACE TABLE {t} (a UInt8) ENGINE = Memory",
+    "GRANT ALL ON *.* TO reader",
+    "ALTER TABLE {t} DELETE WHERE 1",
+    "ALTER TABLE {t} UPDATE name = 'y' WHERE 1",
+    "ALTER TABLE {t} MODIFY COMMENT 'x'",
+    "ALTER TABLE {t} DROP PARTITION tuple()",
+    "DELETE FROM {t} WHERE 1",
+    "UPDATE {t} SET name = 'y' WHERE 1",
+    "DROP TABLE {t}",
+    "DROP DATABASE kappa",
+    "TRUNCATE TABLE {t}",
+    "RENAME TABLE {t} TO made",
+    "EXCHANGE TABLES {t} AND {t}",
+    "OPTIMIZE TABLE {t} FINAL",
+    "DETACH TABLE {t}",
+    "ATTACH TABLE {t}",
+    "UNDROP TABLE {t}",
+    "MOVE TABLE {t}",
+    "BACKUP TABLE {t} TO File('{f}')",
+    "RESTORE TABLE {t} FROM File('{f}')",
+    "SYSTEM FLUSH LOGS",
+    "SYSTEM STOP MERGES",
+    "KILL QUERY WHERE 1",
+    "KILL MUTATION WHERE 1",
+    "SET readonly = 0",
+    "SET max_threads = 1",
+    "SET max_execution_time = 0",
+    "SELECT 1 SETTINGS readonly = 0",
+    "SELECT 1 SETTINGS max_execution_time = 0",
+    "SELECT * FROM (SELECT 1 SETTINGS readonly = 0)",
+    "SELECT * FROM (SELECT 1 SETTINGS max_execution_time = 0) SETTINGS max_threads = 1",
+    "WITH x AS (SELECT 1 settings max_memory_usage = 0) SELECT * FROM x",
+    "SELECT 1; INSERT INTO {t} VALUES (1, 'x')",
+    "SELECT 1;\n;DROP TABLE {t}",
+    "SELECT ';' ; DROP TABLE {t}",
+    "SELECT 1 INTO OUTFILE '{f}'",
+    "SELECT 1 INTO /* */ OUTFILE '{f}' FORMAT CSV",
+    "SELECT 1 INTO OUTFILE '{f}' AND STDOUT",
+    "(SELECT 1) INTO OUTFILE '{f}'",
+    "SELECT 1 UNION ALL SELECT 2 INTO OUTFILE '{f}'",
+    "EXPLAIN SELECT 1 INTO OUTFILE '{f}'",
+    "BEGIN TRANSACTION",
+    "EXECUTE AS kappa SELECT 1",
+    "WITH x AS (SELECT 1) INSERT INTO {t} SELECT 1, 'x'",
+    "EXPLAIN PIPELINE INSERT INTO {t} SELECT 1, 'x'",
+    "PARALLEL WITH DROP TABLE {t}",
+    "CHECK TABLE {t}",
+    "",
+    "garbage",
+]
+
+_REACHES = [
+    "SELECT * FROM file('/etc/hostname', 'LineAsString')",
+    "SELECT * FROM FILE('/etc/hostname', 'LineAsString')",
+    "SELECT * FROM `file`('/etc/hostname', 'LineAsString')",
+    "SELECT * FROM \"file\" ('/etc/hostname', 'LineAsString')",
+    "SELECT * FROM/**/file/**/('/etc/hostname', 'LineAsString')",
+    "SELECT file('/etc/hostname')",
+    "SELECT `file`('/etc/hostname')",
+    "SELECT file/* */\n('/etc/hostname')",
+    "SELECT FILE('/etc/hostname')",
+    "SELECT length(file('/etc/hostname', ''))",
+    "SELECT arrayMap(x -> file(x), ['/etc/hostname'])",
+    "SELECT 1 WHERE (SELECT file('/etc/hostname')) != ''",
+    "WITH file('/etc/hostname') AS x SELECT x",
+    "EXPLAIN SELECT file('/etc/hostname')",
+    "EXPLAIN AST SELECT file('/etc/hostname')",
+    "DESCRIBE file('/etc/hostname', 'LineAsString')",
+    "DESCRIBE TABLE file('/etc/hostname', 'LineAsString')",
+    "DESC url('http://127.0.0.1:1/x', 'CSV')",
+    "DESCRIBE (SELECT * FROM file('/etc/hostname', 'LineAsString'))",
+    "SELECT * FROM '/etc/hostname'",
+    "SELECT * FROM `/etc/hostname`",
+    "SELECT * FROM default.`/etc/hostname`",
+    "DESCRIBE TABLE `/etc/hostname`",
+    "DESCRIBE TABLE default.`/etc/hostname`",
+    "SHOW CREATE TABLE default.`/etc/hostname`",
+    "SELECT * FROM url('http://127.0.0.1:1/', 'CSV', 'a String')",
+    "SELECT * FROM urlCluster('c', 'http://127.0.0.1:1/', 'CSV', 'a String')",
+    "SELECT * FROM executable('id', 'TSV', 'a String')",
+    "SELECT * FROM remote('127.0.0.1:9', 'system.one')",
+    "SELECT * FROM remoteSecure('127.0.0.1:9', 'system.one')",
+    "SELECT * FROM cluster('default', 'system.one')",
+    "SELECT * FROM s3('http://bucket.127.0.0.1:1/key', 'CSV', 'a String')",
+    "SELECT * FROM gcs('http://bucket.127.0.0.1:1/key', 'CSV', 'a String')",
+    "SELECT * FROM hdfs('hdfs://127.0.0.1:1/x', 'CSV', 'a String')",
+    "SELECT * FROM azureBlobStorage('http://127.0.0.1:1', 'b', 'c', 'd', 'e')",
+    "SELECT * FROM mysql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+    "SELECT * FROM postgresql('127.0.0.1:1', 'a', 'b', 'c', 'd')",
+    "SELECT * FROM mongodb('127.0.0.1:1', 'a', 'b', 'c', 'd', 'a String')",
+    "SELECT * FROM redis('127.0.0.1:1', 'k', 'k String')",
+    "SELECT * FROM sqlite('/tmp/x.db', 't')",
+    "SELECT * FROM odbc('DSN=x', 'a', 'b')",
+    "SELECT * FROM jdbc('x', 'a', 'b')",
+    "SELECT * FROM deltaLake('http://b.127.0.0.1:1/')",
+    "SELECT * FROM icebergLocal('/tmp')",
+    "SELECT * FROM fileCluster('c', '/etc/hostname', 'LineAsString')",
+    "SELECT * FROM filesystem('/etc')",
+    "SELECT * FROM python('x')",
+    "SELECT * FROM Python('x')",
+    "SELECT * FROM eval('SELECT 1')",
+    "SELECT * FROM loop(system.one) LIMIT 1",
+    "SELECT * FROM view(SELECT * FROM file('/etc/hostname', 'LineAsString'))",
+    "SELECT * FROM viewExplain('EXPLAIN', '', (SELECT file('/etc/hostname')))",
+    "SELECT * FROM merge('default', '.*hostname.*')",
+]
+
+
+def _refused(answer: httpx.Response) -> bool:
+    return answer.status_code >= 400 and answer.text.startswith("Code: ")
+
+
+@pytest.mark.parametrize("sql", _WRITES)
+def test_reader_cannot_change_anything(
+    endpoint: Endpoint, table: str, tmp_path: Path, sql: str
+) -> None:
+    endpoint.text(f"INSERT INTO {table} VALUES (7, 'seven')")
+    out = tmp_path / "out"
+    answer = endpoint.query(sql.format(t=table, f=out), reader=True)
+    assert _refused(answer), answer.text
+    assert endpoint.text(f"SELECT * FROM {table}") == "7\tseven\n"
+    assert not out.exists()
+    assert endpoint.text("SHOW TABLES LIKE 'made%'") == ""
+
+
+@pytest.mark.parametrize("sql", _REACHES)
+def test_reader_cannot_reach_files_or_the_network(endpoint: Endpoint, sql: str) -> None:
+    answer = endpoint.query(sql, reader=True)
+    assert _refused(answer), answer.text
+    assert Path("/etc/hostname").read_text().strip() not in answer.text.replace(sql, "")
+    assert "Connection" not in answer.text, "the engine tried to connect"
+
+
+def test_reader_may_call_no_table_function_but_the_harmless_ones(endpoint: Endpoint) -> None:
+    names = endpoint.text("SELECT name FROM system.table_functions").split()
+    allowed = []
+    for name in names:
+        for written in (name, f"`{name}`", name.upper()):
+            answer = endpoint.query(f"SELECT * FROM {written}('x')", reader=True)
+            if "Cannot use function" not in answer.text:
+                allowed.append(name)
+    assert sorted(set(allowed)) == [
+        "SQLStandardValues",
+        "dictionary",
+        "format",
+        "generateRandom",
+        "generateSeries",
+        "generate_series",
+        "merge",
+        "null",
+        "numbers",
+        "numbers_mt",
+        "primes",
+        "values",
+        "view",
+        "viewExplain",
+        "viewIfPermitted",
+        "zeros",
+        "zeros_mt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("SELECT k, name FROM {t} WHERE k = 7 FORMAT TSVRaw", "7\tfile('x'); DROP\n"),
+        ("WITH 7 AS wanted SELECT count() FROM {t} WHERE k = wanted", "1\n"),
+        ("SELECT 'file(1)' AS `url` -- file('x')", "file(1)\n"),
+        ("SHOW TABLES LIKE '{t}'", "{t}\n"),
+        ("EXISTS {t}", "1\n"),
+        ("SELECT sum(number) FROM numbers(10)", "45\n"),
+        ("SELECT * FROM values('a UInt8', 1, 2)", "1\n2\n"),
+        ("DESCRIBE TABLE {t}", "k\tUInt64\t\t\t\t\t\nname\tString\t\t\t\t\t\n"),
+        ("EXPLAIN SYNTAX SELECT 1", "SELECT 1\\nFROM system.one\n"),
+        (
+            "SELECT readonly FROM (SELECT 1 AS readonly) WHERE readonly = 1",
+            "1\n",
+        ),
+        ("(SELECT 1) UNION ALL (SELECT 1)", "1\n1\n"),
+        ("SELECT 1;", "1\n"),
+        ("SELECT getSetting('readonly')", "1\n"),
+        ("SELECT tupleElement((1, 2), 1), format('{{}}', 'a')", "1\ta\n"),
+    ],
+)
+def test_reader_can_ask(endpoint: Endpoint, table: str, sql: str, rows: str) -> None:
+    endpoint.query(
+        f'INSERT INTO {table} FORMAT JSONEachRow {{"k": 7, "name": "file(\'x\'); DROP"}}'
+    )
+    assert endpoint.text(sql.format(t=table), reader=True) == rows.format(t=table)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"readonly": "0"},
+        {"readonly": "3"},
+        {"allow_ddl": "1"},
+        {"dialect": "kusto"},
+        {"implicit_select": "1"},
+        {"allow_introspection_functions": "1"},
+        {"max_threads = 1, readonly": "0"},
+    ],
+)
+def test_reader_cannot_send_a_setting_that_frees(
+    endpoint: Endpoint, parameters: dict[str, str]
+) -> None:
+    assert _refused(endpoint.query("SELECT 1", reader=True, **parameters))
+
+
+def test_reader_lowers_limits_and_cannot_raise_them(endpoint: Endpoint) -> None:
+    sql = "SELECT getSetting('max_execution_time'), getSetting('max_memory_usage')"
+    default = endpoint.text(sql, reader=True)
+    assert default == f"60\t{4096 * 1024 * 1024}\n"
+    raised = {"max_execution_time": "0", "max_memory_usage": str(1 << 50)}
+    assert endpoint.text(sql, reader=True, **raised) == default
+    assert endpoint.text(sql, reader=True, max_execution_time="5").startswith("5\t")
+    assert endpoint.text("SELECT getSetting('max_threads')", reader=True, max_threads="1") == "1\n"
+
+
+def test_a_session_does_not_free_the_reader(endpoint: Endpoint, table: str) -> None:
+    session = {"session_id": "s", "session_timeout": "60"}
+    endpoint.text("SET max_threads = 1", **session)
+    for sql in (
+        "SET readonly = 0",
+        f"INSERT INTO {table} VALUES (1, 'x')",
+        "CREATE TEMPORARY TABLE x (a Int8)",
+    ):
+        assert _refused(endpoint.query(sql, reader=True, **session))
+    assert endpoint.text("SELECT getSetting('readonly')", reader=True, **session) == "1\n"
+
+
+def test_an_allowed_statement_reaches_no_further_by_its_parameters(
+    endpoint: Endpoint, table: str
+) -> None:
+    sql = "SELECT count() FROM {place:Identifier}"
+    assert endpoint.text(sql, reader=True, param_place=table) == "0\n"
+    assert _refused(endpoint.query(sql, reader=True, param_place="/etc/hostname"))
+    assert _refused(endpoint.query(sql, reader=True, param_place="file('/etc/hostname')"))
+
+
+def test_statements_that_are_no_text_are_refused(endpoint: Endpoint) -> None:
+    assert _refused(endpoint.query(b"SELECT '\xff'", reader=True))
+    assert _refused(endpoint.query(b"SELECT 1 \0 FROM file('/etc/hostname')", reader=True))
+
+
+def test_a_parameter_named_in_the_url_is_the_same_statement(endpoint: Endpoint, table: str) -> None:
+    url = {"query": f"INSERT INTO {table}"}
+    assert _refused(endpoint.query("VALUES (1, 'x')", reader=True, **url))
+    auth = (READER, READER_PASSWORD)
+    for sql in (f"DROP TABLE {table}", "SELECT file('/etc/hostname')"):
+        answer = endpoint.http.get(endpoint.url, params={"query": sql}, auth=auth)
+        assert _refused(answer)
+    assert endpoint.text(f"SELECT count() FROM {table}", reader=True) == "0\n"
