@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from jobs.views import Sliding, Tumbling, View
 from schemas.streams import PAGE_VIEWS
-from udfs.measures import Count, CountDistinct, Mean
+from udfs.measures import Count, CountDistinct, Mean, Measure
 
-MEASURES = {
+MEASURES: dict[str, Measure] = {
     "views": Count(doc="Requests in the window."),
     "unique_users": CountDistinct("user_id", doc="Distinct visitors in the window, exact."),
     "avg_duration_ms": Mean("duration_ms", doc="Mean time on page; null where none was measured."),
@@ -45,7 +45,7 @@ SITE_TRAFFIC_PER_MINUTE = View(
     description="How much traffic the whole site has, minute by minute.",
 )
 
-VIEWS = (PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING, SITE_TRAFFIC_PER_MINUTE)
+VIEWS: tuple[View, ...] = (PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING, SITE_TRAFFIC_PER_MINUTE)
 
 if __name__ == "__main__":
     from jobs.run import main

@@ -47,6 +47,7 @@ class JobStatus:
     """
 
     name: str
+    stream: str
     state: str
     job_id: str | None
     failure: str
@@ -92,6 +93,7 @@ def _status(settings: Settings, job_plan: JobPlan) -> JobStatus:
     placed = sum(known) if len(known) == len(counts) else None
     return JobStatus(
         name=job_plan.name,
+        stream=job_plan.job.stream.topic,
         events=sum(p.end for p in partitions) if partitions else None,
         read=read,
         in_flight=None if read is None or placed is None else read - placed,
@@ -101,7 +103,7 @@ def _status(settings: Settings, job_plan: JobPlan) -> JobStatus:
         partitions=partitions,
         problems=tuple(problems),
         **flink,
-        **counts,
+        **counts,  # type: ignore[arg-type]
     )
 
 
@@ -220,29 +222,40 @@ def _instant(milliseconds_: int | None) -> datetime | None:
     return None if milliseconds_ is None else datetime.fromtimestamp(milliseconds_ / 1000, UTC)
 
 
+_SHOWN = {
+    "state": "state",
+    "checkpoint_age_seconds": "last checkpoint, s ago",
+    "checkpoints_failed": "checkpoints failed",
+    "events": "events in the topic",
+    "read": "read",
+    "aggregated": "  aggregated",
+    "late": "  late",
+    "dead": "  dead",
+    "in_flight": "  in flight",
+    "job_lag": "lag of the job, events",
+    "loader_lag": "lag of the loader, records",
+    "watermark": "watermark",
+}
+
+
 def print_status(jobs: list[dict[str, Any]]) -> None:
     """Print what `report` returned as tables, and each problem as a line."""
-    columns = ("job", "state", "checkpoint age, s", "events", "read", "aggregated", "late")
-    columns += ("dead", "in flight", "job lag", "loader lag", "watermark")
-    names = ("name", "state", "checkpoint_age_seconds", "events", "read", "aggregated", "late")
-    names += ("dead", "in_flight", "job_lag", "loader_lag", "watermark")
-    print_table("Jobs", columns, [[job[name] for name in names] for job in jobs])
-    rows = [
-        (
-            job["name"],
-            str(p["partition"]),
-            p["end"],
-            p["read"],
-            p["lag"],
-            p["watermark"],
-            "◀ holds the job's watermark" if p["holds_watermark"] else "",
-        )
-        for job in jobs
-        for p in job["partitions"]
-    ]
-    if rows:
-        columns = ("job", "partition", "end", "read", "lag", "watermark", "")
-        print_table("Partitions", columns, rows)
     for job in jobs:
+        rows = [(label, job[name]) for name, label in _SHOWN.items()]
+        print_table(f"Job {job['name']}", ("", "now"), rows)
+        places = [
+            (
+                str(p["partition"]),
+                p["end"],
+                p["read"],
+                p["lag"],
+                p["watermark"],
+                "holds it back" if p["holds_watermark"] else "",
+            )
+            for p in job["partitions"]
+        ]
+        if places:
+            columns = ("partition", "end", "read", "lag", "watermark", "")
+            print_table(f"Partitions of {job['stream']}", columns, places)
         for text in (*job["problems"], *filter(None, [job["failure"]])):
             OUT.print(f"{job['name']}: {text}", style="yellow", markup=False, highlight=False)

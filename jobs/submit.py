@@ -82,7 +82,7 @@ def latest_state(cluster: Cluster, name: str) -> str | None:
     Every job keeps its state in a folder with its name. Only folders on this machine can be
     looked through; elsewhere the location has to be given.
     """
-    found = []
+    found: list[Path] = []
     for folder in state_folders(cluster, name):
         found += folder.glob("*/_metadata") if folder.name == name else []
         found += folder.glob("*/chk-*/_metadata")

@@ -57,7 +57,7 @@ class DecodeSpec:
     kafka: tuple[tuple[str, str], ...]
 
 
-class DecodeEvents(ScalarFunction):  # type: ignore[misc]
+class DecodeEvents(ScalarFunction):
     """Kafka values in; per row a verdict, and in a batch's first row the packet of its panes."""
 
     def __init__(self, spec: DecodeSpec) -> None:
@@ -158,7 +158,7 @@ class PaneSpec:
     early_fire_ms: int
 
 
-class AggregatePanes(KeyedProcessFunction):  # type: ignore[misc]
+class AggregatePanes(KeyedProcessFunction):
     """Keeps the panes of one (store, bucket) in keyed state and writes its views' rows.
 
     Parcels are appended to a list state as they come, which costs no read, and folded into their

@@ -114,7 +114,8 @@ def _keys(table: pa.Table) -> pa.Table:
 
 
 def _windows(targets: pa.Table) -> npt.NDArray[np.int64]:
-    return np.unique(targets[WINDOW].to_numpy())
+    windows: npt.NDArray[np.int64] = np.unique(targets[WINDOW].to_numpy())
+    return windows
 
 
 def _rows(
