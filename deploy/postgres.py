@@ -13,6 +13,7 @@ from typing import Any
 
 from deploy.console import CommandError
 from deploy.parts import Folders, Part, folders
+from deploy.processes import members
 from deploy.settings import Settings
 
 PORT = 432
@@ -65,6 +66,9 @@ def _prepare(place: Folders) -> None:
     if os.geteuid() == 0:
         _open_to_system_user(data)
         user = {"user": _SYSTEM_USER, "group": _SYSTEM_USER}
+    if not members(place.home, ["postgres"]):
+        # PostgreSQL takes a zombie, or a stranger with the old number, for a living server.
+        (data / "postmaster.pid").unlink(missing_ok=True)
     if (data / "PG_VERSION").exists():
         return
     command = [str(binaries() / "initdb"), "--auth=trust", "--encoding=utf8", "--no-sync"]

@@ -151,7 +151,11 @@ def port_taken(port: int) -> bool:
 
 def port_owner(port: int) -> PortOwner:
     """Return who holds `port`."""
-    for connection in psutil.net_connections(kind="tcp"):
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        connections = []
+    for connection in connections:
         if connection.laddr and connection.laddr.port == port and connection.pid:
             try:
                 process = psutil.Process(connection.pid)

@@ -44,7 +44,8 @@ class PartStatus:
     name: str
     title: str
     state: str
-    """healthy, starting, restarting, stopping, waiting or stopped."""
+    """healthy, starting, restarting, stopping, waiting, stopped or orphaned (alive, but with no
+    supervisor that would start it again: `kappa up` puts that right)."""
     pid: int | None
     port: int
     restarts: int
@@ -151,6 +152,8 @@ class Stack:
         if not running and not (state == "restarting" and self._supervised()):
             # Dead and not yet noticed, or no supervisor that would notice.
             state = "stopped" if not self._supervised() else "restarting" if record else "waiting"
+        elif not self._supervised():
+            state = "orphaned"
         return PartStatus(
             name=part.name,
             title=part.title,

@@ -191,6 +191,7 @@ def test_kill_of_everything_loses_nothing(own_stack: Stack, own_settings: Settin
     assert {one.state for one in own_stack.status()} == {"stopped"}
     own_stack.up()
 
+    assert {one.restarts for one in own_stack.status()} == {0}
     assert consume(own_settings, "kept", 1000) == values
     assert httpx.post(subject, json={"schema": _SCHEMA}).json()["id"] == schema_id
     assert httpx.get(f"{own_settings.registry}/schemas/ids/{schema_id}").status_code == 200
@@ -207,6 +208,7 @@ def test_orphans_of_a_killed_supervisor_are_ended_before_the_next_start(own_stac
 
     os.kill(supervisor, signal.SIGKILL)
     wait_for(lambda: own_stack.supervisor_pid() is None, "the supervisor is gone")
+    assert {one.state for one in own_stack.status()} == {"orphaned"}
     own_stack.up()
 
     assert {one.state for one in own_stack.status()} == {"healthy"}
