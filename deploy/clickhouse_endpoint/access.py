@@ -57,7 +57,7 @@ def credentials(headers: Mapping[str, str], parameters: Mapping[str, str]) -> tu
     scheme, _, encoded = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
         try:
-            name, _, password = base64.b64decode(encoded).decode().partition(":")
+            name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             return "default", ""
         return name, password
