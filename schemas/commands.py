@@ -167,17 +167,14 @@ def check_schema(
     elif reasons:
         raise CommandError(f"{file} can't follow {target.subject}: {' '.join(reasons)}")
     else:
-        OUT.print(f"{file} can follow {target.subject}.", markup=False, highlight=False)
+        OUT.print(f"{file} can follow {target.subject}.", markup=False, soft_wrap=True)
 
 
 def _send(settings: Settings, stream: Stream, order: Sending) -> Sent:
-    from datetime import UTC, datetime
-
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from deploy.console import ERR
     from schemas.sending import send_file
-    from schemas.values import epoch_ms
 
     columns = (
         SpinnerColumn(),
@@ -195,9 +192,7 @@ def _send(settings: Settings, stream: Stream, order: Sending) -> Sent:
             total = None if share is None else 1.0
             bar.update(task, total=total, completed=share, events=events, rate=rate)
 
-        now_ms = epoch_ms(datetime.now(UTC))
-        kafka = settings.kafka_client
-        return send_file(kafka, registry, stream, order, now_ms=now_ms, report=report)
+        return send_file(settings.kafka_client, registry, stream, order, report)
 
 
 def _print_sent(stream: Stream, sent: Sent, as_json: bool) -> None:
@@ -220,7 +215,7 @@ def _print_sent(stream: Stream, sent: Sent, as_json: bool) -> None:
         )
         return
     text = f"{sent.events:,} events to {stream.topic} in {sent.seconds:.1f} s, {per_second:,.0f}/s."
-    OUT.print(text, highlight=False)
+    OUT.print(text, highlight=False, soft_wrap=True)
     print_table("End offsets", ("partition", "end offset"), sent.end_offsets.items())
     if sent.skipped:
         shown = ((bad.where, bad.why) for bad in sent.refusals)

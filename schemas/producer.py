@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from schemas.framing import header
 from schemas.registry import Registry, publish
 from schemas.streams import Stream
-from schemas.topics import MAX_MESSAGE_BYTES, ensure_events_topic, kafka_error
+from schemas.topics import MAX_FUTURE_MS, MAX_MESSAGE_BYTES, ensure_events_topic, kafka_error
 from schemas.values import epoch_ms
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class EventProducer:
     """Sends a stream's events; use it as a context manager, whose end waits for delivery.
 
     `schema` is the writer's schema, the stream's current one by default; it is registered first,
-    and the topic is created where it is missing. `sent` counts the records handed over.
+    and the topic is created where it is missing. `sent` counts the records handed over. `clock`
+    gives seconds since the epoch.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class EventProducer:
         registry: Registry,
         stream: Stream,
         schema: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         written = dict(schema or stream.schema)
         self.stream = stream
         self.schema_id = publish(registry, stream.subject, written)
         self.partitions = ensure_events_topic(kafka, stream)
         self.sent = 0
+        self._clock = clock
         self._header = header(self.schema_id)
         self._written = written
         self._schema = fastavro.parse_schema(written)
@@ -110,6 +113,7 @@ class EventProducer:
             key = event[stream.key_field].encode()
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise InvalidEvent(f"{stream.name}: {error} in event {dict(event)!r}.") from error
+        self._require_past(timestamp)
         self.send_raw(body.getvalue(), key, timestamp)
 
     def send_raw(
@@ -119,7 +123,10 @@ class EventProducer:
         timestamp_ms: int,
         partition: int | None = None,
     ) -> None:
-        """Hand over bytes as they are; without `partition` the key decides."""
+        """Hand over bytes as they are; without `partition` the key decides.
+
+        A time more than an hour ahead is left for the broker to refuse.
+        """
         self._require_time(timestamp_ms)
         place = _BY_KEY if partition is None else partition
         topic = self.stream.topic
@@ -146,6 +153,7 @@ class EventProducer:
         if not records.values:
             return
         self._require_time(min(records.timestamps))
+        self._require_past(max(records.timestamps))
         topic, produce = self.stream.topic, self._producer.produce
         rows = zip(records.values, records.keys, records.timestamps, strict=True)
         for value, key, timestamp_ms in rows:
@@ -177,6 +185,14 @@ class EventProducer:
             raise InvalidEvent(
                 f"{self.stream.name}: Kafka can't hold a time of {timestamp_ms} ms; event times "
                 "start after 1970-01-01T00:00:00Z."
+            )
+
+    def _require_past(self, timestamp_ms: int) -> None:
+        # The broker would refuse the record, and with it all others of its batch.
+        if timestamp_ms > self._clock() * 1000 + MAX_FUTURE_MS:
+            raise InvalidEvent(
+                f"{self.stream.name}: {self.stream.event_time_field} {timestamp_ms} is more than "
+                f"{MAX_FUTURE_MS // 60_000} minutes ahead of the clock."
             )
 
     def _make_room(self) -> None:

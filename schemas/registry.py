@@ -105,13 +105,15 @@ class Registry:
 
         Raises `IncompatibleSchema` where the subject's compatibility level forbids it.
         """
-        known = self._call("POST", f"/subjects/{_path(subject)}", _body(schema))
-        if known.status_code == httpx.codes.OK:
-            return int(known.json()["id"])
+        if (known := self._lookup(subject, schema)) is not None:
+            return known
         answer = self._call("POST", f"/subjects/{_path(subject)}/versions", _body(schema))
-        if answer.status_code == httpx.codes.CONFLICT:
-            raise IncompatibleSchema(subject, self._reasons(subject, schema, _message(answer)))
-        return int(self._accepted(answer, f"register a schema for {subject}")["id"])
+        if answer.status_code != httpx.codes.CONFLICT:
+            return int(self._accepted(answer, f"register a schema for {subject}")["id"])
+        # A conflict can also be another process that registers the same at this moment.
+        if (known := self._lookup(subject, schema)) is not None:
+            return known
+        raise IncompatibleSchema(subject, self._reasons(subject, schema, _message(answer)))
 
     def check(self, subject: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
         """Return why `schema` may not follow `subject`'s versions; empty where it may."""
@@ -126,7 +128,11 @@ class Registry:
 
     def set_compatibility(self, subject: str, level: str) -> None:
         """Make `level` the rule for `subject`'s further versions."""
-        answer = self._call("PUT", f"/config/{_path(subject)}", {"compatibility": level})
+        path, body = f"/config/{_path(subject)}", {"compatibility": level}
+        answer = self._call("PUT", path, body)
+        if answer.status_code == httpx.codes.CONFLICT:
+            # Another process has made a rule at this moment, so this time it is changed.
+            answer = self._call("PUT", path, body)
         self._accepted(answer, f"set the compatibility of {subject}")
 
     def compatibility(self, subject: str) -> str | None:
@@ -173,6 +179,10 @@ class Registry:
     def latest(self, subject: str) -> Registered | None:
         """Return the newest version of `subject`, or None where it has none."""
         return self.version(subject, "latest")
+
+    def _lookup(self, subject: str, schema: Mapping[str, Any]) -> int | None:
+        answer = self._call("POST", f"/subjects/{_path(subject)}", _body(schema))
+        return int(answer.json()["id"]) if answer.status_code == httpx.codes.OK else None
 
     def _reasons(self, subject: str, schema: Mapping[str, Any], said: str) -> tuple[str, ...]:
         # Apicurio's answer names a place in the schema and no reason, so the reason is added.

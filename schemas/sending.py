@@ -12,7 +12,7 @@ from schemas.inputs import Bad, Format, Good, Source, detect_format, open_input,
 from schemas.producer import EventProducer, InvalidEvent
 from schemas.registry import Registry
 from schemas.streams import Stream
-from schemas.topics import MAX_FUTURE_MS, end_offsets
+from schemas.topics import end_offsets
 
 KEPT_REFUSALS = 100
 
@@ -55,8 +55,6 @@ def send_file(
     registry: Registry,
     stream: Stream,
     order: Sending,
-    *,
-    now_ms: int,
     report: Report = lambda events, share: None,
 ) -> Sent:
     """Carry out `order` and wait until Kafka holds every event.
@@ -69,7 +67,7 @@ def send_file(
         file_format = order.format or detect_format(source)
         pieces = read_events(source, stream, file_format, ignore_unknown=order.ignore_unknown)
         with EventProducer(kafka, registry, stream) as producer:
-            skipped, refusals = _send_all(producer, pieces, source, order, now_ms, report)
+            skipped, refusals = _send_all(producer, pieces, source, order, report)
     return Sent(
         file_format,
         producer.sent,
@@ -85,14 +83,13 @@ def _send_all(
     pieces: Iterator[Good | Bad],
     source: Source,
     order: Sending,
-    now_ms: int,
     report: Report,
 ) -> tuple[int, tuple[Bad, ...]]:
     pace = _Pace(order.rate)
     skipped = 0
     refusals: list[Bad] = []
     for piece in pieces:
-        bad = _send_one(producer, piece, now_ms)
+        bad = _send_one(producer, piece)
         if bad is None:
             if producer.sent % _REPORT_EVERY == 0 or order.rate:
                 report(producer.sent, _share(producer.sent, source, order))
@@ -112,16 +109,9 @@ def _send_all(
     return skipped, tuple(refusals)
 
 
-def _send_one(producer: EventProducer, piece: Good | Bad, now_ms: int) -> Bad | None:
+def _send_one(producer: EventProducer, piece: Good | Bad) -> Bad | None:
     if isinstance(piece, Bad):
         return piece
-    stream = producer.stream
-    if piece.event[stream.event_time_field] > now_ms + MAX_FUTURE_MS:
-        return Bad(
-            piece.where,
-            f'field "{stream.event_time_field}" is {piece.event[stream.event_time_field]}, more '
-            f"than {MAX_FUTURE_MS // 60_000} minutes ahead of now",
-        )
     try:
         producer.send(piece.event)
     except InvalidEvent as error:

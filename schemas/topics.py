@@ -77,18 +77,20 @@ def ensure_raw_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> in
 def ensure_topic(kafka: Mapping[str, Any], spec: TopicSpec) -> int:
     """Create the topic of `spec`, or check the one there is; return its number of partitions."""
     admin = AdminClient(dict(kafka))
-    partitions = _partitions(admin, kafka, spec.name)
-    if not partitions:
-        return _create(admin, kafka, spec)
-    if len(partitions) < spec.partitions:
+    partitions = len(_partitions(admin, kafka, spec.name))
+    if not partitions and _create(admin, spec):
+        return _await_leaders(admin, kafka, spec.name, spec.partitions)
+    # One that another process has just created may not be visible yet.
+    partitions = partitions or _await_leaders(admin, kafka, spec.name, 1)
+    if partitions < spec.partitions:
         raise TopicMismatch(
-            f"topic {spec.name} has {len(partitions)} partitions and needs {spec.partitions}; "
+            f"topic {spec.name} has {partitions} partitions and needs {spec.partitions}; "
             "add partitions while it is empty, or change the declaration."
         )
     resource = ConfigResource(ResourceType.TOPIC, spec.name)
     actual = _result(admin.describe_configs([resource])[resource], f"read topic {spec.name}")
     _check_config(spec, {name: entry.value for name, entry in actual.items()})
-    return len(partitions)
+    return partitions
 
 
 def partition_count(kafka: Mapping[str, Any], topic: str) -> int:
@@ -139,24 +141,31 @@ def _offsets(
     return dict(sorted(found.items()))
 
 
-def _create(admin: AdminClient, kafka: Mapping[str, Any], spec: TopicSpec) -> int:
+def _create(admin: AdminClient, spec: TopicSpec) -> bool:
+    """Create the topic of `spec`; False where another process was faster, which is as good."""
     topic = NewTopic(spec.name, num_partitions=spec.partitions, config=dict(spec.config))
     answers = admin.create_topics([topic], operation_timeout=_TIMEOUT_SECONDS)
     try:
         _result(answers[spec.name], f"create topic {spec.name}")
     except KafkaException as error:
-        # Another process was faster, which is as good.
         if kafka_error(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
+        return False
+    return True
+
+
+def _await_leaders(admin: AdminClient, kafka: Mapping[str, Any], topic: str, wanted: int) -> int:
     deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while len(found := _partitions(admin, kafka, spec.name)) < spec.partitions:
+    while True:
+        found = _partitions(admin, kafka, topic)
+        if len(found) >= wanted and all(found.values()):
+            return len(found)
         if time.monotonic() > deadline:
             raise KafkaUnavailable(
-                f"topic {spec.name} was created but has no leader after {_TIMEOUT_SECONDS:g} s; "
+                f"topic {topic} was created but has no leader after {_TIMEOUT_SECONDS:g} s; "
                 "look at the broker's log."
             )
         admin.poll(0.05)
-    return len(found)
 
 
 def _check_config(spec: TopicSpec, actual: Mapping[str, str | None]) -> None:
@@ -173,8 +182,8 @@ def _check_config(spec: TopicSpec, actual: Mapping[str, str | None]) -> None:
         )
 
 
-def _partitions(admin: AdminClient, kafka: Mapping[str, Any], topic: str) -> list[int]:
-    """Return the partitions of `topic` that have a leader; none where there is no such topic."""
+def _partitions(admin: AdminClient, kafka: Mapping[str, Any], topic: str) -> dict[int, bool]:
+    """Return whether each partition of `topic` has a leader; empty where there is no topic."""
     try:
         # Asking for all topics, because asking for one could create it.
         topics = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
@@ -184,8 +193,8 @@ def _partitions(admin: AdminClient, kafka: Mapping[str, Any], topic: str) -> lis
             "is it running?"
         ) from error
     if topic not in topics:
-        return []
-    return sorted(p for p, state in topics[topic].partitions.items() if state.leader >= 0)
+        return {}
+    return {number: state.leader >= 0 for number, state in topics[topic].partitions.items()}
 
 
 def _result(answer: Future[Any], purpose: str) -> Any:

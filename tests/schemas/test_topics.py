@@ -26,7 +26,8 @@ from schemas.topics import (
 
 def config_of(settings: Settings, topic: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    answer = AdminClient(settings.kafka_client).describe_configs([resource])[resource].result()
+    admin = AdminClient(settings.kafka_client)
+    answer = admin.describe_configs([resource])[resource].result()
     return {name: str(entry.value) for name, entry in answer.items()}
 
 
