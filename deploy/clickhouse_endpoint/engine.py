@@ -18,7 +18,7 @@ from typing import Any
 import chdb
 
 from deploy.clickhouse_endpoint.context import Context
-from deploy.clickhouse_endpoint.errors import QueryError, from_engine
+from deploy.clickhouse_endpoint.errors import from_engine
 
 _CHUNK_BYTES = 1024 * 1024
 _FAILURES = (chdb.ChdbError, RuntimeError)
@@ -26,11 +26,11 @@ _tags = itertools.count(1)
 
 
 class Result:
-    """A whole answer in the wanted format, held in the engine's memory, and its counts."""
+    """A whole answer in the wanted format, and its counts."""
 
     def __init__(self, result: Any) -> None:
-        self._result = result
-        self._view = memoryview(b"") if not result.size() else result.get_memview().view()
+        # A copy: chDB's own view of the answer does not keep the engine's memory alive.
+        self._view = memoryview(result.bytes() or b"")
         self.size = len(self._view)
         self.read_rows = int(result.storage_rows_read() or 0)
         self.read_bytes = int(result.storage_bytes_read() or 0)
@@ -40,7 +40,7 @@ class Result:
         self.seconds = float(result.elapsed() or 0.0)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the answer in pieces of a megabyte, so that it is never copied as a whole."""
+        """Yield the answer in pieces of a megabyte."""
         for start in range(0, self.size, _CHUNK_BYTES):
             yield bytes(self._view[start : start + _CHUNK_BYTES])
 
@@ -64,11 +64,13 @@ def quote_name(name: str) -> str:
 class Connection:
     """One chDB session, used by one thread at a time.
 
-    `tag` is unique in the process; another connection can cancel what runs here by it.
+    `tag` is unique in the process; another connection can cancel what runs here by it. `usable`
+    turns false when the session may not be used again.
     """
 
     def __init__(self, path: Path) -> None:
         self.tag = f"connection-{next(_tags)}"
+        self.usable = True
         self._connection = chdb.connect(str(path))
         self.set({"log_comment": self.tag})
 
@@ -82,7 +84,16 @@ class Connection:
         try:
             return Result(self._connection.query(sql, output_format, params=dict(parameters or {})))
         except _FAILURES as error:
+            self._forget_output()
             raise from_engine(str(error)) from None
+
+    def _forget_output(self) -> None:
+        """Drop what a failed statement wrote: chDB puts it before the next one's answer."""
+        try:
+            self._connection.query("SELECT 1", "Null")
+            self.usable = self._connection.query("SELECT 1", "TabSeparated").bytes() == b"1\n"
+        except _FAILURES:
+            self.usable = False
 
     def stream(
         self, sql: str | bytes, output_format: str, parameters: Mapping[str, str] | None = None
@@ -180,14 +191,11 @@ class Engine:
     def connection(self, context: Context, *, keep: bool) -> Iterator[Connection]:
         """Lend a connection set to `context`.
 
-        `keep` says that the statement leaves no trace in its session. An error that the engine
-        reports leaves none either.
+        `keep` says that the statement leaves no trace in its session.
         """
         connection = self._take(context) or self._connect_to(context)
         try:
             yield connection
-        except QueryError:
-            raise
         except BaseException:
             keep = False
             raise

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 
 _CODE = re.compile(r"Code: (\d+)\. (.*)", re.DOTALL)
+# The engine tells some errors twice, the one within the other.
+_NESTED = re.compile(
+    r"Code: \d+\. DB::Exception: (Code: \d+\. .*?) \(version [\d.]+\)\. \([A-Z0-9_]+\)", re.DOTALL
+)
 _NAME = re.compile(r"\(([A-Z][A-Z0-9_]+)\)\s*$")
 
 
@@ -61,7 +65,7 @@ def not_implemented(message: str) -> QueryError:
 
 def from_engine(text: str) -> QueryError:
     """Return the error that the engine's message `text` tells."""
-    found = _CODE.search(text)
+    found = _CODE.search(_NESTED.sub(r"\1", text))
     if found is None:
         return QueryError(1002, "UNKNOWN_EXCEPTION", text.strip())
     message = re.sub(r"^DB::\w+: ", "", found[2].strip())

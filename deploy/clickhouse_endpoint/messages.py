@@ -99,11 +99,15 @@ def from_wsgi(environ: Mapping[str, Any], max_body_bytes: int) -> Request:
 
 def _url_parameters(text: str) -> dict[str, str]:
     # WSGI hands the bytes of the URL over as Latin-1.
-    pairs = parse_qsl(text.encode("latin-1"), keep_blank_values=True)
+    pairs = parse_qsl(text, keep_blank_values=True, encoding="latin-1")
     try:
-        return {name.decode(): value.decode() for name, value in pairs}
+        return {_utf8(name): _utf8(value) for name, value in pairs}
     except UnicodeDecodeError:
         raise syntax("the URL's parameters are not UTF-8") from None
+
+
+def _utf8(text: str) -> str:
+    return text.encode("latin-1").decode()
 
 
 def form_fields(content_type: str, body: bytes) -> dict[str, str]:

@@ -77,9 +77,7 @@ class Sessions:
         try:
             yield session
         finally:
-            with self._lock:
-                session.busy = False
-                session.expires = self._clock() + _timeout_seconds(parameters)
+            self._give_back(key, session, _timeout_seconds(parameters))
 
     def _take(self, key: tuple[str, str], *, must_exist: bool) -> Session:
         with self._lock:
@@ -96,6 +94,15 @@ class Sessions:
         for each in gone:
             each.connection.close()
         return session
+
+    def _give_back(self, key: tuple[str, str], session: Session, seconds: float) -> None:
+        with self._lock:
+            session.busy = False
+            session.expires = self._clock() + seconds
+            if session.connection.usable:
+                return
+            self._open.pop(key, None)
+        session.connection.close()
 
     def _expired(self) -> list[Session]:
         now = self._clock()

@@ -80,6 +80,14 @@ def test_credentials_come_by_header_basic_or_parameter(
         ),
         ("Code: 164. DB::Exception: No. (READONLY)", 164, "READONLY", "No.", 500),
         ("Code: 7. DB::NetException: Off.", 7, "UNKNOWN_EXCEPTION", "Off.", 500),
+        (
+            "Code: 27. DB::Exception: Code: 27. DB::Exception: Bad\nrow. (INCORRECT_DATA) "
+            "(version 26.9.2.1). (INCORRECT_DATA)",
+            27,
+            "INCORRECT_DATA",
+            "Bad\nrow.",
+            400,
+        ),
         ("no code", 1002, "UNKNOWN_EXCEPTION", "no code", 500),
     ],
 )
