@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -97,15 +98,16 @@ def bucket_keys(plan: JobPlan, buckets: int) -> tuple[tuple[int, ...], ...]:
     """Return, per store, the Flink key of each bucket.
 
     Flink spreads keys over subtasks by hash. With few keys chance would load one subtask more
-    than another, so the keys are picked for the key groups they hash to, evenly apart.
+    than another, so the keys are picked for the key groups they hash to, evenly apart. They
+    follow from the store's name, so that a store's state stays its own beside new stores.
     """
     from pyflink.java_gateway import get_gateway
 
     group_of = get_gateway().jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment
-    result, candidate = [], 0
+    result = []
     for position, store in enumerate(plan.stores):
         count = buckets if store.dimensions else 1
-        keys = []
+        keys, candidate = [], zlib.crc32(store.name.encode()) >> 1
         for bucket in range(count):
             wanted = (bucket * MAX_PARALLELISM // count + position * 64) % MAX_PARALLELISM
             while group_of.assignToKeyGroup(candidate, MAX_PARALLELISM) != wanted:

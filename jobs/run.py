@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from datetime import timedelta
+from typing import Any
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
@@ -21,8 +22,15 @@ def main(job_name: str) -> None:
         arguments.version,
         tuple(filter(None, arguments.views.split(","))),
     )
+    if arguments.explain:
+        nothing = {view.subject(arguments.version): 0 for view in job_plan.views}
+        environment, statements = _statements(settings, job_plan, nothing, arguments)
+        statements.attach_as_datastream()
+        print(environment.get_execution_plan())
+        return
     schema_ids = prepare(settings, job_plan)
-    _execute(settings, job_plan, schema_ids, arguments)
+    _, statements = _statements(settings, job_plan, schema_ids, arguments)
+    statements.execute()
 
 
 def prepare(settings: Settings, job_plan: JobPlan) -> dict[str, int]:
@@ -41,12 +49,13 @@ def prepare(settings: Settings, job_plan: JobPlan) -> dict[str, int]:
     return schema_ids
 
 
-def _execute(
+def _statements(
     settings: Settings,
     job_plan: JobPlan,
     schema_ids: dict[str, int],
     arguments: argparse.Namespace,
-) -> None:
+) -> tuple[Any, Any]:
+    """Return the Flink environment and the job's statement set in it."""
     from pyflink.datastream import StreamExecutionEnvironment
 
     from jobs.pipeline import JobOptions, build, configuration, state_locations
@@ -65,7 +74,7 @@ def _execute(
         flink.set_string(key, location)
     environment = StreamExecutionEnvironment.get_execution_environment(flink)
     environment.set_parallelism(arguments.parallelism)
-    build(environment, job_plan, options).execute()
+    return environment, build(environment, job_plan, options)
 
 
 def _parser(job_name: str) -> argparse.ArgumentParser:
@@ -79,4 +88,5 @@ def _parser(job_name: str) -> argparse.ArgumentParser:
     add("--checkpoint-seconds", type=float, default=settings.checkpoint_seconds)
     add("--bundle-ms", type=int, default=200, help="longest wait for a batch to fill")
     add("--batch-events", type=int, default=100_000, help="most events in a batch")
+    add("--explain", action="store_true", help="print Flink's operators as JSON, run nothing")
     return parser

@@ -124,15 +124,18 @@ class Decoder:
         parts = []
         for part_rows, part_bodies, batch, error in decoded:
             if batch is None:
-                reasons[part_rows] = "bad_text" if "utf-8" in error.lower() else "undecodable"
+                reasons[part_rows] = "undecodable"
                 details[part_rows] = f"Schema {schema_id}: {error}"
                 continue
             whole = _reads_whole(batch, part_bodies, text, parsed)
             reasons[part_rows[~whole]] = "trailing_bytes"
             details[part_rows[~whole]] = "Bytes are left over after the last field."
+            for name, bad in _bad_texts(batch):
+                reasons[part_rows[bad]] = "bad_text"
+                details[part_rows[bad]] = f"{name} is not UTF-8."
             table = self._resolve(batch, parsed, schema_id, part_rows, reasons, details)
             if table is not None:
-                keep = whole & (reasons[part_rows] == None)  # noqa: E711
+                keep = reasons[part_rows] == None  # noqa: E711
                 parts.append((part_rows[keep], table.filter(pa.array(keep))))
         return parts
 
@@ -259,6 +262,27 @@ def _reads_whole(
         except Exception:
             whole[i] = False
     return whole
+
+
+def _bad_texts(batch: pa.RecordBatch) -> list[tuple[str, npt.NDArray[np.int64]]]:
+    """Return (column, rows whose text is not UTF-8) per column with such; pyruhvro lets them by."""
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    found = ((name, np.array(_invalid_rows(column, 0), dtype=np.int64)) for name, column in columns)
+    return [(name, rows) for name, rows in found if len(rows)]
+
+
+def _invalid_rows(column: pa.Array, first: int) -> list[int]:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        if len(column) == 1:
+            return [first]
+        half = len(column) // 2
+        return [
+            *_invalid_rows(column[:half], first),
+            *_invalid_rows(column[half:], first + half),
+        ]
+    return []
 
 
 def _mask(values: Any) -> npt.NDArray[np.bool_]:

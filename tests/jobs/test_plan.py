@@ -1,0 +1,63 @@
+"""What Flink is asked to run: each event is decoded once, whatever the number of views."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deploy.flink import client_environment, write_cluster_files
+from deploy.settings import PROJECT_ROOT, Settings
+from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
+from jobs.plan import plan
+
+
+@pytest.mark.stack
+def test_an_event_is_decoded_once_for_all_views_dead_letters_and_late_events(tmp_path) -> None:
+    settings = Settings(home=tmp_path)
+    write_cluster_files(settings)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.page_views", "--explain"],
+        env=os.environ | client_environment(settings) | settings.environment(),
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+    nodes = json.loads(done.stdout[done.stdout.index("{") :])["nodes"]
+
+    kinds = [node["type"] for node in nodes]
+    assert sum("Source: source" in kind for kind in kinds) == 1
+    assert sum("PythonCalc" in kind for kind in kinds) == 1
+    assert sum(": Writer" in kind for kind in kinds) == 1
+
+
+def test_views_with_the_same_key_and_pane_share_their_state() -> None:
+    stores = plan(JOBS["page_views"], 1).stores
+
+    assert [(s.dimensions, [v.name for v in s.views]) for s in stores] == [
+        (("page_id",), ["page_views_per_minute", "page_views_sliding"]),
+        ((), ["site_traffic_per_minute"]),
+        (("source_partition",), ["page_views_accounting"]),
+    ]
+
+
+def test_a_version_has_topics_of_its_own() -> None:
+    second = plan(JOBS["page_views"].within("blue"), 2, ("page_views_sliding",))
+
+    assert second.name == "blue.page_views.v2"
+    assert second.topics == {
+        "page_views_sliding": "blue.views.page_views_sliding.v2",
+        "page_views_accounting": "blue.views.page_views_accounting.v2",
+    }
+    assert second.job.stream.dead_letter_topic(2) == "blue.dlq.page_views.v2"
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownView, match='did you mean "page_views_sliding"'):
+        view_named("page_view_slidin")
+    with pytest.raises(UnknownJob, match='did you mean "page_views"'):
+        job_named("pageviews")
