@@ -39,6 +39,8 @@ PRODUCER_SETTINGS: dict[str, Any] = {
     # Java clients place a key so; a key must have one partition, whoever sends it.
     "partitioner": "murmur2_random",
     "delivery.report.only.error": True,
+    # Errors come back as exceptions.
+    "log_level": 3,
 }
 
 

@@ -23,6 +23,7 @@ MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 MAX_FUTURE_MS = 3600 * 1000
 
 _TIMEOUT_SECONDS = 20.0
+_LOG_ERRORS_ONLY = 3
 
 _KEEP_FOR_EVER = {"retention.ms": "-1", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
 _EVENTS_CONFIG = _KEEP_FOR_EVER | {
@@ -76,7 +77,7 @@ def ensure_raw_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> in
 
 def ensure_topic(kafka: Mapping[str, Any], spec: TopicSpec) -> int:
     """Create the topic of `spec`, or check the one there is; return its number of partitions."""
-    admin = AdminClient(dict(kafka))
+    admin = _admin(kafka)
     partitions = len(_partitions(admin, kafka, spec.name))
     if not partitions and _create(admin, spec):
         return _await_leaders(admin, kafka, spec.name, spec.partitions)
@@ -95,7 +96,7 @@ def ensure_topic(kafka: Mapping[str, Any], spec: TopicSpec) -> int:
 
 def partition_count(kafka: Mapping[str, Any], topic: str) -> int:
     """Return how many partitions `topic` has; 0 where there is no such topic."""
-    return len(_partitions(AdminClient(dict(kafka)), kafka, topic))
+    return len(_partitions(_admin(kafka), kafka, topic))
 
 
 def end_offsets(
@@ -124,7 +125,7 @@ def kafka_error(exception: KafkaException) -> KafkaError:
 def _offsets(
     kafka: Mapping[str, Any], topic: str, spec: OffsetSpec, read_committed: bool
 ) -> dict[int, int]:
-    admin = AdminClient(dict(kafka))
+    admin = _admin(kafka)
     partitions = _partitions(admin, kafka, topic)
     if not partitions:
         raise UnknownTopic(f"there is no topic {topic} at {_address(kafka)}.")
@@ -202,6 +203,11 @@ def _result(answer: Future[Any], purpose: str) -> Any:
         return answer.result(timeout=_TIMEOUT_SECONDS)
     except TimeoutError as error:
         raise KafkaUnavailable(f"Kafka did not {purpose} in {_TIMEOUT_SECONDS:g} s.") from error
+
+
+def _admin(kafka: Mapping[str, Any]) -> AdminClient:
+    # Errors come back as exceptions; what the client says besides would disturb a command's output.
+    return AdminClient({"log_level": _LOG_ERRORS_ONLY, **kafka})
 
 
 def _address(kafka: Mapping[str, Any]) -> str:
