@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
 
 from jobs import page_views
-from jobs.views import View
-from schemas.streams import Stream
+from jobs.views import Job, View
 
 
 class UnknownView(LookupError):
@@ -18,24 +16,7 @@ class UnknownJob(LookupError):
     """A job name that no module in jobs/ declares."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One Flink job: the views it writes, all over the same stream."""
-
-    name: str
-    stream: Stream
-    views: tuple[View, ...]
-
-    def within(self, namespace: str) -> Job:
-        """Return the same job over the topics of `namespace`."""
-        stream = replace(self.stream, namespace=namespace)
-        views = tuple(replace(view, stream=stream) for view in self.views)
-        return Job(stream.prefixed(self.name), stream, views)
-
-
-JOBS: dict[str, Job] = {
-    job.name: job for job in (Job("page_views", page_views.VIEWS[0].stream, page_views.VIEWS),)
-}
+JOBS: dict[str, Job] = {job.name: job for job in (page_views.JOB,)}
 VIEWS: dict[str, View] = {view.name: view for job in JOBS.values() for view in job.views}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jobs.views import Sliding, Tumbling, View
+from jobs.views import Job, Sliding, Tumbling, View
 from schemas.streams import PAGE_VIEWS
 from udfs.measures import Count, CountDistinct, Mean, Measure
 
@@ -45,9 +45,13 @@ SITE_TRAFFIC_PER_MINUTE = View(
     description="How much traffic the whole site has, minute by minute.",
 )
 
-VIEWS: tuple[View, ...] = (PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING, SITE_TRAFFIC_PER_MINUTE)
+JOB = Job(
+    "page_views",
+    PAGE_VIEWS,
+    (PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING, SITE_TRAFFIC_PER_MINUTE),
+)
 
 if __name__ == "__main__":
     from jobs.run import main
 
-    main("page_views")
+    main(JOB)

@@ -6,8 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 
-from jobs.catalogue import Job
-from jobs.views import SOURCE_FIELDS, Tumbling, View
+from jobs.views import SOURCE_FIELDS, Job, Tumbling, View
 from schemas.streams import Stream
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
@@ -43,7 +42,7 @@ class JobPlan:
     @property
     def name(self) -> str:
         """Flink job name; version 1 has no suffix."""
-        return self.job.name if self.version == 1 else f"{self.job.name}.v{self.version}"
+        return versioned(self.job.name, self.version)
 
     @property
     def stores(self) -> tuple[PaneStore, ...]:
@@ -54,6 +53,11 @@ class JobPlan:
     def topics(self) -> dict[str, str]:
         """View topic by view name."""
         return {view.name: view.topic(self.version) for view in self.views}
+
+
+def versioned(job_name: str, version: int) -> str:
+    """Return Flink's name of a job at `version`; version 1 has no suffix."""
+    return job_name if version == 1 else f"{job_name}.v{version}"
 
 
 def plan(job: Job, version: int, views: tuple[str, ...] = ()) -> JobPlan:

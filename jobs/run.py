@@ -7,18 +7,18 @@ from datetime import timedelta
 from typing import Any
 
 from deploy.settings import Settings
-from jobs.catalogue import job_named
 from jobs.plan import JobPlan, plan
+from jobs.views import Job
 from schemas.registry import Registry, publish_schema
 from schemas.topics import ensure_events_topic, ensure_raw_topic, ensure_view_topic
 
 
-def main(job_name: str) -> None:
-    """Submit job `job_name`, as the command line and the environment ask for it."""
-    arguments = _parser(job_name).parse_args()
+def main(job: Job) -> None:
+    """Submit `job` as the command line and the environment ask for it."""
+    arguments = _parser(job.name).parse_args()
     settings = Settings()
     job_plan = plan(
-        job_named(job_name).within(settings.namespace),
+        job.within(settings.namespace),
         arguments.version,
         tuple(filter(None, arguments.views.split(","))),
     )

@@ -16,7 +16,7 @@ from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
 from jobs.cluster import Cluster, ClusterError, RunningJob
 from jobs.desired import DesiredJob, forget, remember
-from jobs.plan import plan
+from jobs.plan import versioned
 
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
@@ -45,14 +45,18 @@ def submit(
     views: tuple[str, ...] = (),
     restore: str = "latest",
     options: Mapping[str, str | float] | None = None,
+    script: Path | None = None,
 ) -> Submitted:
     """Start a job and wait until all its tasks run.
 
     `restore` is "latest" (the newest savepoint or checkpoint, if there is one), "none", or the
     location of one. A job of that name that is live already is refused, and so is one whose
-    state does not fit: it is cancelled and its reason raised as `SubmissionFailed`.
+    state does not fit: it is cancelled and its reason raised as `SubmissionFailed`. `script` is
+    the job's module; by default that in jobs/ with the job's name.
     """
     cluster = Cluster(settings.flink)
+    if script is None:
+        script = PROJECT_ROOT / "jobs" / f"{job_named(job_name).name}.py"
     name = flink_name(settings, job_name, version)
     if live := cluster.live_job(name):
         raise SubmissionFailed(
@@ -62,7 +66,7 @@ def submit(
     if restore not in ("latest", "none"):
         location = restore
     arguments = {"version": version, "views": ",".join(views), **(options or {})}
-    job_id = _run_client(settings, job_name, location, arguments)
+    job_id = _run_client(settings, script, location, arguments)
     _await_running(cluster, name, job_id)
     remember(
         settings,
@@ -72,8 +76,8 @@ def submit(
 
 
 def flink_name(settings: Settings, job_name: str, version: int = 1) -> str:
-    """Return Flink's name of a declared job at `version` in the namespace."""
-    return plan(job_named(job_name).within(settings.namespace), version).name
+    """Return Flink's name of a job at `version` in the namespace."""
+    return versioned(f"{settings.topic_prefix}{job_name}", version)
 
 
 def latest_state(cluster: Cluster, name: str) -> str | None:
@@ -131,7 +135,7 @@ def _live(cluster: Cluster, name: str) -> RunningJob:
 
 def _run_client(
     settings: Settings,
-    job_name: str,
+    script: Path,
     location: str | None,
     arguments: Mapping[str, str | float],
 ) -> str:
@@ -139,7 +143,7 @@ def _run_client(
     command = [str(distribution() / "bin" / "flink"), "run", "--detached", "-m", address]
     if location:
         command += ["--fromSavepoint", location]
-    command += ["-py", str(PROJECT_ROOT / "jobs" / f"{job_name}.py")]
+    command += ["-py", str(script)]
     for key, value in arguments.items():
         if value != "":
             command += [f"--{key.replace('_', '-')}", str(value)]
@@ -149,7 +153,7 @@ def _run_client(
     )
     found = _SUBMITTED.search(done.stdout)
     if done.returncode or not found:
-        raise SubmissionFailed(f"{job_name}: {_last_words(done.stdout + done.stderr)}")
+        raise SubmissionFailed(f"{script.stem}: {_last_words(done.stdout + done.stderr)}")
     return found[1]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -135,3 +135,18 @@ def _avro_field(column: Column) -> dict[str, Any]:
     if column.nullable:
         return {"name": column.name, "type": ["null", avro_type], "default": None}
     return {"name": column.name, "type": avro_type}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One Flink job: the views it writes, all over the same stream."""
+
+    name: str
+    stream: Stream
+    views: tuple[View, ...]
+
+    def within(self, namespace: str) -> Job:
+        """Return the same job over the topics of `namespace`."""
+        stream = replace(self.stream, namespace=namespace)
+        views = tuple(replace(view, stream=stream) for view in self.views)
+        return Job(stream.prefixed(self.name), stream, views)
