@@ -1,0 +1,338 @@
+"""The control plane in PostgreSQL: replays, their journal, versions and leases.
+
+Nothing else talks to PostgreSQL. What the data's way does never waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from replay.records import (
+    JournalEntry,
+    Lease,
+    ReplayPlan,
+    ReplayRecord,
+    ReplayState,
+    VersionState,
+    plan_from_json,
+)
+
+_SCHEMA: LiteralString = """
+CREATE SCHEMA IF NOT EXISTS kappa;
+CREATE TABLE IF NOT EXISTS kappa.replays (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    namespace text NOT NULL,
+    job text NOT NULL,
+    views text[] NOT NULL,
+    to_version integer NOT NULL,
+    state text NOT NULL,
+    plan jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    changed_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE IF NOT EXISTS kappa.view_versions (
+    namespace text NOT NULL,
+    view text NOT NULL,
+    version integer NOT NULL,
+    job text NOT NULL,
+    state text NOT NULL,
+    replay_id bigint REFERENCES kappa.replays,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (namespace, view, version)
+);
+CREATE TABLE IF NOT EXISTS kappa.journal (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    replay_id bigint NOT NULL REFERENCES kappa.replays,
+    step text NOT NULL,
+    state text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    detail jsonb NOT NULL DEFAULT '{}'
+);
+CREATE INDEX IF NOT EXISTS journal_by_replay ON kappa.journal (replay_id, id);
+CREATE TABLE IF NOT EXISTS kappa.leases (
+    namespace text NOT NULL,
+    view text NOT NULL,
+    replay_id bigint NOT NULL REFERENCES kappa.replays,
+    holder text NOT NULL,
+    taken_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (namespace, view)
+);
+"""
+# Any number; it names the lock under which two processes do not create the schema at once.
+_SCHEMA_LOCK = 0x6B617070
+
+
+class ControlUnavailable(Exception):
+    """PostgreSQL does not answer."""
+
+
+class LeaseTaken(Exception):
+    """Another replay holds a view."""
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(
+            f"{lease.view} is held by replay {lease.replay_id} since "
+            f"{lease.taken_at:%Y-%m-%d %H:%M} (begun by {lease.holder}); end that one first, with "
+            f"`kappa replay retire` or `kappa replay abort`."
+        )
+        self.lease = lease
+
+
+class Busy(Exception):
+    """Another process changes replays of the same job at this moment."""
+
+
+class Control:
+    """The control plane of one namespace, over one connection that is made when first needed."""
+
+    def __init__(self, dsn: str, namespace: str, holder: str = "") -> None:
+        self.namespace = namespace
+        self.holder = holder
+        self._dsn = dsn
+        self._connection: psycopg.Connection[dict[str, Any]] | None = None
+        self._locked_job = ""
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connection and with it every lock."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # Replays
+
+    def begin(self, plan: ReplayPlan) -> ReplayRecord:
+        """Record a replay that is about to build, and take its leases, or raise `LeaseTaken`."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                "INSERT INTO kappa.replays (namespace, job, views, to_version, state, plan)"
+                " VALUES (%s, %s, %s, %s, %s, %s) RETURNING *",
+                (
+                    self.namespace,
+                    plan.job,
+                    list(plan.views),
+                    plan.to_version,
+                    ReplayState.BUILDING,
+                    Jsonb(plan.as_json()),
+                ),
+            ).fetchone()
+            assert found is not None
+            replay = _replay(found)
+            for view in sorted(plan.views):
+                self._take_lease(connection, view, replay.id)
+            self._add_versions(connection, replay)
+        return replay
+
+    def _take_lease(self, connection: Any, view: str, replay_id: int) -> None:
+        connection.execute(
+            "INSERT INTO kappa.leases (namespace, view, replay_id, holder)"
+            " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            (self.namespace, view, replay_id, self.holder),
+        )
+        found = connection.execute(
+            "SELECT view, replay_id, holder, taken_at FROM kappa.leases"
+            " WHERE namespace = %s AND view = %s",
+            (self.namespace, view),
+        ).fetchone()
+        if found["replay_id"] != replay_id:
+            raise LeaseTaken(Lease(**found))
+
+    def _add_versions(self, connection: Any, replay: ReplayRecord) -> None:
+        rows = [(view, replay.to_version, VersionState.BUILDING) for view in replay.views]
+        rows += [(view, old, VersionState.LIVE) for view, old in replay.from_versions.items()]
+        for view, version, state in rows:
+            connection.execute(
+                "INSERT INTO kappa.view_versions (namespace, view, version, job, state, replay_id)"
+                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (self.namespace, view, version, replay.job, state, replay.id),
+            )
+
+    def replays(self) -> list[ReplayRecord]:
+        """Return all replays of the namespace, newest first."""
+        rows = self._all(
+            "SELECT * FROM kappa.replays WHERE namespace = %s ORDER BY id DESC", (self.namespace,)
+        )
+        return [_replay(row) for row in rows]
+
+    def leases(self) -> list[Lease]:
+        """Return the leases that are held, by view."""
+        rows = self._all(
+            "SELECT view, replay_id, holder, taken_at FROM kappa.leases"
+            " WHERE namespace = %s ORDER BY view",
+            (self.namespace,),
+        )
+        return [Lease(**row) for row in rows]
+
+    def versions_used(self, views: Sequence[str]) -> frozenset[int]:
+        """Return every version that any of `views` ever had."""
+        rows = self._all(
+            "SELECT DISTINCT version FROM kappa.view_versions"
+            " WHERE namespace = %s AND view = ANY(%s)",
+            (self.namespace, list(views)),
+        )
+        return frozenset(row["version"] for row in rows)
+
+    def change(
+        self,
+        replay: ReplayRecord,
+        state: ReplayState,
+        versions: Mapping[tuple[str, int], VersionState],
+    ) -> ReplayRecord:
+        """Record the new state of a replay and of versions of views, all at once.
+
+        A replay that ends gives back its leases.
+        """
+        with self._transaction() as connection:
+            found = connection.execute(
+                "UPDATE kappa.replays SET state = %s, changed_at = now() WHERE id = %s RETURNING *",
+                (state, replay.id),
+            ).fetchone()
+            for (view, version), version_state in versions.items():
+                connection.execute(
+                    "UPDATE kappa.view_versions SET state = %s, changed_at = now()"
+                    " WHERE namespace = %s AND view = %s AND version = %s",
+                    (version_state, self.namespace, view, version),
+                )
+            if not state.open:
+                connection.execute("DELETE FROM kappa.leases WHERE replay_id = %s", (replay.id,))
+        assert found is not None
+        return _replay(found)
+
+    def version_states(self) -> dict[tuple[str, int], VersionState]:
+        """Return the state of every version of every view."""
+        rows = self._all(
+            "SELECT view, version, state FROM kappa.view_versions WHERE namespace = %s"
+            " ORDER BY view, version",
+            (self.namespace,),
+        )
+        return {(row["view"], row["version"]): VersionState(row["state"]) for row in rows}
+
+    # Journal
+
+    def write(self, replay_id: int, step: str, state: str, detail: Mapping[str, Any]) -> None:
+        """Add a line to the journal."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO kappa.journal (replay_id, step, state, detail)"
+                " VALUES (%s, %s, %s, %s)",
+                (replay_id, step, state, Jsonb(dict(detail))),
+            )
+
+    def journal(self, replay_id: int) -> list[JournalEntry]:
+        """Return the journal of a replay, oldest line first."""
+        rows = self._all(
+            "SELECT step, state, at, detail FROM kappa.journal WHERE replay_id = %s ORDER BY id",
+            (replay_id,),
+        )
+        return [JournalEntry(**row) for row in rows]
+
+    def last_done(self, step: str, job: str) -> JournalEntry | None:
+        """Return the newest line that says `step` of any replay of `job` is done."""
+        rows = self._all(
+            "SELECT step, j.state, at, detail FROM kappa.journal j JOIN kappa.replays r"
+            " ON r.id = j.replay_id WHERE namespace = %s AND job = %s AND step = %s"
+            " AND j.state = 'done' ORDER BY j.id DESC LIMIT 1",
+            (self.namespace, job, step),
+        )
+        return JournalEntry(**rows[0]) if rows else None
+
+    # Processes
+
+    def lock(self, job: str) -> None:
+        """Make this process the only one that changes replays of `job`, or raise `Busy`.
+
+        The lock ends with the connection, so a killed process leaves none behind.
+        """
+        if job != self._locked_job:
+            with self._transaction() as connection:
+                self._lock(connection, job)
+            self._locked_job = job
+
+    def _lock(self, connection: psycopg.Connection[dict[str, Any]], job: str) -> None:
+        name = f"kappa replay {self.namespace} {job}"
+        taken = connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS taken", (name,)
+        ).fetchone()
+        if taken is not None and taken["taken"]:
+            return
+        holder = connection.execute(
+            "SELECT application_name AS name FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            " WHERE locktype = 'advisory' AND granted"
+            " AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(%s, 0)",
+            (name,),
+        ).fetchone()
+        raise Busy(
+            f"another process changes the replay of {job} at the moment"
+            f"{' (' + holder['name'] + ')' if holder else ''}; wait for it, or end it."
+        )
+
+    def _all(self, statement: LiteralString, values: Sequence[Any]) -> list[dict[str, Any]]:
+        with self._transaction() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            with self._connection.transaction():
+                yield self._connection
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self.close()
+            raise ControlUnavailable(
+                f"PostgreSQL, the control plane, does not answer ({_reason(error)}); data flows "
+                "on, and nothing is promoted until it is back. Is it running?"
+            ) from error
+
+    def _connect(self) -> psycopg.Connection[dict[str, Any]]:
+        connection = psycopg.connect(
+            self._dsn,
+            row_factory=dict_row,
+            autocommit=True,
+            connect_timeout=5,
+            application_name=self.holder[:63] or "kappa",
+        )
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+            connection.execute(_SCHEMA)
+        if self._locked_job:
+            # The lock went with the old connection; somebody else may have taken it since.
+            self._lock(connection, self._locked_job)
+        return connection
+
+
+def _replay(row: Mapping[str, Any]) -> ReplayRecord:
+    return ReplayRecord(
+        id=row["id"],
+        namespace=row["namespace"],
+        job=row["job"],
+        views=tuple(row["views"]),
+        to_version=row["to_version"],
+        state=ReplayState(row["state"]),
+        plan=plan_from_json(row["plan"]),
+        created_at=row["created_at"],
+        changed_at=row["changed_at"],
+    )
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
