@@ -14,8 +14,10 @@ import sys
 from typing import Any
 
 from cheroot import wsgi
+from cheroot.errors import MaxSizeExceeded
 
 from deploy.clickhouse_endpoint.app import Application
+from deploy.clickhouse_endpoint.errors import too_large
 from deploy.clickhouse_endpoint.limits import Limits
 
 _log = logging.getLogger(__name__)
@@ -53,6 +55,26 @@ class Connection:
             return True
 
 
+class _Body:
+    """A request's body; raises QueryError when it is longer than the server takes."""
+
+    def __init__(self, body: Any, limit_bytes: int) -> None:
+        self._body = body
+        self._limit_bytes = limit_bytes
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes."""
+        try:
+            return bytes(self._body.read(size))
+        except MaxSizeExceeded:
+            raise too_large(f"The body is larger than {self._limit_bytes} bytes.") from None
+        except OSError as error:
+            # Said of a chunk that would exceed the limit.
+            if "Too Large" not in str(error):
+                raise
+            raise too_large(f"The body is larger than {self._limit_bytes} bytes.") from None
+
+
 # The package's stubs know no return types.
 _BaseGateway: Any = wsgi.Gateway_10
 
@@ -63,6 +85,7 @@ class _Gateway(_BaseGateway):
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["kappa.wire"] = Connection(self.req)
+        environ["wsgi.input"] = _Body(self.req.rfile, self.req.server.max_request_body_size)
         return environ
 
     def respond(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+from base64 import b64encode
 from pathlib import Path
 
 import pyarrow as pa
@@ -108,8 +109,6 @@ def test_no_rows_are_left_behind_on_disk(endpoint: Endpoint, table: str) -> None
 
 
 def test_an_insert_whose_client_dies_inserts_nothing(endpoint: Endpoint, table: str) -> None:
-    from base64 import b64encode
-
     credentials = b64encode(f"{OWNER}:{OWNER_PASSWORD}".encode()).decode()
     head = (
         f"POST /?query=INSERT%20INTO%20{table}%20FORMAT%20CSV HTTP/1.1\r\nHost: x\r\n"
