@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,8 +19,9 @@ from sinks.clickhouse import (
     ClickHouseFailed,
 )
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
+from sinks.pointers import POINTERS, effective_pointers, versions_in
 from sinks.sql import identifier
-from sinks.tables import EMITTED_AT, public_version
+from sinks.tables import EMITTED_AT
 
 _NOT_LOADED = "nothing is loaded yet: start a job with kappa submit, and kappa up for the loader."
 
@@ -49,17 +50,41 @@ def failures_explained(clickhouse: ClickHouse) -> Iterator[None]:
 
 def loaded_tables(clickhouse: ClickHouse, now: datetime) -> list[LoadedTable]:
     """Return every loaded table, those of one view by version."""
+    comments, stored = _views_and_tables(clickhouse)
+    public = dict.fromkeys(comments) | _shown(clickhouse, comments, stored)
+    return [
+        _measured(clickhouse, *place, public, now)
+        for place in sorted(filter(None, map(_view_and_version, stored)))
+    ]
+
+
+def public_versions(clickhouse: ClickHouse) -> dict[str, int]:
+    """Return the version that each view's public name shows now."""
+    return _shown(clickhouse, *_views_and_tables(clickhouse))
+
+
+def _views_and_tables(clickhouse: ClickHouse) -> tuple[dict[str, str], list[str]]:
+    """Return the comment of each public view by name, and the names of all tables."""
     found = clickhouse.query(
         "SELECT name, comment, engine = 'View' FROM system.tables WHERE database = %(database)s",
         {"database": clickhouse.database},
     )
     comments = {name: comment for name, comment, is_view in found.rows if is_view}
-    stored = [name for name, _, is_view in found.rows if not is_view]
-    public = {name: public_version(comment) for name, comment in comments.items()}
-    return [
-        _measured(clickhouse, *place, public, now)
-        for place in sorted(filter(None, map(_view_and_version, stored)))
-    ]
+    return comments, [name for name, _, is_view in found.rows if not is_view]
+
+
+def _shown(
+    clickhouse: ClickHouse, comments: Mapping[str, str], tables: Collection[str]
+) -> dict[str, int]:
+    pointed: dict[str, int] = {}
+    if POINTERS in tables:
+        pointed = dict(clickhouse.query(effective_pointers()).rows)
+    named = {name: versions_in(comment) for name, comment in comments.items()}
+    return {
+        name: pointed[name] if pointed.get(name) in versions else versions[0]
+        for name, versions in named.items()
+        if versions
+    }
 
 
 def explain_unknown_table(message: str, names: Iterable[str]) -> str:
@@ -113,7 +138,7 @@ def _measured(
     name: str,
     version: int,
     table: str,
-    public: dict[str, int | None],
+    public: Mapping[str, int | None],
     now: datetime,
 ) -> LoadedTable:
     newest_if_any = f"maxOrNull({identifier(EMITTED_AT)})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -109,27 +108,17 @@ def create_table(spec: TableSpec, version: int) -> str:
     return "\n".join(lines)
 
 
-def create_view(spec: TableSpec, version: int, *, replace: bool = False) -> str:
-    """Return the statement that gives `version` the view's public name.
-
-    Where the name exists already the statement changes nothing, unless `replace` is set.
-    """
-    verb = "CREATE OR REPLACE VIEW" if replace else "CREATE VIEW IF NOT EXISTS"
+def create_view(spec: TableSpec, version: int) -> str:
+    """Return the statement that gives `version` the view's public name, if that is free."""
     names = ", ".join(identifier(column.name) for column in spec.columns)
     return "\n".join(
         (
-            f"{verb} {identifier(spec.view)}",
+            f"CREATE VIEW IF NOT EXISTS {identifier(spec.view)}",
             column_list(spec.columns),
             f"AS SELECT {names} FROM {identifier(spec.table(version))} FINAL",
             f"COMMENT {literal(f'Version {version}. {spec.doc}'.rstrip())}",
         )
     )
-
-
-def public_version(comment: str) -> int | None:
-    """Return the version that a public view's comment names; None where it names none."""
-    found = re.match(r"Version ([0-9]+)\.", comment)
-    return int(found[1]) if found else None
 
 
 def add_columns(spec: TableSpec, version: int, existing: Collection[str]) -> str | None:
