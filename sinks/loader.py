@@ -120,6 +120,10 @@ class Loader:
         finally:
             self._consumer.close()
 
+    def waiting(self) -> int:
+        """Return how many records were read and are not loaded yet."""
+        return sum(len(batch.records) for batch in self._batches.values())
+
     def _step(self) -> None:
         messages = self._consumer.consume(_FETCH, _POLL_SECONDS)
         self._take(messages)

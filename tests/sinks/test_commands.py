@@ -1,0 +1,168 @@
+"""The commands over what is loaded, run as people run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.settings import PROJECT_ROOT
+from sinks.metrics import Health, LoaderMetrics, serve
+from sinks.queries import explain_unknown_table
+from tests.harness import wait_for
+from tests.sinks.loading import Sandbox
+
+
+def kappa(sandbox: Sandbox, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *words],
+        env={**os.environ, **sandbox.settings.environment(), **environment},
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
+def as_json(sandbox: Sandbox, *words: str) -> Any:
+    done = kappa(sandbox, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def filled(sandbox: Sandbox) -> Sandbox:
+    topic = sandbox.topic()
+    sandbox.create(topic)
+    sandbox.write(topic, [("/a", 1, 3), ("/b", 1, 4)])
+    return sandbox
+
+
+def test_loading_once_ends_when_all_is_there_and_does_nothing_then(filled: Sandbox) -> None:
+    assert as_json(filled, "load", "--once")["records"] >= 2
+    assert filled.counts() == [("/a", 1, 3), ("/b", 1, 4)]
+    assert as_json(filled, "load", "--once") == {"records": 0}
+
+
+def test_sql_prints_columns_and_rows_with_times_in_utc(filled: Sandbox) -> None:
+    as_json(filled, "load", "--once")
+    query = "SELECT page, window_start, views, NULL AS none FROM counts ORDER BY page"
+    assert as_json(filled, "sql", query) == {
+        "columns": ["page", "window_start", "views", "none"],
+        "rows": [
+            ["/a", "1970-01-01T00:01:00Z", 3, None],
+            ["/b", "1970-01-01T00:01:00Z", 4, None],
+        ],
+    }
+    csv = kappa(filled, "sql", "SELECT page, views FROM counts ORDER BY page", "--csv")
+    assert csv.stdout == '"page","views"\n"/a",3\n"/b",4\n'
+    table = kappa(filled, "sql", "SELECT page FROM counts ORDER BY page", "--limit", "1")
+    assert "/a" in table.stdout
+    assert "/b" not in table.stdout
+    assert "1 of 2 rows" in table.stderr
+
+
+def test_sql_says_in_one_sentence_what_is_wrong(filled: Sandbox) -> None:
+    as_json(filled, "load", "--once")
+    for query, sentence in (
+        ("SELECT * FROM count", 'there is no table "count"; did you mean "counts"?'),
+        ("INSERT INTO counts_v1 SELECT * FROM counts_v1", "this command only reads"),
+        ("DROP TABLE counts_v1", "this command only reads"),
+        ("SELECT 1 FORMAT JSON", "leave out FORMAT"),
+        ("SELECT pages FROM counts", "identifier `pages`"),
+    ):
+        done = kappa(filled, "sql", query)
+        assert done.returncode == 1
+        assert sentence in done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+    assert len(filled.counts()) == 2
+
+
+def test_sql_says_where_it_found_nobody(sandbox: Sandbox) -> None:
+    done = kappa(sandbox, "sql", "SELECT 1", KAPPA_CLICKHOUSE_PORT="1")
+    assert done.returncode == 1
+    assert "ClickHouse at 127.0.0.1:1 does not answer: Connection refused" in done.stderr
+    done = kappa(sandbox, "sql", "SELECT 1", KAPPA_CLICKHOUSE_READER_PASSWORD="wrong")
+    assert "refuses user and password" in done.stderr
+    done = kappa(sandbox, "sql", "SELECT * FROM counts")
+    assert f"there is no database {sandbox.settings.database}" in done.stderr
+
+
+def test_lag_shows_what_is_not_loaded(filled: Sandbox) -> None:
+    before = as_json(filled, "lag")["partitions"]
+    assert {one["topic"] for one in before} == {filled.topic()}
+    # Each partition ends with the transaction's own marker.
+    assert sum(one["lag"] for one in before) == filled.end(filled.topic())
+    as_json(filled, "load", "--once")
+    assert all(one["lag"] == 0 for one in as_json(filled, "lag")["partitions"])
+
+
+def test_tables_shows_versions_and_rows(filled: Sandbox) -> None:
+    filled.create(filled.topic(2))
+    filled.write(filled.topic(2), [("/a", 1, 9)])
+    as_json(filled, "load", "--once")
+    found = as_json(filled, "tables")["tables"]
+    assert [(t["name"], t["version"], t["public"], t["rows"]) for t in found] == [
+        ("counts", 1, True, 2),
+        ("counts", 2, False, 1),
+    ]
+
+
+def test_a_table_without_likeness_is_answered_with_what_there_is() -> None:
+    message = "Unknown table expression identifier 'kappa.xyz'. In scope SELECT"
+    assert explain_unknown_table(message, ["revenue", "late_events"]) == (
+        'there is no table "xyz"; there are: late_events, revenue.'
+    )
+    assert "nothing is loaded yet" in explain_unknown_table(message, [])
+
+
+def test_metrics_count_rows_and_age() -> None:
+    metrics, health = LoaderMetrics(wall_clock=lambda: 1000.0), Health()
+    metrics.rows.labels("counts_v1").inc(3)
+    metrics.emitted("counts", 990_000)
+    metrics.emitted("counts", 980_000)
+    server = serve(metrics, health, 0)
+    text = httpx.get(f"http://127.0.0.1:{server.server_port}/metrics", trust_env=False).text
+    server.shutdown()
+    assert 'kappa_loader_rows_total{table="counts_v1"} 3.0' in text
+    assert 'kappa_loader_freshness_seconds{view="counts"} 10.0' in text
+
+
+def test_health_names_what_waits_and_a_loop_that_stands_still() -> None:
+    now = [0.0]
+    health = Health(clock=lambda: now[0])
+    server = serve(LoaderMetrics(), health, 0)
+    address = f"http://127.0.0.1:{server.server_port}/healthz"
+
+    def answer() -> tuple[int, str]:
+        reply = httpx.get(address, trust_env=False)
+        return reply.status_code, reply.text
+
+    assert answer() == (200, "ok\n")
+    health.trouble("views.counts.v1", "ClickHouse does not answer")
+    assert answer() == (503, "views.counts.v1: ClickHouse does not answer\n")
+    health.recovered("views.counts.v1")
+    now[0] = 100.0
+    assert answer() == (503, "the loader's loop stands still for 100 s\n")
+    health.beat()
+    assert answer() == (200, "ok\n")
+    server.shutdown()
+
+
+def test_a_loader_serves_metrics_even_where_the_port_is_taken() -> None:
+    first = serve(LoaderMetrics(), Health(), 0)
+    second = serve(LoaderMetrics(), Health(), first.server_port)
+    assert second.server_port != first.server_port
+    first.shutdown()
+    second.shutdown()
+
+
+def test_the_stacks_own_loader_is_healthy(sandbox: Sandbox) -> None:
+    address = f"http://127.0.0.1:{sandbox.settings.port(251)}/healthz"
+    reply = wait_for(lambda: httpx.get(address, trust_env=False), 30, "the loader's health")
+    assert reply.text == "ok\n"
