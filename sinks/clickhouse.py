@@ -43,10 +43,11 @@ class ClickHouseFailed(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows that a query returned, with the names of their columns."""
+    """Rows that a query returned, with the names of their columns, and how many it read."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+    rows_read: int = 0
 
 
 class ClickHouse:
@@ -66,7 +67,8 @@ class ClickHouse:
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         """Return the rows of `sql`; timestamps carry their zone."""
         result = self._try(lambda client: client.query(sql, parameters=parameters))
-        return Answer(tuple(result.column_names), list(result.result_rows))
+        rows_read = int((result.summary or {}).get("read_rows", 0))
+        return Answer(tuple(result.column_names), list(result.result_rows), rows_read)
 
     def command(self, sql: str) -> None:
         """Run a statement that returns no rows."""

@@ -1,0 +1,307 @@
+"""Class each difference between two versions: expected, explained or unexplained. No I/O."""
+
+from __future__ import annotations
+
+import bisect
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+NAMED_EVENTS = 3
+"""How many of the events that explain a difference are named; the others are counted."""
+
+
+class UnusableExpectation(ValueError):
+    """A declared expectation that no view of the replay can be held against."""
+
+
+class Kind(StrEnum):
+    """How the rows of one key differ."""
+
+    CHANGED = "changed"
+    ONLY_OLD = "only in old"
+    ONLY_NEW = "only in new"
+
+
+class Verdict(StrEnum):
+    """Whether somebody said so beforehand, the data says so, or nobody does."""
+
+    EXPECTED = "expected"
+    EXPLAINED = "explained"
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The input that both versions are held against.
+
+    `offsets` is by partition what both have read, the offset of the next event; empty where it is
+    not known. Windows that end at `settled_before` or earlier can't change any more in either
+    version; None where both have read and loaded everything, so that all rows count.
+    """
+
+    offsets: Mapping[int, int] = field(default_factory=dict)
+    settled_before: datetime | None = None
+
+
+def cut_at(
+    old_read: Mapping[int, int],
+    new_read: Mapping[int, int],
+    watermarks: Mapping[int, datetime],
+    allowed_lateness: timedelta,
+    *,
+    drained: bool = False,
+) -> Cut | None:
+    """Return the cut of two versions that have read so far; None where nothing is settled yet.
+
+    `watermarks` are by partition those at the lesser of the two offsets; a partition that is
+    empty up to there has none. `drained` says that nothing read is still on its way into the
+    tables: with equal offsets all rows count then.
+    """
+    offsets = {p: min(old_read.get(p, 0), new_read.get(p, 0)) for p in {*old_read, *new_read}}
+    if drained and all(old_read.get(p, 0) == new_read.get(p, 0) for p in offsets):
+        return Cut(offsets)
+    behind = [p for p in offsets if max(old_read.get(p, 0), new_read.get(p, 0)) > 0]
+    if not behind or any(p not in watermarks for p in behind):
+        return None
+    return Cut(offsets, min(watermarks[p] for p in behind) - allowed_lateness)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a replay's plan says will differ.
+
+    `columns` are names, of all views or as `view.column`. `conditions` are SQL over `old.column`
+    and `new.column`, each for the views that have all columns it names.
+    """
+
+    columns: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One declared condition; it speaks for the columns it names as `new.column`."""
+
+    sql: str
+    old: frozenset[str]
+    new: frozenset[str]
+
+    @property
+    def sees_both(self) -> bool:
+        """Whether it looks at both versions, so that it may judge a row that one of them lacks."""
+        return bool(self.old and self.new)
+
+
+@dataclass(frozen=True)
+class ViewExpectation:
+    """What the plan says of one view."""
+
+    columns: frozenset[str] = frozenset()
+    conditions: tuple[Condition, ...] = ()
+
+
+_REFERENCES = re.compile(
+    r"""'(?:\\.|''|[^'\\])*' | --[^\n]* | /\*.*?\*/ |
+    \b(?P<side>old|new)\s*\.\s*
+    (?: `(?P<tick>(?:\\.|[^`\\])+)` | "(?P<quoted>(?:\\.|[^"\\])+)" | (?P<plain>[A-Za-z_]\w*) )""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def condition(sql: str) -> Condition:
+    """Return `sql` with the columns it names; raises `UnusableExpectation`."""
+    named: dict[str, set[str]] = {"old": set(), "new": set()}
+    for found in _REFERENCES.finditer(sql):
+        if found["side"]:
+            quoted = found["tick"] or found["quoted"]
+            name = re.sub(r"\\(.)", r"\1", quoted) if quoted else found["plain"]
+            named[found["side"]].add(name)
+    if not named["new"]:
+        raise UnusableExpectation(
+            f"the condition {sql!r} names no new.<column>, so it says nothing of any difference; "
+            "write it like: new.views = old.views - old.errors"
+        )
+    return Condition(sql, frozenset(named["old"]), frozenset(named["new"]))
+
+
+def expectations(
+    declared: Expectation,
+    columns: Mapping[str, tuple[frozenset[str], frozenset[str]]],
+) -> dict[str, ViewExpectation]:
+    """Return what `declared` says of each view, given its columns in the old and new version.
+
+    Raises `UnusableExpectation` for a column or condition that fits no view.
+    """
+    conditions = [condition(sql) for sql in declared.conditions]
+    for one in conditions:
+        if not any(one.old <= old and one.new <= new for old, new in columns.values()):
+            raise UnusableExpectation(_fits_nowhere(one, columns))
+    for name in declared.columns:
+        if not any(_names(name, view, old | new) for view, (old, new) in columns.items()):
+            raise UnusableExpectation(_unknown_column(name, columns))
+    return {
+        view: ViewExpectation(
+            frozenset(c for c in old | new if any(_names(n, view, {c}) for n in declared.columns)),
+            tuple(one for one in conditions if one.old <= old and one.new <= new),
+        )
+        for view, (old, new) in columns.items()
+    }
+
+
+def _names(name: str, view: str, columns: Iterable[str]) -> bool:
+    return any(name in (column, f"{view}.{column}") for column in columns)
+
+
+def _unknown_column(name: str, columns: Mapping[str, tuple[frozenset[str], frozenset[str]]]) -> str:
+    known = sorted({column for old, new in columns.values() for column in old | new})
+    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(known)}."
+    return f'no view of {", ".join(columns)} has the expected column "{name}"; {hint}'
+
+
+def _fits_nowhere(
+    one: Condition, columns: Mapping[str, tuple[frozenset[str], frozenset[str]]]
+) -> str:
+    named = sorted({f"old.{c}" for c in one.old} | {f"new.{c}" for c in one.new})
+    return (
+        f"no view of {', '.join(columns)} has all columns of the condition {one.sql!r}: "
+        f"{', '.join(named)}; declare it over columns of one view."
+    )
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What rows can have in common: kind, columns that differ, and which conditions hold."""
+
+    kind: Kind
+    columns: tuple[str, ...]
+    holds: tuple[bool, ...] = ()
+
+
+def is_expected(pattern: Pattern, expectation: ViewExpectation) -> bool:
+    """Tell whether the plan covers every differing column of `pattern`.
+
+    A column that conditions name must satisfy all of them; the others must be declared. A row that
+    one version lacks takes a condition over both versions that holds, and so handles the nulls.
+    """
+    judged = list(zip(expectation.conditions, pattern.holds, strict=True))
+    if pattern.kind is not Kind.CHANGED:
+        return any(holds for one, holds in judged if one.sees_both)
+    return all(_is_covered(column, judged, expectation) for column in pattern.columns)
+
+
+def _is_covered(
+    column: str, judged: Sequence[tuple[Condition, bool]], expectation: ViewExpectation
+) -> bool:
+    about = [holds for one, holds in judged if column in one.new]
+    return all(about) if about else column in expectation.columns
+
+
+@dataclass(frozen=True)
+class SkippedEvent:
+    """An event that exactly one of the versions left out of its views, as late or dead.
+
+    `fields` are those of its fields that a key can hold; None where it can't be read.
+    """
+
+    verdict: str
+    version: int
+    topic: str
+    partition: int
+    offset: int
+    timestamp: datetime
+    reason: str = ""
+    fields: Mapping[str, Any] | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What became of it and where it stands."""
+        what = f"{self.verdict} ({self.reason})" if self.reason else self.verdict
+        place = f"{self.topic}[{self.partition}] offset {self.offset}"
+        return f"{place} is {what} in version {self.version} only"
+
+    def touches(self, key: Mapping[str, Any]) -> bool:
+        """Tell whether the event's own fields allow that it belongs to the row of `key`."""
+        own = {"source_partition": self.partition, "source_offset": self.offset}
+        own.update(self.fields or {})
+        return all(str(key[name]) == str(own[name]) for name in key if name in own)
+
+
+class SkippedEvents:
+    """Events that exactly one version skipped, found by the window they belong to."""
+
+    def __init__(self, events: Iterable[SkippedEvent] = ()) -> None:
+        self._events = sorted(events, key=lambda e: (e.timestamp, e.topic, e.partition, e.offset))
+        self._times = [event.timestamp for event in self._events]
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def of(self, row: DifferingRow) -> tuple[SkippedEvent, ...]:
+        """Return the events whose time falls into the row's window and whose fields fit its key."""
+        if row.window is None:
+            return ()
+        start, end = (bisect.bisect_left(self._times, edge) for edge in row.window)
+        return tuple(e for e in self._events[start:end] if e.touches(row.key))
+
+
+@dataclass(frozen=True)
+class DifferingRow:
+    """A key whose rows differ; `old` and `new` are its values by column, None where it is absent.
+
+    `window` is first instant and first instant after; None in a view without windows.
+    """
+
+    key: Mapping[str, Any]
+    pattern: Pattern
+    old: Mapping[str, Any] | None
+    new: Mapping[str, Any] | None
+    window: tuple[datetime, datetime] | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A differing row with its class and what speaks for it."""
+
+    row: DifferingRow
+    verdict: Verdict
+    cause: str = ""
+    events: tuple[SkippedEvent, ...] = ()
+
+    @cached_property
+    def key_text(self) -> str:
+        """The key as people read it."""
+        return ", ".join(f"{name}={value}" for name, value in self.row.key.items())
+
+
+def classify(row: DifferingRow, expectation: ViewExpectation, skipped: SkippedEvents) -> Difference:
+    """Return `row` with its class; what the plan covers needs no further explanation."""
+    if is_expected(row.pattern, expectation):
+        return Difference(row, Verdict.EXPECTED, _declared(row.pattern, expectation))
+    events = skipped.of(row)
+    if not events:
+        return Difference(row, Verdict.UNEXPLAINED)
+    named = "; ".join(event.sentence for event in events[:NAMED_EVENTS])
+    more = len(events) - NAMED_EVENTS
+    cause = f"{named}; and {more:,} more events" if more > 0 else named
+    return Difference(row, Verdict.EXPLAINED, cause, events[:NAMED_EVENTS])
+
+
+def _declared(pattern: Pattern, expectation: ViewExpectation) -> str:
+    judged = zip(expectation.conditions, pattern.holds, strict=True)
+    held = [
+        one.sql
+        for one, holds in judged
+        if holds and (pattern.kind is not Kind.CHANGED or one.new & set(pattern.columns))
+    ]
+    named = {column for one in expectation.conditions for column in one.new}
+    columns = [c for c in pattern.columns if c not in named]
+    if pattern.kind is Kind.CHANGED and columns:
+        held.append(f"declared: {', '.join(columns)}")
+    return "; ".join(held)

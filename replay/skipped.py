@@ -1,0 +1,115 @@
+"""Read the events that exactly one of two versions left out of its views."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import fastavro
+
+from deploy.settings import Settings
+from replay.comparison import one_version_only, skipped_query
+from replay.differences import Cut, SkippedEvent, SkippedEvents
+from schemas.framing import BadFrame, split
+from schemas.registry import Registry, RegistryError, RegistryUnavailable
+from schemas.streams import Stream
+from sinks.clickhouse import ClickHouse
+from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
+
+MAX_EVENTS = 20_000
+_REGISTRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """Skipped events of a span of time; `incomplete` says why some are missing, or nothing."""
+
+    events: SkippedEvents = field(default_factory=SkippedEvents)
+    rows_read: int = 0
+    incomplete: str = ""
+
+
+class SkippedReader:
+    """Finds late and dead events of one version only, up to the offsets of the cut."""
+
+    def __init__(
+        self, settings: Settings, clickhouse: ClickHouse, cut: Cut, versions: Collection[int]
+    ) -> None:
+        self._clickhouse = clickhouse
+        self._cut = cut
+        self._versions = sorted(versions)
+        self._registry: Registry | None = Registry(
+            settings.registry, timeout=_REGISTRY_SECONDS, retry_for=_REGISTRY_SECONDS
+        )
+
+    def close(self) -> None:
+        """Give back the connections."""
+        if self._registry is not None:
+            self._registry.close()
+
+    def between(
+        self, stream: Stream, first: datetime, end: datetime, fields: Collection[str]
+    ) -> Found:
+        """Return the events of `stream` in a span of time, each with its `fields` where readable.
+
+        Without the registry an event has no fields and so fits every key of its window.
+        """
+        present = self._clickhouse.table_ids()
+        queries = [
+            skipped_query(table.name, verdict, stream.name, self._versions, first, end)
+            for table, verdict in ((LATE_EVENTS, "late"), (DEAD_LETTERS, "dead"))
+            if table.name in present
+        ]
+        if not queries:
+            return Found()
+        answer = self._clickhouse.query(one_version_only(queries, MAX_EVENTS + 1))
+        events = [self._event(row, fields) for row in answer.rows[:MAX_EVENTS] if self._read(row)]
+        incomplete = ""
+        if len(answer.rows) > MAX_EVENTS:
+            incomplete = (
+                f"more than {MAX_EVENTS:,} events are late or dead in one version only, and the "
+                "others were not looked at; declare what the change makes differ."
+            )
+        return Found(SkippedEvents(events), answer.rows_read, incomplete)
+
+    def _read(self, row: tuple[Any, ...]) -> bool:
+        """Tell whether both versions have judged the event; else it may yet be in both."""
+        _, _, _, partition, offset, *_ = row
+        return not self._cut.offsets or offset < self._cut.offsets.get(partition, 0)
+
+    def _event(self, row: tuple[Any, ...], fields: Collection[str]) -> SkippedEvent:
+        verdict, version, topic, partition, offset, timestamp, reason, body = row
+        own = self._fields(bytes.fromhex(body or ""), fields)
+        return SkippedEvent(
+            verdict, version, topic, partition, offset, timestamp, reason or "", own
+        )
+
+    def _fields(self, value: bytes, names: Collection[str]) -> dict[str, Any] | None:
+        try:
+            schema_id, body = split(value)
+            schema = self._schema(schema_id)
+            if schema is None:
+                return None
+            record = fastavro.schemaless_reader(io.BytesIO(body), schema, None)
+        except BadFrame:
+            return None
+        except Exception:
+            # Its bytes may be anything, and the reader raises as many kinds of error.
+            return None
+        return {name: record[name] for name in names if name in record}
+
+    def _schema(self, schema_id: int) -> dict[str, Any] | None:
+        if self._registry is None:
+            return None
+        try:
+            return self._registry.schema_by_id(schema_id)
+        except RegistryUnavailable:
+            # It was given its time once; the next event would wait as long.
+            self._registry.close()
+            self._registry = None
+            return None
+        except RegistryError:
+            return None

@@ -1,0 +1,366 @@
+"""Compare two versions of a replay's views in ClickHouse and class every difference."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from deploy.settings import Settings
+from jobs.views import View
+from replay import comparison as sql
+from replay.comparison import Bucket, Comparison, StoredTable
+from replay.differences import (
+    Cut,
+    Difference,
+    DifferingRow,
+    Expectation,
+    Kind,
+    Pattern,
+    SkippedEvents,
+    UnusableExpectation,
+    Verdict,
+    ViewExpectation,
+    classify,
+    expectations,
+    is_expected,
+)
+from replay.report import ColumnSum, Moment, VerifyReport, ViewReport
+from replay.skipped import SkippedReader
+from sinks.clickhouse import Answer, ClickHouse, ClickHouseFailed
+
+CHUNK_ROWS = 100_000
+SAMPLES = 20
+_KINDS = (Kind.CHANGED, Kind.ONLY_OLD, Kind.ONLY_NEW)
+# Rows about to expire may be gone from one table and not yet from the other.
+_EXPIRY_MARGIN = timedelta(hours=1)
+
+
+class CannotVerify(Exception):
+    """Two versions that can't be held against each other; the message says what to do."""
+
+
+def verify(
+    settings: Settings,
+    *,
+    views: Sequence[View],
+    old_version: int,
+    new_version: int,
+    cut: Cut,
+    expected: Expectation | None = None,
+    replay: str = "",
+    now: datetime | None = None,
+    count_schema_changes: bool = False,
+    progress: Callable[[str], None] = lambda view: None,
+) -> VerifyReport:
+    """Return how `views` at both versions compare over the input of `cut`.
+
+    Each table is read once, to hash its rows in buckets; keys are compared only in the buckets
+    whose hashes differ. `now` decides which rows are about to expire; without it, it is this
+    moment. `progress` is told the name of each view as its comparison begins. Raises
+    `CannotVerify` and `ClickHouseFailed`.
+    """
+    started, at = time.monotonic(), now or datetime.now(UTC)
+    declared = expected or Expectation()
+    clickhouse = ClickHouse(settings, reader=True, timeout=3600)
+    reader = SkippedReader(settings, clickhouse, cut, (old_version, new_version))
+    try:
+        pairs = {v.name: _tables(clickhouse, v, old_version, new_version) for v in views}
+        by_view = _expectations(declared, pairs)
+        reports = []
+        for view in views:
+            progress(view.name)
+            compared = _comparison(view, pairs[view.name], cut, at, count_schema_changes)
+            compared = replace(compared, conditions=by_view[view.name].conditions)
+            compare = _ViewComparison(clickhouse, view, compared, by_view[view.name], reader)
+            reports.append(compare.report())
+    finally:
+        reader.close()
+        clickhouse.close()
+    return VerifyReport(
+        replay=replay,
+        old_version=old_version,
+        new_version=new_version,
+        at=at,
+        cut=cut,
+        expected=declared,
+        views=tuple(reports),
+        unused=unused_expectations(declared, by_view, reports),
+        seconds=time.monotonic() - started,
+    )
+
+
+def unused_expectations(
+    declared: Expectation, by_view: Mapping[str, ViewExpectation], reports: Iterable[ViewReport]
+) -> tuple[str, ...]:
+    """Return the declared columns and conditions that no expected difference needed."""
+    used: set[str] = set()
+    for report in reports:
+        found = {c for c, counts in report.columns.items() if counts.get(Verdict.EXPECTED)}
+        used |= found | {f"{report.view}.{column}" for column in found}
+        used |= {c.sql for c in by_view[report.view].conditions if c.new & found}
+    return tuple(one for one in (*declared.columns, *declared.conditions) if one not in used)
+
+
+def _tables(
+    clickhouse: ClickHouse, view: View, old_version: int, new_version: int
+) -> tuple[StoredTable, StoredTable]:
+    names = (view.table(old_version), view.table(new_version))
+    where = {"database": clickhouse.database, "names": names}
+    columns = clickhouse.query(
+        "SELECT table, name, type, is_in_sorting_key FROM system.columns "
+        "WHERE database = %(database)s AND table IN %(names)s ORDER BY table, position",
+        where,
+    ).rows
+    engines = clickhouse.query(
+        "SELECT name, engine_full FROM system.tables "
+        "WHERE database = %(database)s AND name IN %(names)s",
+        where,
+    ).rows
+    engine = dict(engines)
+    for name in names:
+        if name not in engine:
+            raise CannotVerify(
+                f"{view.name}: there is no table {name}, so nothing of this version is loaded; "
+                "see kappa tables, and kappa status for its job."
+            )
+    old, new = (
+        sql.stored_table(name, [tuple(row[1:]) for row in columns if row[0] == name], engine[name])
+        for name in names
+    )
+    return old, new
+
+
+def _expectations(
+    declared: Expectation, pairs: Mapping[str, tuple[StoredTable, StoredTable]]
+) -> dict[str, ViewExpectation]:
+    columns = {
+        view: (frozenset(old.types), frozenset(new.types)) for view, (old, new) in pairs.items()
+    }
+    try:
+        return expectations(declared, columns)
+    except UnusableExpectation as error:
+        raise CannotVerify(str(error)) from error
+
+
+def _comparison(
+    view: View,
+    tables: tuple[StoredTable, StoredTable],
+    cut: Cut,
+    now: datetime,
+    count_schema_changes: bool,
+) -> Comparison:
+    old, new = tables
+    columns = sql.compared_columns(old, new, count_schema_changes=count_schema_changes)
+    plain = Comparison(view.name, old, new, columns, sql.numeric_columns(old, new))
+    if not plain.has_windows:
+        return plain
+    retentions = [table.retention for table in tables if table.retention is not None]
+    after = now + _EXPIRY_MARGIN - min(retentions) if retentions else None
+    return replace(plain, after=after, until=cut.settled_before)
+
+
+@dataclass
+class _Tally:
+    """Counts differences of one view as they come, and keeps the first of each class."""
+
+    counts: Counter[Verdict] = field(default_factory=Counter)
+    kinds: Counter[Kind] = field(default_factory=Counter)
+    columns: dict[str, Counter[Verdict]] = field(default_factory=lambda: defaultdict(Counter))
+    moments: dict[int, Counter[Verdict]] = field(default_factory=lambda: defaultdict(Counter))
+    samples: list[Difference] = field(default_factory=list)
+
+    def add(self, one: Difference, bucket: int | None) -> None:
+        self.counts[one.verdict] += 1
+        self.kinds[one.row.pattern.kind] += 1
+        for column in one.row.pattern.columns:
+            self.columns[column][one.verdict] += 1
+        if bucket is not None:
+            self.moments[bucket][one.verdict] += 1
+        if self.counts[one.verdict] <= SAMPLES:
+            self.samples.append(one)
+
+
+class _ViewComparison:
+    """Runs the comparison of one view and counts what it reads."""
+
+    def __init__(
+        self,
+        clickhouse: ClickHouse,
+        view: View,
+        compared: Comparison,
+        expectation: ViewExpectation,
+        reader: SkippedReader,
+    ) -> None:
+        self._clickhouse = clickhouse
+        self._view = view
+        self._compared = compared
+        self._expectation = expectation
+        self._reader = reader
+        self._tally = _Tally()
+        self._problems: list[str] = []
+        self._scanned = self._drilled = 0
+
+    def report(self) -> ViewReport:
+        started = time.monotonic()
+        compared = self._compared
+        if compared.old.key != compared.new.key:
+            return self._incomparable(started)
+        self._check_conditions()
+        span = self._cut_into_buckets()
+        old, new = self._hashed(self._compared.old), self._hashed(self._compared.new)
+        differing = sql.differing_buckets(old, new)
+        rows = {b: sum(of[b].rows for of in (old, new) if b in of) for b in differing}
+        for chunk in sql.chunks(differing, rows, CHUNK_ROWS):
+            self._drill_down(chunk)
+        if differing and not self._tally.counts:
+            self._problems.append(
+                f"{len(differing):,} buckets differed when they were hashed and no more when their "
+                "rows were compared: rows still arrive; verify again."
+            )
+        size = self._compared.size
+        return ViewReport(
+            view=self._view.name,
+            old_rows=sum(bucket.rows for bucket in old.values()),
+            new_rows=sum(bucket.rows for bucket in new.values()),
+            sums=self._sums(old, new),
+            schema_changes=sql.schema_changes(compared.old, compared.new),
+            counts=dict(self._tally.counts),
+            kinds=dict(self._tally.kinds),
+            columns={name: dict(counts) for name, counts in self._tally.columns.items()},
+            timeline=self._timeline(),
+            span=span,
+            bucket_seconds=None if size is None else size.total_seconds(),
+            buckets=len({*old, *new}),
+            differing_buckets=len(differing),
+            samples=tuple(self._tally.samples),
+            problems=tuple(self._problems),
+            seconds=time.monotonic() - started,
+            scanned_rows=self._scanned,
+            drilled_rows=self._drilled,
+        )
+
+    def _incomparable(self, started: float) -> ViewReport:
+        old, new = self._compared.old, self._compared.new
+        rows = [self._ask(sql.span_query(table)).rows[0][0] for table in (old, new)]
+        problem = (
+            f"its key was ({', '.join(old.key)}) and is ({', '.join(new.key)}), so no row of one "
+            "version has a counterpart in the other; compare them with kappa sql."
+        )
+        return ViewReport(
+            view=self._view.name,
+            old_rows=rows[0],
+            new_rows=rows[1],
+            schema_changes=sql.schema_changes(old, new),
+            problems=(problem,),
+            seconds=time.monotonic() - started,
+        )
+
+    def _ask(self, query: str) -> Answer:
+        return self._clickhouse.query(query)
+
+    def _check_conditions(self) -> None:
+        """Have ClickHouse read each condition before there is a difference to hold it against."""
+        for one in self._compared.conditions:
+            try:
+                self._ask(sql.condition_query(self._compared, one))
+            except ClickHouseFailed as error:
+                if not error.code:
+                    raise
+                raise CannotVerify(
+                    f"{self._view.name}: ClickHouse refuses the condition {one.sql!r}: {error}"
+                ) from error
+
+    def _cut_into_buckets(self) -> tuple[datetime, datetime] | None:
+        """Choose the span of a bucket; return the first and last instant of the tables."""
+        compared = self._compared
+        if not compared.has_windows or "window_start" not in compared.key:
+            return None
+        answers = [self._ask(sql.span_query(table)) for table in (compared.old, compared.new)]
+        self._scanned += sum(answer.rows_read for answer in answers)
+        found = [answer.rows[0] for answer in answers if answer.rows[0][0]]
+        first, last = min((f[1] for f in found), default=0), max((f[2] for f in found), default=0)
+        size = sql.bucket_size(first, last)
+        self._compared = replace(compared, size=size)
+        edges = (
+            first * timedelta(milliseconds=1) // size,
+            last * timedelta(milliseconds=1) // size,
+        )
+        return sql.bucket_start(edges[0], size), sql.bucket_start(edges[1] + 1, size)
+
+    def _hashed(self, table: StoredTable) -> dict[int, Bucket]:
+        answer = self._ask(sql.bucket_query(self._compared, table))
+        self._scanned += answer.rows_read
+        return {
+            bucket: Bucket(rows, fingerprint, tuple(sums))
+            for bucket, rows, fingerprint, *sums in answer.rows
+        }
+
+    def _sums(self, old: Mapping[int, Bucket], new: Mapping[int, Bucket]) -> tuple[ColumnSum, ...]:
+        totals = [
+            [sum(bucket.sums[i] or 0 for bucket in of.values()) for of in (old, new)]
+            for i in range(len(self._compared.sums))
+        ]
+        pairs = zip(self._compared.sums, totals, strict=True)
+        return tuple(ColumnSum(name, before, after) for name, (before, after) in pairs)
+
+    def _drill_down(self, chunk: Sequence[int]) -> None:
+        answer = self._ask(sql.row_query(self._compared, chunk))
+        self._drilled += answer.rows_read
+        rows = [self._row(values) for values in answer.rows]
+        skipped = self._skipped(rows)
+        for row in rows:
+            self._tally.add(classify(row, self._expectation, skipped), self._bucket(row))
+
+    def _skipped(self, rows: Iterable[DifferingRow]) -> SkippedEvents:
+        windows = [
+            r.window for r in rows if r.window and not is_expected(r.pattern, self._expectation)
+        ]
+        if not windows:
+            return SkippedEvents()
+        first, end = min(start for start, _ in windows), max(end for _, end in windows)
+        found = self._reader.between(self._view.stream, first, end, self._compared.key)
+        self._drilled += found.rows_read
+        if found.incomplete and found.incomplete not in self._problems:
+            self._problems.append(found.incomplete)
+        return found.events
+
+    def _row(self, values: Sequence[Any]) -> DifferingRow:
+        compared = self._compared
+        kind = _KINDS[values[0]]
+        key_values, end, old, new = self._parts(values[3:])
+        names = [column.name for column in compared.columns]
+        differs = tuple(n for n, flag in zip(names, values[1], strict=True) if flag == "1")
+        key = dict(zip(compared.key, key_values, strict=True))
+        start = key.get("window_start")
+        return DifferingRow(
+            key,
+            Pattern(kind, differs, tuple(flag == "1" for flag in values[2])),
+            None if kind is Kind.ONLY_NEW else dict(zip(names, old, strict=True)),
+            None if kind is Kind.ONLY_OLD else dict(zip(names, new, strict=True)),
+            None if end is None or start is None else (start, end),
+        )
+
+    def _parts(self, values: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
+        """Cut `values` into those of the key, the window's end, the old and the new columns."""
+        keys, columns = len(self._compared.key), len(self._compared.columns)
+        rest = values[-2 * columns :] if columns else ()
+        end = values[keys] if len(values) > keys + 2 * columns else None
+        return values[:keys], end, rest[:columns], rest[columns:]
+
+    def _bucket(self, row: DifferingRow) -> int | None:
+        size = self._compared.size
+        if size is None:
+            return None
+        start: datetime = row.key["window_start"]
+        return (start - sql.bucket_start(0, size)) // size
+
+    def _timeline(self) -> tuple[Moment, ...]:
+        size = self._compared.size
+        if size is None:
+            return ()
+        moments = sorted(self._tally.moments.items())
+        return tuple(Moment(sql.bucket_start(b, size), dict(counts)) for b, counts in moments)
