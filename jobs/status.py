@@ -148,7 +148,7 @@ def _partitions(
     except KafkaUnavailable as error:
         problems.append(str(error))
         return ()
-    marks = _watermarks(settings, stream, read)
+    marks = watermarks(settings, stream, read)
     behind = [p for p in marks if read.get(p, 0) or ends[p]]
     holder = min(behind, key=lambda p: marks[p], default=None)
     return tuple(
@@ -170,7 +170,8 @@ def read_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
     return {p.partition: p.committed for p in lags if p.group == group and p.topic == topic}
 
 
-def _watermarks(settings: Settings, stream: Stream, read: Mapping[int, int]) -> dict[int, int]:
+def watermarks(settings: Settings, stream: Stream, read: Mapping[int, int]) -> dict[int, int]:
+    """Return the watermark, epoch ms, of each partition that has events before offset `read`."""
     disorder, _, _ = milliseconds(stream)
     newest = NewestBefore(settings.kafka_client, stream.topic)
     found = {partition: newest(partition, offset) for partition, offset in read.items()}

@@ -5,7 +5,11 @@ Nothing else talks to PostgreSQL. What the data's way does never waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, LiteralString
@@ -86,6 +90,16 @@ class LeaseTaken(Exception):
         self.lease = lease
 
 
+def taken(replay: ReplayRecord, leases: Sequence[Lease]) -> LeaseTaken:
+    """Return the refusal of a second replay of the views that `replay` holds."""
+    return LeaseTaken(next(lease for lease in leases if lease.replay_id == replay.id))
+
+
+def here() -> str:
+    """Return who and where this process is, as leases and locks name their holder."""
+    return f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
+
+
 class Busy(Exception):
     """Another process changes replays of the same job at this moment."""
 
@@ -164,6 +178,11 @@ class Control:
                 " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 (self.namespace, view, version, replay.job, state, replay.id),
             )
+
+    def current(self, job: str) -> ReplayRecord | None:
+        """Return the replay of `job` that is under way, or None."""
+        mine = (one for one in self.replays() if one.job == job and one.state.open)
+        return next(mine, None)
 
     def replays(self) -> list[ReplayRecord]:
         """Return all replays of the namespace, newest first."""
@@ -317,6 +336,22 @@ class Control:
             # The lock went with the old connection; somebody else may have taken it since.
             self._lock(connection, self._locked_job)
         return connection
+
+
+def await_control(control: Control, seconds: float, say: Callable[[str], None]) -> None:
+    """Return once the control plane answers; say once that it does not yet."""
+    deadline, told = time.monotonic() + seconds, False
+    while True:
+        try:
+            control.leases()
+            return
+        except ControlUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                say(f"Waiting up to {seconds:g} s: {error}")
+                told = True
+        time.sleep(0.5)
 
 
 def _replay(row: Mapping[str, Any]) -> ReplayRecord:

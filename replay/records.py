@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from replay.differences import Expectation
+
 
 class ReplayState(StrEnum):
     """Where a replay stands; the last two are its ends."""
@@ -16,6 +18,8 @@ class ReplayState(StrEnum):
     BUILT = "built"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
+    RETIRING = "retiring"
+    ABORTING = "aborting"
     RETIRED = "retired"
     ABORTED = "aborted"
 
@@ -23,6 +27,11 @@ class ReplayState(StrEnum):
     def open(self) -> bool:
         """Whether the replay still holds its leases."""
         return self not in (ReplayState.RETIRED, ReplayState.ABORTED)
+
+    @property
+    def words(self) -> str:
+        """The state in a sentence."""
+        return self.replace("_", " ")
 
 
 class VersionState(StrEnum):
@@ -34,14 +43,6 @@ class VersionState(StrEnum):
     RETIRING = "retiring"
     RETIRED = "retired"
     ABORTED = "aborted"
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What a fix is meant to change: rows for which `condition`, in SQL, holds; or columns."""
-
-    conditions: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def plan_from_json(document: Mapping[str, Any]) -> ReplayPlan:
     for name in ("views", "schema_ids"):
         fields[name] = tuple(fields[name])
     expected = fields["expected"]
-    fields["expected"] = Expectation(tuple(expected["conditions"]), tuple(expected["columns"]))
+    fields["expected"] = Expectation(
+        columns=tuple(expected["columns"]), conditions=tuple(expected["conditions"])
+    )
     return ReplayPlan(**fields)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +97,38 @@ def ensure_topic(kafka: Mapping[str, Any], spec: TopicSpec) -> int:
 def partition_count(kafka: Mapping[str, Any], topic: str) -> int:
     """Return how many partitions `topic` has; 0 where there is no such topic."""
     return len(_partitions(_admin(kafka), kafka, topic))
+
+
+def topic_names(kafka: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of all topics."""
+    return frozenset(_topics(AdminClient(dict(kafka)), kafka))
+
+
+def delete_topics(kafka: Mapping[str, Any], names: Collection[str]) -> None:
+    """Delete the topics of `names` that exist, and wait until none of them is listed."""
+    admin = AdminClient(dict(kafka))
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while found := sorted(set(names) & set(_topics(admin, kafka))):
+        if time.monotonic() > deadline:
+            raise KafkaUnavailable(f"topics {', '.join(found)} are still there after their end.")
+        for name, answer in admin.delete_topics(found, request_timeout=_TIMEOUT_SECONDS).items():
+            try:
+                _result(answer, f"delete topic {name}")
+            except KafkaException as error:
+                if kafka_error(error).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+        admin.poll(0.1)
+
+
+def delete_consumer_groups(kafka: Mapping[str, Any], groups: Collection[str]) -> None:
+    """Delete the consumer groups of `groups` that exist, with their offsets."""
+    admin = AdminClient(dict(kafka))
+    for group, answer in admin.delete_consumer_groups(list(groups)).items():
+        try:
+            _result(answer, f"delete consumer group {group}")
+        except KafkaException as error:
+            if kafka_error(error).code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
 
 
 def end_offsets(
@@ -196,6 +228,16 @@ def _partitions(admin: AdminClient, kafka: Mapping[str, Any], topic: str) -> dic
     if topic not in topics:
         return {}
     return {number: state.leader >= 0 for number, state in topics[topic].partitions.items()}
+
+
+def _topics(admin: AdminClient, kafka: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
+    except KafkaException as error:
+        raise KafkaUnavailable(
+            f"no Kafka broker answers at {_address(kafka)}: {kafka_error(error).str()}; "
+            "is it running?"
+        ) from error
 
 
 def _result(answer: Future[Any], purpose: str) -> Any:

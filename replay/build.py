@@ -1,0 +1,230 @@
+"""Rebuild views beside the live ones: submit the job at its new version, wait until it is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from deploy.settings import Settings
+from jobs.catalogue import job_named
+from jobs.cluster import LIVE_STATES, Cluster, ClusterError
+from jobs.plan import JobPlan, plan
+from jobs.status import read_offsets
+from jobs.submit import SubmissionFailed, latest_state, submit
+from replay.facts import BUILT_STEP
+from replay.records import ReplayRecord, ReplayState
+from replay.steps import Work
+from schemas.topics import end_offsets
+from sinks.clickhouse import ClickHouse
+from sinks.lag import LagReader
+from sinks.loader import group_of
+
+_POLL_SECONDS = 0.5
+# A job that restarts this long after its last progress will not come back by itself.
+_STUCK_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """How far a rebuild is: events read of those pinned, and records loaded of those written.
+
+    `rate` is in events a second since the build began or went on, `seconds_left` what remains.
+    """
+
+    phase: str
+    done: int
+    total: int
+    rate: float
+    seconds_left: float | None
+    live_lag: int
+
+
+Progress = Callable[[BuildProgress], None]
+
+
+def build(work: Work, replay: ReplayRecord, progress: Progress) -> ReplayRecord:
+    """Run a replay until its versions hold all that was pinned; goes on where it stopped."""
+    job_plan = rebuilt_plan(work.settings, replay)
+    with work.step(replay, "submit", job=job_plan.name) as outcome:
+        outcome.update(_ensure_running(work.settings, replay, job_plan))
+    with work.step(replay, "read", pinned=replay.plan.pinned) as outcome:
+        outcome.update(_await_read(work, replay, job_plan, progress))
+        rate = outcome["rate"]
+    with work.step(replay, "load") as outcome:
+        outcome.update(await_loaded(work.settings, job_plan, progress))
+    with work.step(replay, BUILT_STEP) as outcome:
+        built = work.control.change(replay, ReplayState.BUILT, {})
+        outcome["rate"] = rate
+    return built
+
+
+def rebuilt_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
+    """Return the plan of the job at the replay's new version."""
+    return plan(job_named(replay.job).within(settings.namespace), replay.to_version, replay.views)
+
+
+def _ensure_running(
+    settings: Settings, replay: ReplayRecord, job_plan: JobPlan
+) -> dict[str, object]:
+    cluster = Cluster(settings.flink)
+    if live := cluster.live_job(job_plan.name):
+        return {"job_id": live.id, "found": True}
+    declared = {view.name for view in job_named(replay.job).views}
+    chosen = tuple(view for view in replay.views if view in declared)
+    state = latest_state(cluster, job_plan.name)
+    submitted = submit(
+        settings,
+        replay.job,
+        version=replay.to_version,
+        views=() if set(chosen) == declared else chosen,
+        restore=state or "none",
+    )
+    return {"job_id": submitted.job_id, "restored_from": submitted.restored_from}
+
+
+def _await_read(
+    work: Work, replay: ReplayRecord, job_plan: JobPlan, progress: Progress
+) -> dict[str, float]:
+    """Wait until the checkpoints of the rebuild cover every pinned offset."""
+    settings, pace = work.settings, _Pace()
+    live = live_plan(settings, replay)
+    most_lag = 0
+    while True:
+        read = read_offsets(settings, f"kappa-{job_plan.name}", job_plan.job.stream.topic)
+        done = events_read(replay, read)
+        lag = _lag(settings, live)
+        most_lag = max(most_lag, lag)
+        rate = pace.rate(done)
+        left = (replay.plan.events - done) / rate if rate else None
+        progress(BuildProgress("read", done, replay.plan.events, rate, left, lag))
+        if done >= replay.plan.events:
+            return {"rate": pace.overall(done) or replay.plan.rate, "most_live_lag": most_lag}
+        _check_alive(settings, job_plan, pace)
+        time.sleep(_POLL_SECONDS)
+
+
+def live_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
+    """Return the plan of the job that writes what the replay is to replace."""
+    version = max(replay.from_versions.values())
+    return plan(job_named(replay.job).within(settings.namespace), version, replay.views)
+
+
+def events_read(replay: ReplayRecord, read: Mapping[int, int]) -> int:
+    """Return how many of the replay's pinned events are before the offsets `read`."""
+    begin = replay.plan.begin
+    return sum(
+        max(0, min(read.get(part, 0), end) - begin.get(part, 0))
+        for part, end in replay.plan.pinned.items()
+    )
+
+
+def _lag(settings: Settings, job_plan: JobPlan) -> int:
+    topic = job_plan.job.stream.topic
+    ends = end_offsets(settings.kafka_client, topic)
+    read = read_offsets(settings, f"kappa-{job_plan.name}", topic)
+    return sum(max(0, end - read.get(part, 0)) for part, end in ends.items())
+
+
+def _check_alive(settings: Settings, job_plan: JobPlan, pace: _Pace) -> None:
+    cluster = Cluster(settings.flink)
+    known = next((job for job in cluster.jobs() if job.name == job_plan.name), None)
+    if known is not None and known.state in LIVE_STATES and not pace.stuck():
+        return
+    why = cluster.failure(known.id) if known is not None else "Flink does not know it any more"
+    state = known.state if known is not None else "gone"
+    if known is None and not pace.stuck():
+        # The supervisor submits again what a restarted JobManager forgot.
+        return
+    raise SubmissionFailed(
+        f"{job_plan.name} is {state} and reads nothing: {why}. Run the same command again to go "
+        "on from its last checkpoint, or `kappa replay abort`."
+    )
+
+
+class _Pace:
+    """Follows a count and tells its rate: lately, and since its first change."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, int] | None = None
+        self._points: list[tuple[float, int]] = []
+        self._moved = time.monotonic()
+
+    def rate(self, count: int) -> float:
+        now = time.monotonic()
+        if not self._points or count != self._points[-1][1]:
+            self._moved = now
+        self._began = self._began or (now, count)
+        self._points = [*self._points[-20:], (now, count)]
+        (then, first), (at, last) = self._points[0], self._points[-1]
+        return (last - first) / (at - then) if at > then else 0.0
+
+    def overall(self, count: int) -> float:
+        if self._began is None or count <= self._began[1]:
+            return 0.0
+        return (count - self._began[1]) / max(time.monotonic() - self._began[0], 0.1)
+
+    def stuck(self) -> bool:
+        return time.monotonic() - self._moved > _STUCK_SECONDS
+
+
+def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> dict[str, int]:
+    """Wait until every row that follows from the pinned events stands in ClickHouse."""
+    await_emitted(settings, job_plan)
+    topics = output_topics(job_plan)
+    ends = {
+        (topic, part): end
+        for topic in topics
+        for part, end in end_offsets(settings.kafka_client, topic, read_committed=True).items()
+    }
+    reader, clickhouse = LagReader(settings.kafka_client), ClickHouse(settings)
+    total, pace = sum(ends.values()), _Pace()
+    try:
+        while True:
+            tables = clickhouse.table_ids()
+            lags = reader.loader(group_of(settings), settings.topic_prefix, tables)
+            missing = sum(
+                max(0, ends.get((one.topic, one.partition), 0) - one.committed) for one in lags
+            )
+            rate = pace.rate(total - missing)
+            left = missing / rate if rate else None
+            progress(BuildProgress("load", total - missing, total, rate, left, 0))
+            if not missing:
+                return {"records": total}
+            if pace.stuck():
+                raise ClusterError(
+                    f"the loader left {missing:,} records of {job_plan.name} unread for "
+                    f"{_STUCK_SECONDS:.0f} s; see `kappa status` and `kappa logs loader`."
+                )
+            time.sleep(_POLL_SECONDS)
+    finally:
+        clickhouse.close()
+
+
+def await_emitted(settings: Settings, job_plan: JobPlan) -> None:
+    """Wait for two checkpoints more: rows of open windows follow their events by an early fire."""
+    cluster = Cluster(settings.flink)
+    begun = time.monotonic()
+    first = _completed(cluster, job_plan.name)
+    while (completed := _completed(cluster, job_plan.name)) < first + 2:
+        # A job that was submitted again counts from zero.
+        first = min(first, completed)
+        if time.monotonic() - begun > _STUCK_SECONDS:
+            raise ClusterError(f"{job_plan.name} completes no checkpoint; see `kappa status`.")
+        time.sleep(_POLL_SECONDS)
+    remaining = 2 * settings.early_fire_seconds - (time.monotonic() - begun)
+    time.sleep(max(0.0, remaining))
+
+
+def _completed(cluster: Cluster, name: str) -> int:
+    job = cluster.live_job(name)
+    if job is None:
+        return 0
+    return int(cluster.get(f"/jobs/{job.id}/checkpoints")["counts"]["completed"])
+
+
+def output_topics(job_plan: JobPlan) -> tuple[str, ...]:
+    """Return every topic that the job at its version writes."""
+    stream, version = job_plan.job.stream, job_plan.version
+    raw = (stream.dead_letter_topic(version), stream.late_topic(version))
+    return (*job_plan.topics.values(), *raw)

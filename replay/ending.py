@@ -1,0 +1,177 @@
+"""End a replay: retire the version that nobody sees any more, or abort the one being built."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from datetime import datetime, timedelta
+from typing import Any
+
+from confluent_kafka.admin import AdminClient
+
+from deploy.settings import Settings
+from jobs.catalogue import job_named
+from jobs.cluster import Cluster
+from jobs.desired import forget
+from jobs.plan import JobPlan, plan
+from jobs.submit import cancel, state_folders
+from replay import names
+from replay.build import output_topics
+from replay.records import ReplayRecord, ReplayState, VersionState
+from replay.steps import Work
+from replay.switch import PREPARE, NotAllowed, instead
+from schemas.topics import delete_consumer_groups, delete_topics
+from sinks.clickhouse import ClickHouse
+from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
+from sinks.loader import group_of
+from sinks.queries import public_versions
+from sinks.sql import identifier
+
+_LOADER_SECONDS = 60.0
+
+
+def retire(work: Work, replay: ReplayRecord, *, now: datetime, grace: timedelta) -> ReplayRecord:
+    """Drop the versions that a promotion replaced, `grace` after it; never one that is shown."""
+    _require_retirable(replay, now, grace)
+    old = sorted(set(replay.from_versions.values()))
+    with closing(ClickHouse(work.settings)) as clickhouse:
+        _refuse_live(clickhouse, replay, old)
+        states = dict.fromkeys(replay.from_versions.items(), VersionState.RETIRING)
+        replay = _begin_end(work, replay, ReplayState.RETIRING, states)
+        shown = dict.fromkeys(replay.views, replay.to_version)
+        _settle_names(work, replay, clickhouse, "retire", shown)
+        for version in old:
+            _remove_version(work, replay, clickhouse, "retire", version)
+    states = dict.fromkeys(replay.from_versions.items(), VersionState.RETIRED)
+    with work.step(replay, "retire: record"):
+        return work.control.change(replay, ReplayState.RETIRED, states)
+
+
+def _require_retirable(replay: ReplayRecord, now: datetime, grace: timedelta) -> None:
+    if replay.state is ReplayState.RETIRING:
+        return
+    if replay.state is not ReplayState.PROMOTED:
+        raise NotAllowed(
+            f"replay {replay.id} of {replay.job} is {replay.state.words}; only what a promotion "
+            "replaced can be retired."
+        )
+    due = replay.changed_at + grace
+    if now < due:
+        raise NotAllowed(
+            f"replay {replay.id} was promoted at {replay.changed_at:%Y-%m-%d %H:%M:%S}; its old "
+            f"version can be retired from {due:%Y-%m-%d %H:%M:%S} on. --now retires it at once, "
+            "and then there is no way back."
+        )
+
+
+def abort(work: Work, replay: ReplayRecord) -> ReplayRecord:
+    """Give up a replay that is not promoted: drop its new version, keep the old as it is."""
+    if replay.state in (ReplayState.PROMOTED, ReplayState.RETIRING) or not replay.state.open:
+        raise NotAllowed(
+            f"replay {replay.id} of {replay.job} is {replay.state.words} and can't be aborted; "
+            f"{instead(replay)}"
+        )
+    with closing(ClickHouse(work.settings)) as clickhouse:
+        _refuse_live(clickhouse, replay, [replay.to_version])
+        states = dict.fromkeys(
+            ((view, replay.to_version) for view in replay.views), VersionState.RETIRING
+        )
+        replay = _begin_end(work, replay, ReplayState.ABORTING, states)
+        if any(entry.step == PREPARE for entry in work.control.journal(replay.id)):
+            _settle_names(work, replay, clickhouse, "abort", replay.from_versions)
+        _remove_version(work, replay, clickhouse, "abort", replay.to_version)
+    states = {(view, replay.to_version): VersionState.ABORTED for view in replay.views}
+    states |= dict.fromkeys(replay.from_versions.items(), VersionState.LIVE)
+    with work.step(replay, "abort: record"):
+        return work.control.change(replay, ReplayState.ABORTED, states)
+
+
+def _begin_end(
+    work: Work,
+    replay: ReplayRecord,
+    state: ReplayState,
+    versions: Mapping[tuple[str, int], VersionState],
+) -> ReplayRecord:
+    """Record that there is no way back from here, so that no other command builds or switches."""
+    return replay if replay.state is state else work.control.change(replay, state, versions)
+
+
+def _refuse_live(clickhouse: ClickHouse, replay: ReplayRecord, versions: Collection[int]) -> None:
+    """Refuse to drop what is shown, by ClickHouse's own word, under any name of the job."""
+    of_job = {view.name for view in plan(job_named(replay.job), 1).views}
+    shown = [*public_versions(clickhouse).items(), *names.announced(clickhouse).items()]
+    live = {v: n for v, n in shown if v in of_job and n in versions}
+    if live:
+        listed = ", ".join(f"{view} (version {version})" for view, version in live.items())
+        raise NotAllowed(
+            f"{listed} is what people see, and stays. Replay and promote these views too before "
+            "their version can go; `kappa replay rollback` shows an older version again."
+        )
+
+
+def _settle_names(
+    work: Work,
+    replay: ReplayRecord,
+    clickhouse: ClickHouse,
+    verb: str,
+    versions: Mapping[str, int],
+) -> None:
+    with work.step(replay, f"{verb}: settle names"):
+        for view, version in versions.items():
+            names.settle(clickhouse, view, version)
+
+
+def _remove_version(
+    work: Work, replay: ReplayRecord, clickhouse: ClickHouse, verb: str, version: int
+) -> None:
+    """Stop the job at `version` and drop all that it wrote; each step may find its work done."""
+    settings = work.settings
+    job_plan = plan(job_named(replay.job).within(settings.namespace), version)
+    with work.step(replay, f"{verb}: stop job", job=job_plan.name):
+        _stop_job(settings, job_plan.name)
+    with work.step(replay, f"{verb}: drop topics", topics=output_topics(job_plan)):
+        delete_topics(settings.kafka_client, output_topics(job_plan))
+        delete_consumer_groups(settings.kafka_client, [f"kappa-{job_plan.name}"])
+        _await_loader_gone(settings, output_topics(job_plan))
+    with work.step(replay, f"{verb}: drop tables"):
+        _drop_tables(clickhouse, job_plan)
+    with work.step(replay, f"{verb}: drop state"):
+        for folder in state_folders(Cluster(settings.flink), job_plan.name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop_job(settings: Settings, name: str) -> None:
+    forget(settings, name)
+    if Cluster(settings.flink).live_job(name):
+        cancel(settings, name)
+
+
+def _await_loader_gone(settings: Settings, topics: Collection[str]) -> None:
+    """Wait until no loader reads `topics`: one with a batch in hand would create a table anew."""
+    admin = AdminClient(settings.kafka_client)
+    group = group_of(settings)
+    deadline = time.monotonic() + _LOADER_SECONDS
+    while time.monotonic() < deadline:
+        found: Any = admin.describe_consumer_groups([group])[group].result(timeout=10)
+        assigned = {
+            place.topic for one in found.members for place in one.assignment.topic_partitions
+        }
+        if not assigned & set(topics):
+            return
+        time.sleep(0.2)
+
+
+def _drop_tables(clickhouse: ClickHouse, job_plan: JobPlan) -> None:
+    for view in job_plan.views:
+        table = identifier(view.table(job_plan.version))
+        clickhouse.command(f"DROP TABLE IF EXISTS {table} SYNC")
+    present = clickhouse.table_ids()
+    for raw in (DEAD_LETTERS, LATE_EVENTS):
+        if raw.table in present:
+            clickhouse.command(
+                f"ALTER TABLE {identifier(raw.table)} DELETE"
+                f" WHERE stream = '{job_plan.job.stream.name}' AND version = {job_plan.version}"
+                " SETTINGS mutations_sync = 2"
+            )

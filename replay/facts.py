@@ -1,0 +1,123 @@
+"""Gather what a plan is decided on: from Kafka, the registry, Flink, ClickHouse and the journal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+
+from deploy.settings import Settings
+from jobs.catalogue import VIEWS, job_named, job_of, view_named
+from jobs.cluster import Cluster
+from jobs.plan import JobPlan, plan
+from jobs.views import Job
+from replay.control import Control
+from replay.plan import Facts
+from schemas.evolution import obstacles
+from schemas.registry import Registry, RegistryError
+from schemas.streams import Stream
+from schemas.topics import begin_offsets, end_offsets, topic_names
+from sinks.clickhouse import ClickHouse
+from sinks.queries import public_versions
+from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
+
+BUILT_STEP = "built"
+
+
+class DifferentJobs(ValueError):
+    """Views that no one job writes."""
+
+
+def chosen_job(views: Collection[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the job that writes `views`, and those of its views to rebuild; all without any.
+
+    Raises `UnknownView` or `DifferentJobs`.
+    """
+    jobs = {job_of(view_named(name)).name for name in views or VIEWS}
+    if len(jobs) != 1:
+        raise DifferentJobs(
+            f"these views come from the jobs {', '.join(sorted(jobs))}; name those of one job."
+        )
+    job = job_named(jobs.pop())
+    return job.name, tuple(view.name for view in job.views if not views or view.name in views)
+
+
+def gather(settings: Settings, control: Control, job_name: str, views: tuple[str, ...]) -> Facts:
+    """Return the facts for a replay of `views` of a job, with the stream's accounting."""
+    job = job_named(job_name).within(settings.namespace)
+    names = tuple(view.name for view in plan(job, 1, views).views)
+    clickhouse = ClickHouse(settings)
+    try:
+        shown = {v: n for v, n in public_versions(clickhouse).items() if v in names}
+        table_bytes, disk_free = _bytes(clickhouse, plan(job, 1, views), shown)
+    finally:
+        clickhouse.close()
+    ids, unreadable = _schemas(settings, job.stream)
+    measured = control.last_done(BUILT_STEP, job_name)
+    return Facts(
+        job=job_name,
+        stream=job.stream.name,
+        topic=job.stream.topic,
+        views=names,
+        shown=shown,
+        versions_used=control.versions_used(names) | _versions_in_topics(settings, job),
+        begin=begin_offsets(settings.kafka_client, job.stream.topic),
+        end=end_offsets(settings.kafka_client, job.stream.topic, read_committed=True),
+        schema_ids=ids,
+        unreadable=unreadable,
+        slots_needed=settings.parallelism,
+        slots_free=Cluster(settings.flink).get("/overview")["slots-available"],
+        table_bytes=table_bytes,
+        bytes_free=min(disk_free, _home_free(settings)),
+        measured_rate=float(measured.detail["rate"]) if measured else None,
+    )
+
+
+def _versions_in_topics(settings: Settings, job: Job) -> frozenset[int]:
+    names = {view.name for view in plan(job, 1).views}
+    found = []
+    for topic in topic_names(settings.kafka_client):
+        try:
+            found.append(parse_topic(topic, settings.topic_prefix))
+        except UnknownTopicName:
+            continue
+    return frozenset(
+        one.version
+        for one in found
+        if (one.view in names if isinstance(one, ViewTopic) else one.stream == job.stream.name)
+    )
+
+
+def _schemas(settings: Settings, stream: Stream) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the ids of the stream's schemas, and why any of them can't be read."""
+    ids, unreadable = [], []
+    with Registry(settings.registry, retry_for=5.0) as registry:
+        for number in registry.versions(stream.subject):
+            try:
+                found = registry.version(stream.subject, number)
+            except (RegistryError, ValueError) as error:
+                unreadable.append(f"{stream.subject} version {number} can't be read: {error}")
+                continue
+            if found is None:
+                continue
+            ids.append(found.id)
+            unreadable += [
+                f"{stream.subject} version {number} can't be read with the present schema: {why}"
+                for why in obstacles(writer=found.schema, reader=stream.schema)
+            ]
+    return tuple(ids), tuple(unreadable)
+
+
+def _bytes(clickhouse: ClickHouse, job_plan: JobPlan, shown: dict[str, int]) -> tuple[int, int]:
+    tables = [view.table(shown[view.name]) for view in job_plan.views if view.name in shown]
+    size = clickhouse.query(
+        "SELECT sum(bytes_on_disk) FROM system.parts"
+        " WHERE active AND database = %(database)s AND table IN %(tables)s",
+        {"database": clickhouse.database, "tables": tables or [""]},
+    )
+    free = clickhouse.query("SELECT min(unreserved_space) FROM system.disks")
+    return int(size.rows[0][0] or 0), int(free.rows[0][0])
+
+
+def _home_free(settings: Settings) -> int:
+    home = settings.home if settings.home.exists() else settings.home.parent
+    return shutil.disk_usage(home).free

@@ -1,0 +1,104 @@
+"""Decide what a replay must rebuild, and whether it may begin. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replay.differences import Expectation
+from replay.records import ReplayPlan
+
+DEFAULT_RATE = 50_000.0
+"""Events a second that a rebuild is taken to read until one was measured."""
+
+# The rebuild's tables, and its view topics beside them; both copies are of about the same size.
+_COPIES = 2
+
+
+class Refused(Exception):
+    """A replay that must not begin; each reason names its subject and the remedy."""
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        super().__init__(" ".join(reasons))
+        self.reasons = reasons
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the system said when the replay was planned.
+
+    `versions_used` are all versions that the views ever had, by the control plane and by the
+    topics. `unreadable` says, for each schema version that can't be read, why. `table_bytes` is
+    the size of the views' tables now, `measured_rate` that of the job's last rebuild.
+    """
+
+    job: str
+    stream: str
+    topic: str
+    views: tuple[str, ...]
+    shown: Mapping[str, int]
+    versions_used: frozenset[int]
+    begin: Mapping[int, int]
+    end: Mapping[int, int]
+    schema_ids: tuple[int, ...]
+    unreadable: tuple[str, ...]
+    slots_needed: int
+    slots_free: int
+    table_bytes: int
+    bytes_free: int
+    measured_rate: float | None
+
+
+def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> ReplayPlan:
+    """Return what to do, or raise `Refused` with every reason against it."""
+    reasons = tuple(_reasons(facts, from_earliest))
+    if reasons:
+        raise Refused(reasons)
+    rate = facts.measured_rate
+    return ReplayPlan(
+        job=facts.job,
+        stream=facts.stream,
+        views=facts.views,
+        from_versions={view: facts.shown[view] for view in facts.views},
+        to_version=max(facts.versions_used | set(facts.shown.values())) + 1,
+        begin=facts.begin,
+        pinned=facts.end,
+        from_earliest=from_earliest,
+        expected=expected,
+        schema_ids=facts.schema_ids,
+        slots_needed=facts.slots_needed,
+        slots_free=facts.slots_free,
+        bytes_needed=facts.table_bytes * _COPIES,
+        bytes_free=facts.bytes_free,
+        rate=rate or DEFAULT_RATE,
+        rate_from="the last rebuild" if rate else "the default, as none was measured yet",
+    )
+
+
+def _reasons(facts: Facts, from_earliest: bool) -> list[str]:
+    reasons = []
+    if unknown := [view for view in facts.views if view not in facts.shown]:
+        reasons.append(
+            f"{', '.join(unknown)}: nothing is live to be replaced; `kappa submit "
+            f"{facts.job}` builds the first version."
+        )
+    gaps = {part: first for part, first in facts.begin.items() if first > 0}
+    if gaps and not from_earliest:
+        lost = ", ".join(f"partition {p} lacks offsets 0 to {n - 1}" for p, n in gaps.items())
+        reasons.append(
+            f"{facts.topic} does not begin at offset zero: {lost}. A rebuild would miss these "
+            "events; --from-earliest accepts that and records it."
+        )
+    reasons.extend(facts.unreadable)
+    if facts.slots_free < facts.slots_needed:
+        reasons.append(
+            f"Flink has {facts.slots_free} free slots and the rebuild needs "
+            f"{facts.slots_needed}; cancel a job, add a TaskManager, or lower KAPPA_PARALLELISM."
+        )
+    needed = facts.table_bytes * _COPIES
+    if facts.bytes_free < needed:
+        reasons.append(
+            f"the rebuild needs about {needed / 1e6:,.0f} MB and {facts.bytes_free / 1e6:,.0f} MB "
+            "are free; make room, or retire an old version."
+        )
+    return reasons
