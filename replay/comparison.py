@@ -141,9 +141,16 @@ def numeric_columns(old: StoredTable, new: StoredTable) -> tuple[str, ...]:
 
 
 def span_query(table: StoredTable) -> str:
-    """Ask for the least and the greatest window start; parts answer it from their metadata."""
-    start = f"toUnixTimestamp64Milli({identifier('window_start')})"
-    return f"SELECT count(), min({start}), max({start}) FROM {identifier(table.name)}"
+    """Ask for rows, least and greatest window start in epoch ms; parts know it without reading."""
+    least, greatest = (
+        f"toUnixTimestamp64Milli({edge}({identifier('window_start')}))" for edge in ("min", "max")
+    )
+    return f"SELECT count(), {least}, {greatest} FROM {identifier(table.name)}"
+
+
+def count_query(table: StoredTable) -> str:
+    """Ask for the rows of `table`."""
+    return f"SELECT count() FROM {identifier(table.name)} FINAL"
 
 
 def bucket_size(first_ms: int, last_ms: int) -> timedelta:

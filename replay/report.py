@@ -166,7 +166,7 @@ def as_json(report: VerifyReport) -> dict[str, Any]:
         },
         "counts": {verdict.value: report.count(verdict) for verdict in Verdict},
         "unexplained": report.unexplained,
-        "result": report.sentence,
+        "sentence": report.sentence,
         "views": [_view_json(view) for view in report.views],
         "seconds": round(report.seconds, 3),
         "rows_read": report.rows_read,

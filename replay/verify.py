@@ -245,7 +245,7 @@ class _ViewComparison:
 
     def _incomparable(self, started: float) -> ViewReport:
         old, new = self._compared.old, self._compared.new
-        rows = [self._ask(sql.span_query(table)).rows[0][0] for table in (old, new)]
+        rows = [self._ask(sql.count_query(table)).rows[0][0] for table in (old, new)]
         problem = (
             f"its key was ({', '.join(old.key)}) and is ({', '.join(new.key)}), so no row of one "
             "version has a counterpart in the other; compare them with kappa sql."

@@ -1,0 +1,319 @@
+"""Two versions compared in ClickHouse: exact rows, exact classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from jobs.views import Sliding
+from replay.differences import Cut, Kind, Verdict
+from replay.report import ColumnSum
+from replay.verify import CannotVerify
+from tests.verify.tables import MINUTE, NOON, PAGES, SITE, Versions, counts, row, told
+from udfs.measures import Count, Sum
+
+ROWS = [row("/a", 0, 3, 1), row("/b", 0, 2), row("/a", 1, 5, 2, None)]
+NO_ERRORS = "new.views = old.views - old.errors"
+FIXED = [row("/a", 0, 2, 1), row("/b", 0, 2), row("/a", 1, 3, 2, None)]
+
+
+def test_equal_tables_have_no_difference(versions: Versions) -> None:
+    versions.both(ROWS, ROWS)
+    report = versions.verify()
+    (view,) = report.views
+    assert (report.unexplained, report.differences, view.drilled_rows) == (0, 0, 0)
+    assert (view.old_rows, view.new_rows, view.differing_buckets) == (3, 3, 0)
+    assert view.sums == (
+        ColumnSum("views", 10, 10),
+        ColumnSum("errors", 3, 3),
+        ColumnSum("avg_ms", 10.0, 10.0),
+    )
+
+
+def test_two_empty_tables_have_no_difference(versions: Versions) -> None:
+    versions.both([], [])
+    assert versions.verify().sentence == "no difference in 0 rows, version 2 against version 1."
+
+
+def test_a_table_against_an_empty_one_differs_in_every_row(versions: Versions) -> None:
+    versions.both(ROWS, [])
+    view = versions.compare()
+    assert (view.kinds, view.unexplained) == ({Kind.ONLY_OLD: 3}, 3)
+
+
+def test_the_newest_revision_of_a_key_counts(versions: Versions) -> None:
+    versions.fill(PAGES, 1, [row("/a", 0, 1)], revision=1)
+    versions.fill(PAGES, 1, [row("/a", 0, 3)], revision=2)
+    versions.fill(PAGES, 2, [row("/a", 0, 3)], revision=9)
+    assert versions.verify().differences == 0
+
+
+def test_a_declared_column_is_expected(versions: Versions) -> None:
+    versions.both(ROWS, FIXED)
+    view = versions.compare(columns=["views"])
+    assert told(view) == [
+        ("/a", 0, "expected", ("views",)),
+        ("/a", 1, "expected", ("views",)),
+    ]
+    assert versions.compare(columns=["pages.views"]).unexplained == 0
+
+
+def test_a_condition_separates_what_the_fix_changes_from_what_it_must_not(
+    versions: Versions,
+) -> None:
+    versions.both(ROWS, [*FIXED[:1], row("/b", 0, 7), FIXED[2]])
+    view = versions.compare(conditions=[NO_ERRORS])
+    assert told(view) == [
+        ("/a", 0, "expected", ("views",)),
+        ("/b", 0, "unexplained", ("views",)),
+        ("/a", 1, "expected", ("views",)),
+    ]
+    assert view.columns == {"views": {Verdict.EXPECTED: 2, Verdict.UNEXPLAINED: 1}}
+    sample = view.samples_of(Verdict.UNEXPLAINED)[0]
+    rest = {"window_end": NOON + MINUTE, "errors": 0, "avg_ms": 5.0}
+    assert (sample.row.old, sample.row.new) == ({"views": 2, **rest}, {"views": 7, **rest})
+    assert sample.row.window == (NOON, NOON + MINUTE)
+
+
+def test_a_missing_and_a_further_key_are_unexplained(versions: Versions) -> None:
+    versions.both(ROWS, [*ROWS[:2], row("/c", 1, 1)])
+    view = versions.compare(columns=["views", "errors", "avg_ms"])
+    assert [(page, verdict) for page, _, verdict, _ in told(view)] == [
+        ("/a", "unexplained"),
+        ("/c", "unexplained"),
+    ]
+    assert view.kinds == {Kind.ONLY_OLD: 1, Kind.ONLY_NEW: 1}
+    assert [(one.row.old is None, one.row.new is None) for one in view.samples] == [
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_a_condition_that_minds_nulls_may_expect_a_missing_row(versions: Versions) -> None:
+    versions.both([row("/a", 0, 1, 1)], [])
+    strict = versions.compare(conditions=[NO_ERRORS])
+    lenient = versions.compare(conditions=["ifNull(new.views, 0) = old.views - old.errors"])
+    assert (counts(strict), counts(lenient)) == ({"unexplained": 1}, {"expected": 1})
+
+
+@pytest.mark.parametrize("reason", ["", "out_of_range"])
+def test_an_event_skipped_by_one_version_explains_its_window(
+    versions: Versions, reason: str
+) -> None:
+    versions.both(ROWS, [row("/a", 0, 4, 1), *ROWS[1:2], row("/a", 1, 6, 2, None)])
+    versions.skip(1, 41, NOON + MINUTE / 2, reason=reason)
+    view = versions.compare()
+    assert told(view) == [
+        ("/a", 0, "explained", ("views",)),
+        ("/a", 1, "unexplained", ("views",)),
+    ]
+    what = f"dead ({reason})" if reason else "late"
+    (explained,) = view.samples_of(Verdict.EXPLAINED)
+    assert explained.cause == f"events.page_views[0] offset 41 is {what} in version 1 only"
+    assert [(e.topic, e.partition, e.offset) for e in explained.events] == [
+        ("events.page_views", 0, 41)
+    ]
+
+
+def test_an_event_skipped_by_both_versions_explains_nothing(versions: Versions) -> None:
+    versions.both(ROWS, [row("/a", 0, 4, 1), *ROWS[1:]])
+    versions.skip(1, 41, NOON, reason="missing")
+    versions.skip(2, 41, NOON)
+    assert counts(versions.compare()) == {"unexplained": 1}
+
+
+def test_an_event_that_only_one_version_has_read_yet_explains_nothing(versions: Versions) -> None:
+    versions.both(ROWS, [row("/a", 0, 4, 1), *ROWS[1:]])
+    versions.skip(1, 41, NOON)
+    assert counts(versions.compare(cut=Cut({0: 41}))) == {"unexplained": 1}
+    assert counts(versions.compare(cut=Cut({0: 42}))) == {"explained": 1}
+
+
+def test_windows_that_may_still_change_do_not_count(versions: Versions) -> None:
+    versions.both(ROWS, [*ROWS[:2], row("/a", 1, 99)])
+    settled = versions.verify(cut=Cut({}, NOON + MINUTE))
+    assert (settled.differences, settled.views[0].old_rows) == (0, 2)
+    assert versions.verify(cut=Cut({}, NOON + 2 * MINUTE)).differences == 1
+
+
+def test_rows_about_to_expire_do_not_count(versions: Versions) -> None:
+    kept = replace(PAGES, retention=timedelta(days=36500))
+    versions.both(ROWS[:2], [], kept)
+    expired = NOON + MINUTE + timedelta(days=36500) - timedelta(minutes=59)
+    assert versions.verify(kept, now=NOON).differences == 2
+    assert versions.verify(kept, now=expired).differences == 0
+
+
+def test_floats_are_compared_exactly_and_nulls_and_nan_equal_themselves(
+    versions: Versions,
+) -> None:
+    tail = [row("/b", 0, 1, 0, float("nan")), row("/c", 0, 1, 0, None)]
+    versions.both(
+        [row("/a", 0, 1, 0, 0.3), *tail, row("/d", 0, 1, 0, None), row("/e", 0, 1, 0, 0.0)],
+        [row("/a", 0, 1, 0, 0.1 + 0.2), *tail, row("/d", 0, 1, 0, 0.0), row("/e", 0, 1, 0, None)],
+    )
+    assert [(page, columns) for page, _, _, columns in told(versions.compare())] == [
+        ("/a", ("avg_ms",)),
+        ("/d", ("avg_ms",)),
+        ("/e", ("avg_ms",)),
+    ]
+
+
+def test_columns_of_one_version_are_schema_changes_and_differ_on_demand_only(
+    versions: Versions,
+) -> None:
+    wider = replace(PAGES, measures={**PAGES.measures, "bots": Count()})
+    versions.fill(PAGES, 1, ROWS)
+    versions.fill(wider, 2, [{**one, "bots": 0} for one in ROWS])
+    view = versions.compare()
+    assert (view.schema_changes, view.differences) == (("bots is new: Int64",), 0)
+    asked = versions.compare(count_schema_changes=True)
+    assert asked.columns == {"bots": {Verdict.UNEXPLAINED: 3}}
+    condition = "new.bots = old.views - old.views"
+    assert versions.compare(count_schema_changes=True, conditions=[condition]).unexplained == 0
+
+
+def test_a_column_of_another_type_is_compared_by_its_text(versions: Versions) -> None:
+    floating = replace(PAGES, measures={**PAGES.measures, "views": Sum("status")})
+    as_text = replace(PAGES, measures={**PAGES.measures, "views": Count()})
+    versions.fill(as_text, 1, ROWS)
+    versions.fill(floating, 2, ROWS)
+    view = versions.compare()
+    assert view.differences == 0
+    assert all(change.startswith("views was Int64, is ") for change in view.schema_changes)
+
+
+def test_another_key_blocks_without_comparing_rows(versions: Versions) -> None:
+    versions.fill(PAGES, 1, ROWS)
+    versions.fill(replace(SITE, name="pages"), 2, [])
+    view = versions.compare()
+    assert view.unexplained == 1
+    assert view.problems[0].startswith("its key was (page_id, window_start) and is (window_start)")
+
+
+def test_a_view_without_dimensions_and_one_with_overlapping_windows(versions: Versions) -> None:
+    site = [{k: v for k, v in one.items() if k != "page_id"} for one in (ROWS[0], ROWS[2])]
+    versions.both(site, [site[0], {**site[1], "views": 6}], SITE)
+    sliding = replace(PAGES, name="sliding", window=Sliding(5 * MINUTE, MINUTE))
+    wide = [{**one, "window_end": one["window_start"] + 5 * MINUTE} for one in ROWS]
+    versions.both(wide, [{**wide[0], "views": 9}, *wide[1:]], sliding)
+    versions.skip(2, 3, NOON + 4.5 * MINUTE)
+    report = versions.verify(SITE, sliding)
+    assert [counts(view) for view in report.views] == [{"unexplained": 1}, {"explained": 1}]
+    assert (report.unexplained, report.count(Verdict.EXPLAINED)) == (1, 1)
+
+
+def test_a_view_whose_key_has_no_window_is_compared_too(versions: Versions) -> None:
+    for version, views in ((1, 3), (2, 4)):
+        versions.clickhouse.command(
+            f"CREATE TABLE alerts_v{version} (id String, score Int64, _revision UInt64) "
+            "ENGINE = ReplacingMergeTree(_revision) ORDER BY id"
+        )
+        versions.clickhouse.command(
+            f"INSERT INTO alerts_v{version} SELECT toString(number), "
+            f"if(number = 77, {views}, 0), number FROM numbers(1000)"
+        )
+    (view,) = versions.verify(replace(PAGES, name="alerts")).views
+    assert [one.row.key for one in view.samples] == [{"id": "77"}]
+    assert (view.counts, view.timeline) == ({Verdict.UNEXPLAINED: 1}, ())
+
+
+def test_differences_are_counted_over_time(versions: Versions) -> None:
+    versions.both(ROWS, FIXED)
+    view = versions.compare(columns=["views"])
+    assert [(moment.start, dict(moment.counts)) for moment in view.timeline] == [
+        (NOON, {Verdict.EXPECTED: 1}),
+        (NOON + MINUTE, {Verdict.EXPECTED: 1}),
+    ]
+    assert (view.span, view.bucket_seconds) == ((NOON, NOON + 2 * MINUTE), 60.0)
+
+
+def test_an_expectation_that_nothing_needed_is_named(versions: Versions) -> None:
+    versions.both(ROWS, FIXED)
+    report = versions.verify(columns=["views", "errors"], conditions=["new.avg_ms = 0"])
+    assert report.unused == ("errors", "new.avg_ms = 0")
+    assert versions.verify(conditions=[NO_ERRORS]).unused == ()
+
+
+@pytest.mark.parametrize("condition", ["new.views = (", "new.views = nosuch(1)", "new.page_id"])
+def test_a_condition_that_clickhouse_refuses_is_named_though_nothing_differs(
+    versions: Versions, condition: str
+) -> None:
+    versions.both(ROWS, ROWS)
+    with pytest.raises(CannotVerify, match="ClickHouse refuses the condition"):
+        versions.verify(conditions=[condition])
+
+
+def test_a_condition_can_change_nothing(versions: Versions) -> None:
+    versions.both(ROWS, FIXED)
+    for condition in (
+        "new.views)); DROP TABLE pages_v1 --",
+        "new.views IN (SELECT file('/etc/x'))",
+    ):
+        with pytest.raises(CannotVerify, match="ClickHouse refuses the condition"):
+            versions.verify(conditions=[condition])
+    assert versions.compare().old_rows == 3
+
+
+def test_a_comment_does_not_swallow_what_follows_a_condition(versions: Versions) -> None:
+    versions.both(ROWS, FIXED)
+    assert versions.compare(conditions=[f"{NO_ERRORS} -- no errors"]).unexplained == 0
+
+
+def test_a_version_that_is_not_loaded_is_named(versions: Versions) -> None:
+    versions.fill(PAGES, 1, ROWS)
+    with pytest.raises(CannotVerify, match="there is no table pages_v2"):
+        versions.verify()
+
+
+HOSTILE = [
+    "it's",
+    'a "b" `c`',
+    "\\",
+    "<script>alert(1)</script>",
+    "a\tb\nc",
+    "%(x)s {y:String}",
+    "",
+]
+
+
+def test_hostile_keys_are_values(versions: Versions) -> None:
+    versions.both([row(page, 0, 1) for page in HOSTILE], [row(page, 0, 2) for page in HOSTILE])
+    versions.fill(PAGES, 1, [row("\U0001f600 same", 0, 1)])
+    versions.fill(PAGES, 2, [row("\U0001f600 same", 0, 1)])
+    view = versions.compare(conditions=["new.views = old.views + 1"])
+    assert sorted(one.row.key["page_id"] for one in view.samples) == sorted(HOSTILE)
+    assert counts(view) == {"expected": len(HOSTILE)}
+
+
+def test_samples_are_bounded_and_counts_are_not(versions: Versions) -> None:
+    for version, views in ((1, 1), (2, 2)):
+        versions.create(PAGES, version)
+        _insert_many(versions, version, 3_000, f"{views}")
+    view = versions.compare()
+    assert (counts(view), len(view.samples)) == ({"unexplained": 3_000}, 20)
+
+
+def test_one_key_of_a_million_is_found_without_comparing_the_others(versions: Versions) -> None:
+    for version in (1, 2):
+        versions.create(PAGES, version)
+        _insert_many(versions, version, 1_000_000, f"number % 7 + (number = 654321) * {version}")
+    view = versions.compare()
+    assert told(view) == [("/21", 6543, "unexplained", ("views",))]
+    assert (view.old_rows, view.new_rows, view.differing_buckets) == (1_000_000, 1_000_000, 1)
+    # Each table once, and the few rows of metadata that tell its span.
+    assert 2_000_000 <= view.scanned_rows <= 2_000_010
+    # ClickHouse reads at least a granule of 8,192 rows of each part.
+    assert view.drilled_rows <= 40_000
+
+
+def _insert_many(versions: Versions, version: int, rows: int, views: str) -> None:
+    """Add `rows` rows of PAGES, a hundred a minute."""
+    start = int(NOON.timestamp()) * 1000
+    versions.clickhouse.command(
+        f"INSERT INTO pages_v{version} SELECT concat('/', toString(number % 100)), "
+        f"fromUnixTimestamp64Milli(toInt64({start} + intDiv(number, 100) * 60000), 'UTC') AS s, "
+        f"s + toIntervalMinute(1), {views}, 0, number / 3, number, 0, s FROM numbers({rows})"
+    )
