@@ -13,6 +13,8 @@ from jobs.catalogue import job_named
 from jobs.cluster import Cluster
 from jobs.commands import submit
 from jobs.status import JobStatus, statuses
+from jobs.submit import flink_name
+from jobs.versions import usual_version
 from schemas.commands import produce
 from schemas.topics import UnknownTopic, end_offsets
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
@@ -43,11 +45,11 @@ def run(settings: Settings) -> None:
         OUT.print("The sample is in Kafka already; it is not sent twice.", highlight=False)
     else:
         produce("sample", _JOB, "", 0, 0, False, False, False)
-    job = job_named(_JOB).within(settings.namespace)
-    if Cluster(settings.flink).live_job(job.name):
-        OUT.print(f"Job {job.name} runs already.", highlight=False)
+    name = flink_name(settings, _JOB, usual_version(settings, job_named(_JOB)))
+    if Cluster(settings.flink).live_job(name):
+        OUT.print(f"Job {name} runs already.", highlight=False)
     else:
-        submit([_JOB], 1, "latest", None, False)
+        submit([_JOB], None, "latest", None, False)
     status = _await_views(settings)
     _print_results(settings)
     _print_accounts(status)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -16,6 +18,8 @@ import psutil
 
 # Every process of a part inherits it; so a worker is found even when its parent is gone.
 MARK = "KAPPA_STACK_PART"
+# From linux/prctl.h.
+_PR_SET_PDEATHSIG = 1
 
 
 def mark(home: Path, part: str) -> str:
@@ -163,3 +167,9 @@ def port_owner(port: int) -> PortOwner:
             except psutil.Error:
                 return PortOwner(port, connection.pid, "a process", "a folder that is hidden")
     return PortOwner(port, None, "", "")
+
+
+def die_with_parent() -> None:
+    """Let this process be killed when its parent ends; for `subprocess`, and on Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deploy.console import ERR, OUT, CommandError, print_json, print_table
 
+if TYPE_CHECKING:
+    from deploy.settings import Settings
+
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-_Version = Annotated[int, typer.Option(min=1, help="Version of the views that the job writes.")]
+_Version = Annotated[
+    int | None,
+    typer.Option(min=1, help="Version of the views it writes; the oldest there is by default."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     jobs: Annotated[list[str], typer.Argument(help="Jobs as `kappa views` names them.")],
-    version: _Version = 1,
+    version: _Version = None,
     restore: Annotated[
         str,
         typer.Option(
@@ -45,14 +51,14 @@ def submit(
     from deploy.settings import Settings
     from jobs.submit import submit as submit_job
 
+    settings = Settings()
     options: dict[str, str | float] = {} if parallelism is None else {"parallelism": parallelism}
     started = []
     with _plain_errors():
         for job in jobs:
             with ERR.status(f"Submitting {job} …"):
-                done = submit_job(
-                    Settings(), job, version=version, restore=restore, options=options
-                )
+                number = version or _usual_version(settings, job)
+                done = submit_job(settings, job, version=number, restore=restore, options=options)
             started.append(asdict(done))
             if not as_json:
                 origin = done.restored_from or "offset zero"
@@ -63,7 +69,7 @@ def submit(
 
 def cancel(
     job: Annotated[str, typer.Argument(help="A job.")],
-    version: _Version = 1,
+    version: _Version = None,
     as_json: _AsJson = False,
 ) -> None:
     """Stop a job at once; its checkpoints stay. Example: kappa cancel page_views"""
@@ -73,7 +79,8 @@ def cancel(
 
     settings = Settings()
     with _plain_errors():
-        ended = cancel_job(settings, flink_name(settings, job, version))
+        number = version or _usual_version(settings, job)
+        ended = cancel_job(settings, flink_name(settings, job, number))
     if as_json:
         print_json({"job_id": ended.id, "name": ended.name})
     else:
@@ -82,7 +89,7 @@ def cancel(
 
 def savepoint(
     job: Annotated[str, typer.Argument(help="A job.")],
-    version: _Version = 1,
+    version: _Version = None,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the job after it.")] = False,
     as_json: _AsJson = False,
 ) -> None:
@@ -92,11 +99,19 @@ def savepoint(
 
     settings = Settings()
     with _plain_errors(), ERR.status(f"Writing a savepoint of {job} …"):
-        taken, location = take_savepoint(settings, flink_name(settings, job, version), stop=stop)
+        number = version or _usual_version(settings, job)
+        taken, location = take_savepoint(settings, flink_name(settings, job, number), stop=stop)
     if as_json:
         print_json({"job_id": taken.id, "location": location, "stopped": stop})
     else:
         OUT.print(f"{location}{' (the job is stopped)' if stop else ''}", highlight=False)
+
+
+def _usual_version(settings: Settings, job: str) -> int:
+    from jobs.catalogue import job_named
+    from jobs.versions import usual_version
+
+    return usual_version(settings, job_named(job))
 
 
 def views(
@@ -143,10 +158,12 @@ def _plain_errors() -> Iterator[None]:
     from jobs.catalogue import UnknownJob, UnknownView
     from jobs.cluster import ClusterError, ClusterUnavailable
     from jobs.submit import SubmissionFailed
+    from schemas.topics import KafkaUnavailable
 
     try:
         yield
     except (
+        KafkaUnavailable,
         UnknownJob,
         UnknownView,
         ClusterError,

@@ -14,6 +14,8 @@ from jobs.catalogue import JOBS
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import desired_jobs
 from jobs.plan import JobPlan, plan
+from jobs.versions import usual_version
+from jobs.views import Job
 from schemas.streams import Stream
 from schemas.topics import KafkaUnavailable, UnknownTopic, end_offsets
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
@@ -74,12 +76,21 @@ def report(settings: Settings) -> list[dict[str, Any]]:
 def statuses(settings: Settings) -> list[JobStatus]:
     """Return the status of every declared job, and of its other versions that should run."""
     wanted = [d for d in desired_jobs(settings) if d.namespace == settings.namespace]
-    versions = {(name, 1) for name in JOBS} | {(d.job, d.version) for d in wanted}
+    versions = {(job.name, _usual_version(settings, job)) for job in JOBS.values()}
+    versions |= {(d.job, d.version) for d in wanted}
     return [
         _status(settings, plan(JOBS[name].within(settings.namespace), version))
         for name, version in sorted(versions)
         if name in JOBS
     ]
+
+
+def _usual_version(settings: Settings, job: Job) -> int:
+    try:
+        return usual_version(settings, job)
+    except KafkaUnavailable:
+        # The status itself says so.
+        return 1
 
 
 def _status(settings: Settings, job_plan: JobPlan) -> JobStatus:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deploy.flink import client_environment, distribution
+from deploy.processes import die_with_parent
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
 from jobs.cluster import Cluster, ClusterError, RunningJob
@@ -149,7 +150,13 @@ def _run_client(
             command += [f"--{key.replace('_', '-')}", str(value)]
     environment = os.environ | client_environment(settings) | settings.environment()
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=_START_SECONDS
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_START_SECONDS,
+        # A client that outlives us would submit the job beside that of whoever tries again.
+        preexec_fn=die_with_parent,
     )
     found = _SUBMITTED.search(done.stdout)
     if done.returncode or not found:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
-from jobs.cluster import LIVE_STATES, Cluster, ClusterError
+from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.plan import JobPlan, plan
 from jobs.status import read_offsets
 from jobs.submit import SubmissionFailed, latest_state, submit
@@ -68,7 +68,7 @@ def _ensure_running(
     settings: Settings, replay: ReplayRecord, job_plan: JobPlan
 ) -> dict[str, object]:
     cluster = Cluster(settings.flink)
-    if live := cluster.live_job(job_plan.name):
+    if live := _only_live_job(cluster, job_plan.name):
         return {"job_id": live.id, "found": True}
     declared = {view.name for view in job_named(replay.job).views}
     chosen = tuple(view for view in replay.views if view in declared)
@@ -81,6 +81,14 @@ def _ensure_running(
         restore=state or "none",
     )
     return {"job_id": submitted.job_id, "restored_from": submitted.restored_from}
+
+
+def _only_live_job(cluster: Cluster, name: str) -> RunningJob | None:
+    """Return the live job called `name`, the newest if a crash left two, which ends the others."""
+    live = [job for job in cluster.jobs() if job.name == name and job.state in LIVE_STATES]
+    for older in live[1:]:
+        cluster.cancel(older.id)
+    return live[0] if live else None
 
 
 def _await_read(
