@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     clickhouse_reader_password: SecretStr = SecretStr("reader")
     postgres_dsn: SecretStr = Field(default=SecretStr(""), description="Control plane database.")
 
+    metrics_host: str = Field(
+        default="127.0.0.1", description="Address on which the loader serves its metrics."
+    )
+
     checkpoint_seconds: float = Field(default=2.0, gt=0, description="Checkpoint interval.")
     early_fire_seconds: float = Field(
         default=1.0, ge=0, description="How often open windows are written; 0 for never."

@@ -144,21 +144,11 @@ def _lag_json(one: PartitionLag) -> dict[str, object]:
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     """Turn the failures of loading into one sentence."""
-    from schemas.registry import RegistryError
     from schemas.topics import KafkaUnavailable
     from sinks.clickhouse import ClickHouseFailed
-    from sinks.loader import LoaderStopped
-    from sinks.rows import BadRecord
-    from sinks.tables import InvalidViewSchema
+    from sinks.loader import FAILURES
 
     try:
         yield
-    except (
-        BadRecord,
-        ClickHouseFailed,
-        InvalidViewSchema,
-        KafkaUnavailable,
-        LoaderStopped,
-        RegistryError,
-    ) as error:
+    except (ClickHouseFailed, KafkaUnavailable, *FAILURES) as error:
         raise CommandError(str(error)) from error

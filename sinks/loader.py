@@ -1,51 +1,26 @@
-"""Load view topics, dead letters and late events into ClickHouse: insert first, then commit.
-
-A crash between the two repeats a batch; `_revision` makes that harmless. The committed offset
-carries the identity of the table it was loaded into, so that a table which was dropped is loaded
-again from the topic's start.
-"""
+"""Load view topics, dead letters and late events into ClickHouse, as a process of its own."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
-import time
-from collections.abc import Callable, Collection, Iterable
-from itertools import groupby
+from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
-
 from deploy.settings import Settings
-from schemas.registry import Registry, RegistryUnavailable
-from schemas.topics import kafka_error
-from sinks.batches import Batch, Limits
-from sinks.clickhouse import ClickHouse, ClickHouseFailed
+from schemas.registry import Registry, RegistryError
+from sinks.batches import Limits
+from sinks.clickhouse import ClickHouse
+from sinks.member import Loader, LoaderStopped
 from sinks.metrics import Health, LoaderMetrics, serve
-from sinks.target import Target
-from sinks.topics import UnknownTopicName, ViewTopic, parse_topic, subscription
+from sinks.rows import BadRecord
+from sinks.tables import InvalidViewSchema
 
 METRICS_PORT = 251
+FAILURES = (BadRecord, InvalidViewSchema, LoaderStopped, RegistryError)
 
 _LOG = logging.getLogger("kappa.loader")
-_FETCH = 10_000
-_POLL_SECONDS = 0.1
-_LAG_SECONDS = 1.0
-_KAFKA_SECONDS = 10.0
-# These pass by themselves: wait, and try the same again.
-_PASSING = (ClickHouseFailed, RegistryUnavailable, KafkaException)
-
-
-class LoaderStopped(Exception):
-    """The loader can't go on without losing something; the message says where and why."""
 
 
 def group_of(settings: Settings) -> str:
@@ -68,253 +43,14 @@ def consumer_config(settings: Settings, group: str = "") -> dict[str, Any]:
         "session.timeout.ms": 6000,
         "heartbeat.interval.ms": 2000,
         "max.poll.interval.ms": 300_000,
+        # A broker that is away is tried, and logged, once or twice a second.
+        "reconnect.backoff.ms": 500,
+        "reconnect.backoff.max.ms": 2000,
         # With the default of a second, a reader that is faster than the broker stands idle.
         "fetch.queue.backoff.ms": 20,
         "queued.max.messages.kbytes": 65_536,
         "logger": logging.getLogger("kappa.loader.kafka"),
     }
-
-
-class Loader:
-    """One member of the loaders' group: reads its share of partitions until told to stop."""
-
-    def __init__(
-        self,
-        config: dict[str, Any],
-        prefix: str,
-        clickhouse: ClickHouse,
-        registry: Registry,
-        *,
-        limits: Limits | None = None,
-        metrics: LoaderMetrics | None = None,
-        health: Health | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._consumer = Consumer(config)
-        self._prefix = prefix
-        self._target = Target(clickhouse, registry, self._versions)
-        self._limits = limits or Limits()
-        self._metrics = metrics or LoaderMetrics()
-        self._health = health or Health()
-        self._clock = clock
-        self._batches: dict[str, Batch] = {}
-        self._lost_offsets: set[tuple[str, int]] = set()
-        self._place_at = self._lag_at = 0.0
-
-    def run(self, stop: Callable[[], bool]) -> None:
-        """Load until `stop` returns true, then finish the batch, commit and leave the group.
-
-        Raises `BadRecord`, `LoaderStopped`, `RegistryError`.
-        """
-        self._consumer.subscribe(
-            subscription(self._prefix),
-            on_assign=self._assigned,
-            on_revoke=self._revoked,
-            on_lost=self._lost,
-        )
-        try:
-            while not stop():
-                self._step()
-            for topic in list(self._batches):
-                self._flush(topic)
-        finally:
-            self._consumer.close()
-
-    def waiting(self) -> int:
-        """Return how many records were read and are not loaded yet."""
-        return sum(len(batch.records) for batch in self._batches.values())
-
-    def _step(self) -> None:
-        messages = self._consumer.consume(_FETCH, _POLL_SECONDS)
-        self._take(messages)
-        self._place_held()
-        for topic in [t for t, batch in self._batches.items() if batch.due(self._clock())]:
-            self._flush(topic)
-        self._measure_lag()
-        self._health.beat()
-
-    # Reading
-
-    def _take(self, messages: list[Message]) -> None:
-        now = self._clock()
-        for topic, run in groupby(messages, key=Message.topic):
-            part = list(run)
-            events = [message for message in part if message.error() is not None]
-            if events:
-                part = [message for message in part if message.error() is None]
-            batch = self._batches.get(topic or "")
-            if batch is not None and part:
-                batch.add(part, sum(map(len, part)), now)
-            for event in events:
-                self._event(event, now)
-
-    def _event(self, event: Message, now: float) -> None:
-        error, topic, partition = event.error(), event.topic() or "", event.partition()
-        assert error is not None
-        batch = self._batches.get(topic)
-        if error.code() == KafkaError._PARTITION_EOF and batch is not None:
-            batch.reached(partition, event.offset() or 0, now)
-        elif error.code() == KafkaError._AUTO_OFFSET_RESET and batch is not None:
-            self._lost_offsets.add((topic, partition or 0))
-            self._hold(topic, [partition or 0])
-        elif error.fatal():
-            raise LoaderStopped(f"Kafka: {error.str()}.")
-        elif error.code() != KafkaError._PARTITION_EOF and not topic.startswith("^"):
-            # A pattern that matches no topic yet is reported too, and is no trouble.
-            _LOG.warning("topic %s: %s", topic, error.str())
-
-    # Partitions come and go
-
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for place in partitions:
-            source = parse_topic(place.topic, self._prefix)
-            batch = self._batches.setdefault(place.topic, Batch(source, self._limits))
-            batch.hold([place.partition])
-        consumer.incremental_assign(
-            [TopicPartition(place.topic, place.partition, OFFSET_BEGINNING) for place in partitions]
-        )
-        if partitions:
-            consumer.pause(partitions)
-        self._place_at = 0.0
-
-    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        try:
-            for topic in {place.topic for place in partitions}:
-                self._flush(topic)
-        finally:
-            self._lost(consumer, partitions)
-
-    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for topic in {place.topic for place in partitions}:
-            batch = self._batches[topic]
-            batch.forget([place.partition for place in partitions if place.topic == topic])
-            if not batch.held and not batch.partitions:
-                del self._batches[topic]
-                self._health.recovered(topic)
-        consumer.incremental_unassign(partitions)
-
-    def _hold(self, topic: str, partitions: Collection[int]) -> None:
-        self._consumer.pause(_places(topic, partitions))
-        self._batches[topic].hold(partitions)
-
-    def _place_held(self) -> None:
-        now = self._clock()
-        held = [
-            place for topic, batch in self._batches.items() for place in _places(topic, batch.held)
-        ]
-        if not held or now < self._place_at:
-            return
-        try:
-            tables = self._target.table_ids()
-            for place in self._consumer.committed(held, timeout=_KAFKA_SECONDS):
-                self._place(place, tables)
-        except _PASSING as error:
-            self._place_at = now + self._limits.longest_pause_seconds / 5
-            _LOG.warning("can't begin to load yet: %s", _reason(error))
-
-    def _place(self, place: TopicPartition, tables: dict[str, str]) -> None:
-        if place.error is not None:
-            raise KafkaException(place.error)
-        batch = self._batches[place.topic]
-        table_id = tables.get(batch.source.table, "")
-        # An offset that was loaded into another table says nothing about this one.
-        known = place.offset >= 0 and (place.metadata or "") == table_id
-        offset = place.offset if known else OFFSET_BEGINNING
-        if known and (place.topic, place.partition) in self._lost_offsets:
-            raise LoaderStopped(
-                f"topic {place.topic}, partition {place.partition} has no record at offset "
-                f"{offset} any more, where loading stopped: it was cut or created anew. To load "
-                f"what it has now, drop table {batch.source.table} and start the loader again."
-            )
-        self._consumer.seek(TopicPartition(place.topic, place.partition, offset))
-        self._consumer.resume([place])
-        self._lost_offsets.discard((place.topic, place.partition))
-        batch.place(place.partition, offset if known else None, table_id)
-
-    # Loading
-
-    def _flush(self, topic: str) -> None:
-        batch = self._batches[topic]
-        try:
-            self._load(topic, batch)
-            self._commit(topic, batch)
-        except _PASSING as error:
-            self._delay(topic, batch, error)
-            return
-        if batch.failing_since is not None:
-            _LOG.info("%s is loaded again", topic)
-            self._consumer.resume(_places(topic, batch.partitions))
-            self._health.recovered(topic)
-        batch.settled()
-
-    def _load(self, topic: str, batch: Batch) -> None:
-        started = self._clock()
-        table_id = self._target.table_ids().get(batch.source.table, "")
-        if strangers := batch.strangers(table_id):
-            _LOG.warning("table %s is a new one; loading %s anew", batch.source.table, topic)
-            self._hold(topic, strangers)
-        loaded = self._target.load(batch.source, batch.records, table_id)
-        batch.loaded(loaded.table_id)
-        if loaded.rows:
-            self._metrics.batch_seconds.observe(self._clock() - started)
-            self._metrics.rows.labels(batch.source.table).inc(loaded.rows)
-            self._metrics.batches.labels(batch.source.table).inc()
-        if isinstance(batch.source, ViewTopic) and loaded.newest_ms is not None:
-            self._metrics.emitted(batch.source.view, loaded.newest_ms)
-
-    def _commit(self, topic: str, batch: Batch) -> None:
-        places = [
-            TopicPartition(topic, partition, progress.loaded, metadata=progress.table_id)
-            for partition, progress in batch.uncommitted().items()
-        ]
-        if not places:
-            return
-        for place in self._consumer.commit(offsets=places, asynchronous=False) or ():
-            if place.error is not None:
-                raise KafkaException(place.error)
-            batch.committed(place.partition, place.offset)
-
-    def _delay(self, topic: str, batch: Batch, error: Exception) -> None:
-        pause = batch.failed(self._clock())
-        self._consumer.pause(_places(topic, batch.partitions))
-        self._metrics.failures.labels(topic).inc()
-        self._health.trouble(topic, _reason(error))
-        _LOG.warning("%s waits %.1f s: %s", topic, pause, _reason(error))
-
-    def _versions(self, view: str) -> frozenset[int]:
-        found = self._consumer.list_topics(timeout=_KAFKA_SECONDS).topics
-        sources = (_source(topic, self._prefix) for topic in found)
-        return frozenset(
-            one.version for one in sources if isinstance(one, ViewTopic) and one.view == view
-        )
-
-    def _measure_lag(self) -> None:
-        if self._clock() < self._lag_at:
-            return
-        self._lag_at = self._clock() + _LAG_SECONDS
-        for topic, batch in self._batches.items():
-            lags = []
-            for partition, progress in batch.partitions.items():
-                _, end = self._consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition), cached=True
-                )
-                lags.append(max(0, end - max(progress.loaded, 0)))
-            self._metrics.lag.labels(topic).set(sum(lags))
-
-
-def _places(topic: str, partitions: Iterable[int]) -> list[TopicPartition]:
-    return [TopicPartition(topic, partition) for partition in partitions]
-
-
-def _source(topic: str, prefix: str) -> object:
-    try:
-        return parse_topic(topic, prefix)
-    except UnknownTopicName:
-        return None
-
-
-def _reason(error: Exception) -> str:
-    return kafka_error(error).str() if isinstance(error, KafkaException) else str(error)
 
 
 def open_loader(
@@ -355,21 +91,13 @@ def main() -> int:
     settings = Settings()
     stop = stop_signal()
     metrics, health = LoaderMetrics(), Health()
-    serve(metrics, health, settings.port(METRICS_PORT))
+    serve(metrics, health, settings.metrics_host, settings.port(METRICS_PORT))
     try:
         open_loader(settings, metrics=metrics, health=health).run(stop)
     except Exception as error:
-        _LOG.critical("the loader stops: %s", error, exc_info=not _expected(error))
+        _LOG.critical("the loader stops: %s", error, exc_info=not isinstance(error, FAILURES))
         return 1
     return 0
-
-
-def _expected(error: Exception) -> bool:
-    from schemas.registry import RegistryError
-    from sinks.rows import BadRecord
-    from sinks.tables import InvalidViewSchema
-
-    return isinstance(error, BadRecord | LoaderStopped | RegistryError | InvalidViewSchema)
 
 
 if __name__ == "__main__":

@@ -72,13 +72,12 @@ class Health:
         self._trouble.pop(topic, None)
 
     def report(self) -> tuple[bool, str]:
-        """Return whether all is well, and what is not."""
+        """Return whether the loader goes round, and what waits; a restart would not help that."""
         silent = self._clock() - self._beat
         if silent > _SILENT_SECONDS:
             return False, f"the loader's loop stands still for {silent:.0f} s\n"
-        trouble = dict(self._trouble)
-        lines = [f"{topic}: {reason}\n" for topic, reason in sorted(trouble.items())]
-        return not lines, "".join(lines) or "ok\n"
+        waiting = sorted(dict(self._trouble).items())
+        return True, "".join(f"{topic} waits: {reason}\n" for topic, reason in waiting) or "ok\n"
 
 
 class _Quiet(WSGIRequestHandler):
@@ -86,8 +85,8 @@ class _Quiet(WSGIRequestHandler):
         """Keep each scrape out of the log."""
 
 
-def serve(metrics: LoaderMetrics, health: Health, port: int) -> WSGIServer:
-    """Serve /metrics and /healthz on loopback's `port`, or on a free one where it is taken."""
+def serve(metrics: LoaderMetrics, health: Health, host: str, port: int) -> WSGIServer:
+    """Serve /metrics and /healthz on `host` and `port`, or on a free port where it is taken."""
     prometheus = make_wsgi_app(metrics.registry)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -99,10 +98,10 @@ def serve(metrics: LoaderMetrics, health: Health, port: int) -> WSGIServer:
         return [text.encode()]
 
     try:
-        server = make_server("127.0.0.1", port, answer, handler_class=_Quiet)
+        server = make_server(host, port, answer, handler_class=_Quiet)
     except OSError:
         # Several loaders of a group may share a machine.
-        server = make_server("127.0.0.1", 0, answer, handler_class=_Quiet)
+        server = make_server(host, 0, answer, handler_class=_Quiet)
         _LOG.warning("port %d is taken; metrics are on port %d", port, server.server_port)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from schemas.registry import Registry
+from schemas.registry import Registry, UnknownSchemaId
 from sinks.clickhouse import ClickHouse
 from sinks.dead_letters import create_raw_table, create_raw_view, raw_rows, raw_table
-from sinks.rows import Record, by_schema, newest_emission_ms, newest_revisions, view_rows
+from sinks.rows import (
+    BadRecord,
+    Record,
+    by_schema,
+    newest_emission_ms,
+    newest_revisions,
+    place_of,
+    view_rows,
+)
 from sinks.tables import TableSpec, add_columns, create_table, create_view, table_spec
 from sinks.topics import DeadLetterTopic, LateTopic, Source, ViewTopic
 
@@ -55,13 +64,19 @@ class Target:
     def _load_view(self, source: ViewTopic, records: Sequence[Record], table_id: str) -> Loaded:
         rows, newest = 0, None
         for schema_id, part in by_schema(records).items():
-            schema = self._registry.schema_by_id(schema_id)
+            schema = self._schema(schema_id, part[0])
             spec = table_spec(source.view, schema)
             table_id = self._prepare_view(source, spec, schema_id, table_id)
             decoded = newest_revisions(view_rows(part, schema), spec.key)
             inserted = self._insert(source, decoded, table_id)
             rows, newest = rows + inserted.rows, _later(newest, inserted.newest_ms)
         return Loaded(table_id, rows, newest)
+
+    def _schema(self, schema_id: int, record: Record) -> dict[str, Any]:
+        try:
+            return self._registry.schema_by_id(schema_id)
+        except UnknownSchemaId as error:
+            raise BadRecord(f"{place_of(record)}: {error}") from error
 
     def _load_raw(
         self, source: DeadLetterTopic | LateTopic, records: Sequence[Record], table_id: str

@@ -126,7 +126,7 @@ def test_metrics_count_rows_and_age() -> None:
     metrics.rows.labels("counts_v1").inc(3)
     metrics.emitted("counts", 990_000)
     metrics.emitted("counts", 980_000)
-    server = serve(metrics, health, 0)
+    server = serve(metrics, health, "127.0.0.1", 0)
     text = httpx.get(f"http://127.0.0.1:{server.server_port}/metrics", trust_env=False).text
     server.shutdown()
     assert 'kappa_loader_rows_total{table="counts_v1"} 3.0' in text
@@ -136,7 +136,7 @@ def test_metrics_count_rows_and_age() -> None:
 def test_health_names_what_waits_and_a_loop_that_stands_still() -> None:
     now = [0.0]
     health = Health(clock=lambda: now[0])
-    server = serve(LoaderMetrics(), health, 0)
+    server = serve(LoaderMetrics(), health, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{server.server_port}/healthz"
 
     def answer() -> tuple[int, str]:
@@ -145,7 +145,7 @@ def test_health_names_what_waits_and_a_loop_that_stands_still() -> None:
 
     assert answer() == (200, "ok\n")
     health.trouble("views.counts.v1", "ClickHouse does not answer")
-    assert answer() == (503, "views.counts.v1: ClickHouse does not answer\n")
+    assert answer() == (200, "views.counts.v1 waits: ClickHouse does not answer\n")
     health.recovered("views.counts.v1")
     now[0] = 100.0
     assert answer() == (503, "the loader's loop stands still for 100 s\n")
@@ -155,8 +155,8 @@ def test_health_names_what_waits_and_a_loop_that_stands_still() -> None:
 
 
 def test_a_loader_serves_metrics_even_where_the_port_is_taken() -> None:
-    first = serve(LoaderMetrics(), Health(), 0)
-    second = serve(LoaderMetrics(), Health(), first.server_port)
+    first = serve(LoaderMetrics(), Health(), "127.0.0.1", 0)
+    second = serve(LoaderMetrics(), Health(), "127.0.0.1", first.server_port)
     assert second.server_port != first.server_port
     first.shutdown()
     second.shutdown()

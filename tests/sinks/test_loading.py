@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from deploy.stack import Stack
 from schemas.framing import frame
 from sinks.batches import Limits
 from sinks.clickhouse import ClickHouse
@@ -17,6 +19,7 @@ from tests.harness import wait_for
 from tests.sinks.loading import Gate, Row, Sandbox
 from tests.sinks.samples import COUNTS, WIDER
 
+PLACE = {"topic": "events.page_views", "partition": "0", "timestamp": "1714521600000"}
 SMALL = Limits(batch_bytes=100_000, batch_seconds=0.05, longest_pause_seconds=0.5)
 
 
@@ -235,11 +238,13 @@ def test_a_dropped_table_is_loaded_again_from_the_start(sandbox: Sandbox) -> Non
     with sandbox.loader():
         sandbox.wait_until_loaded()
         drop_table(sandbox)
+        wait_for_rows(sandbox, rows[:400])
+        drop_table(sandbox)
         sandbox.write(topic, rows[400:])
-        wait_for(sandbox.counts, 30, "all rows", until=lambda found: found == newest(rows))
+        wait_for_rows(sandbox, rows)
     drop_table(sandbox)
     with sandbox.loader():
-        wait_for(sandbox.counts, 30, "all rows", until=lambda found: found == newest(rows))
+        wait_for_rows(sandbox, rows)
 
 
 def test_a_record_that_is_no_row_stops_the_loader_and_is_named(sandbox: Sandbox) -> None:
@@ -248,22 +253,38 @@ def test_a_record_that_is_no_row_stops_the_loader_and_is_named(sandbox: Sandbox)
     sandbox.write(topic, [("/a", 1, 1)])
     with sandbox.transaction() as producer:
         producer.produce(topic, key=b"[]", value=frame(number, b"\x01"))
-        producer.flush()
-    with sandbox.process() as process:
-        assert process.wait(30) == 1
-        assert process.stderr is not None
-        assert f"topic {topic}, partition 0, offset 2: the body" in process.stderr.read()
+    assert f"topic {topic}, partition 0, offset 2: the body" in last_words(sandbox)
+
+
+def test_a_schema_that_the_registry_does_not_know_stops_the_loader(sandbox: Sandbox) -> None:
+    topic = sandbox.topic()
+    sandbox.create(topic, partitions=1)
+    with sandbox.transaction() as producer:
+        producer.produce(topic, key=b"[]", value=frame(123_456, b"\x01"))
+    words = last_words(sandbox)
+    assert f"topic {topic}, partition 0, offset 0: schema id 123456 is not in" in words
+
+
+def test_records_that_are_gone_unread_stop_the_loader(sandbox: Sandbox) -> None:
+    dead = sandbox.create_raw("dlq.page_views")
+    write_dead_letters(sandbox, dead, ["empty"])
+    with sandbox.loader():
+        sandbox.wait_until_loaded()
+    write_dead_letters(sandbox, dead, ["empty", "empty"])
+    admin = AdminClient(sandbox.settings.kafka_client)
+    (cut,) = admin.delete_records([TopicPartition(dead, 0, 2)]).values()
+    cut.result(30)
+    words = last_words(sandbox)
+    assert f"topic {dead}, partition 0 has no record at offset 1 any more" in words
+    assert "drop table dead_letters_loaded" in words
 
 
 def test_dead_letters_and_late_events_can_be_asked_for(sandbox: Sandbox) -> None:
     dead, late = sandbox.create_raw("dlq.page_views"), sandbox.create_raw("late.page_views")
-    place = {"topic": "events.page_views", "partition": "0", "timestamp": "1714521600000"}
+    write_dead_letters(sandbox, dead, ["empty", "bad_magic", "bad_magic"])
     window = {"window_start": "1714521600000", "window_end": "1714521660000"}
     producer = Producer(sandbox.settings.kafka_client)
-    for offset, reason in enumerate(("bad_magic", "empty", "bad_magic")):
-        headers = {**place, "offset": str(offset), "reason": reason, "detail": "", "schema_id": ""}
-        producer.produce(dead, value=b"\xff\x00" if offset else None, key=b"k", headers=headers)
-    producer.produce(late, value=b"late", key=None, headers={**place, "offset": "9", **window})
+    producer.produce(late, value=b"late", key=None, headers={**PLACE, "offset": "9", **window})
     producer.flush()
     for _ in range(2):
         with sandbox.loader():
@@ -280,6 +301,45 @@ def test_dead_letters_and_late_events_can_be_asked_for(sandbox: Sandbox) -> None
     assert sandbox.rows(
         "SELECT stream, version, offset, value, toString(window_end) FROM late_events"
     ) == [("page_views", 1, 9, "late", "2024-05-01 00:01:00.000")]
+
+
+def test_a_broker_that_dies_is_waited_for(sandbox: Sandbox, stack: Stack) -> None:
+    topic = sandbox.topic()
+    sandbox.create(topic)
+    rows = many(2000, revisions=2)
+    with sandbox.loader(SMALL) as loader:
+        sandbox.write(topic, rows[:3000])
+        (broker,) = (part.pid for part in stack.status() if part.name == "kafka")
+        assert broker is not None
+        os.kill(broker, signal.SIGKILL)
+        stack.wait_healthy("kafka", 60, other_than=broker)
+        sandbox.write(topic, rows[3000:])
+        sandbox.wait_until_loaded()
+        assert loader.is_alive()
+    assert sandbox.counts() == newest(rows)
+
+
+def write_dead_letters(sandbox: Sandbox, topic: str, reasons: list[str]) -> None:
+    """Write one dead letter for each of `reasons` to partition 0, at the offsets that follow."""
+    producer = Producer(sandbox.settings.kafka_client)
+    for offset, reason in enumerate(reasons, start=sandbox.end(topic)):
+        headers = {"offset": str(offset), "reason": reason, "detail": "", "schema_id": ""}
+        value = None if reason == "empty" else b"\xff\x00"
+        producer.produce(topic, value=value, key=b"k", partition=0, headers={**PLACE, **headers})
+    producer.flush()
+
+
+def last_words(sandbox: Sandbox) -> str:
+    """Return what a loader says that stops by itself."""
+    with sandbox.process() as process:
+        assert process.wait(60) == 1
+        assert process.stderr is not None
+        return process.stderr.read().splitlines()[-1]
+
+
+def wait_for_rows(sandbox: Sandbox, rows: list[Row]) -> None:
+    """Wait until people see the newest of `rows`, and nothing else."""
+    wait_for(sandbox.counts, 30, "all rows", until=lambda found: found == newest(rows))
 
 
 def members(sandbox: Sandbox) -> int:
