@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import sys
 
@@ -33,6 +34,8 @@ for _name in _COMMAND_MODULES:
 
 def main() -> None:
     """Run one command; a failure the user can act on ends as one sentence and exit code 1."""
+    # Native clients (Kafka, Arrow) take the process with them when they crash: say where.
+    faulthandler.enable()
     try:
         app()
     except CommandError as error:

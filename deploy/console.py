@@ -62,7 +62,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     """Print `rows` as a table; numbers stand to the right, values are text and never markup."""
     table = Table(title=title or None, title_justify="left", header_style="bold")
     cells = [[_cell(value) for value in row] for row in rows]
-    numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
+    places = range(len(columns))
+    numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in places]
     for name, is_number in zip(columns, numeric, strict=True):
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     from rich.text import Text

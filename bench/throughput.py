@@ -1,0 +1,312 @@
+"""How many events a second a job takes from Kafka to its view topic, and are its rows right.
+
+python -m bench.throughput page_views_per_minute --events 4000000
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import fastavro
+import httpx
+import numpy as np
+import pandas as pd
+import psutil
+import typer
+from confluent_kafka import Consumer, TopicPartition
+
+from bench import ten_seconds
+from bench.workload import Workload, batches, fill
+from deploy.console import CommandError, print_json, print_table, progress_bar
+from deploy.flink import TASKMANAGER_METRICS_PORT
+from deploy.settings import PROJECT_ROOT, Settings
+from deploy.stack import Stack
+from jobs.page_views import JOB as PAGE_VIEWS_JOB
+from jobs.submit import cancel, submit
+from jobs.views import Job, View
+from schemas.registry import Registry, publish_schema
+from schemas.topics import begin_offsets, end_offsets, ensure_events_topic
+from udfs.measures import Count, CountDistinct, Mean, Sum
+
+_DEADLINE_SECONDS = 600.0
+_STEADY_FROM, _STEADY_TO = 0.25, 0.98
+
+
+@dataclass(frozen=True)
+class Case:
+    """A view to measure, the job that writes it, and the module Flink runs."""
+
+    job: Job
+    view: View
+    script: Path
+
+
+CASES = {
+    view.name: Case(job, view, PROJECT_ROOT / script)
+    for job, script in (
+        (PAGE_VIEWS_JOB, "jobs/page_views.py"),
+        (ten_seconds.JOB, "bench/ten_seconds.py"),
+    )
+    for view in job.views
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run. Rates are in events per second; CPU is that of Flink with its Python workers."""
+
+    view: str
+    events: int
+    steady: float
+    whole: float
+    start_up_seconds: float
+    cpu_seconds_per_million: float
+    peak_gigabytes: float
+    rows: int
+    right: bool
+
+
+@dataclass
+class Meter:
+    """Samples the source's offsets and the TaskManager's processes until told to stop."""
+
+    url: str
+    topic: str
+    taskmanager: psutil.Process
+    offsets: list[tuple[float, float]] = field(default_factory=list)
+    peak_bytes: int = 0
+
+    def sample(self) -> float:
+        """Take a sample and return how many events the source has read."""
+        text = httpx.get(self.url, timeout=5).text
+        # Prometheus labels have no dots: Flink's reporter writes underscores.
+        topic = self.topic.replace(".", "_")
+        values = (
+            float(line.rsplit(" ", 1)[1]) + 1
+            for line in text.splitlines()
+            if "KafkaSourceReader_topic_partition_currentOffset{" in line
+            and f'topic="{topic}"' in line
+        )
+        read = sum(value for value in values if value > 0)
+        self.offsets.append((time.monotonic(), read))
+        return read
+
+    def family(self) -> list[psutil.Process]:
+        """Return the TaskManager and its Python workers."""
+        return [self.taskmanager, *self.taskmanager.children(recursive=True)]
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time the family has used, ended workers left out."""
+        total = 0.0
+        for process in self.family():
+            times = process.cpu_times()
+            total += times.user + times.system
+        return total
+
+    def watch_memory(self, stop: threading.Event) -> None:
+        """Keep the greatest sum of resident memory until `stop`."""
+        while not stop.wait(0.5):
+            try:
+                resident = sum(process.memory_info().rss for process in self.family())
+            except psutil.NoSuchProcess:
+                continue
+            self.peak_bytes = max(self.peak_bytes, resident)
+
+
+def measure(settings: Settings, case: Case, workload: Workload, **options: float) -> Measured:
+    """Fill a topic of its own, run the job over it, check its rows, clean up."""
+    there = settings.model_copy(update={"namespace": f"b{uuid.uuid4().hex[:6]}"})
+    job = case.job.within(there.namespace)
+    _fill(there, job, workload)
+    process = next(p for p in Stack(settings).status() if p.name == "taskmanager")
+    url = f"http://127.0.0.1:{settings.port(TASKMANAGER_METRICS_PORT)}/metrics"
+    meter = Meter(url, job.stream.topic, psutil.Process(process.pid))
+    stop, began = threading.Event(), time.monotonic()
+    threading.Thread(target=meter.watch_memory, args=(stop,), daemon=True).start()
+    submitted = submit(
+        there,
+        job_name=case.job.name,
+        views=(case.view.name,),
+        restore="none",
+        options=dict(options),
+        script=case.script,
+    )
+    try:
+        cpu = _follow(meter, workload.events)
+        view = next(v for v in job.views if v.name == case.view.name)
+        rows, right = _check(there, view, workload)
+    finally:
+        stop.set()
+        cancel(there, submitted.name)
+    return _summary(case, workload, meter, began, cpu, rows, right)
+
+
+def _fill(settings: Settings, job: Job, workload: Workload) -> None:
+    with Registry(settings.registry) as registry, progress_bar(unit="events") as progress:
+        publish_schema(registry, job.stream)
+        ensure_events_topic(settings.kafka_client, job.stream)
+        bar = progress.add_task("Filling the topic", total=workload.events)
+        fill(
+            settings.kafka_client,
+            registry,
+            job.stream,
+            workload,
+            lambda sent: progress.update(bar, completed=sent),
+        )
+
+
+def _follow(meter: Meter, events: int) -> float:
+    """Sample until everything is read; return CPU seconds over the steady part, per event."""
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    marks: dict[str, tuple[float, float]] = {}
+    with progress_bar(unit="events read") as progress:
+        bar = progress.add_task("Running the job", total=events)
+        while (read := meter.sample()) < events:
+            progress.update(bar, completed=read)
+            if read >= _STEADY_FROM * events:
+                marks.setdefault("from", (read, meter.cpu_seconds()))
+                marks["to"] = (read, meter.cpu_seconds())
+            if time.monotonic() > deadline:
+                raise CommandError(f"Only {read:,.0f} of {events:,} events were read in time.")
+            time.sleep(0.1)
+        progress.update(bar, completed=events)
+    (first, used_first), (last, used_last) = marks["from"], marks["to"]
+    return (used_last - used_first) / max(last - first, 1)
+
+
+def _summary(
+    case: Case,
+    workload: Workload,
+    meter: Meter,
+    began: float,
+    cpu: float,
+    rows: int,
+    right: bool,
+) -> Measured:
+    events = workload.events
+    reading = [(at, read) for at, read in meter.offsets if read > 0]
+    steady = [p for p in reading if _STEADY_FROM * events <= p[1] <= _STEADY_TO * events]
+    slope = (steady[-1][1] - steady[0][1]) / (steady[-1][0] - steady[0][0])
+    return Measured(
+        view=case.view.name,
+        events=events,
+        steady=round(slope),
+        whole=round(events / (reading[-1][0] - began)),
+        start_up_seconds=round(reading[0][0] - began, 1),
+        cpu_seconds_per_million=round(cpu * 1e6, 2),
+        peak_gigabytes=round(meter.peak_bytes / 1e9, 2),
+        rows=rows,
+        right=right,
+    )
+
+
+def _check(settings: Settings, view: View, workload: Workload) -> tuple[int, bool]:
+    """Wait for the rows of all windows and compare them with a group-by in pandas."""
+    expected = _oracle(view, workload)
+    deadline = time.monotonic() + 120
+    while True:
+        found = _newest_rows(settings, view)
+        if found == expected or time.monotonic() > deadline:
+            return len(found), found == expected
+        time.sleep(1)
+
+
+def _oracle(view: View, workload: Workload) -> dict[tuple[int, str], dict[str, Any]]:
+    columns = ["event_time", "page_id", "user_id", "duration_ms", "status"]
+    frames = [batch.select(columns).to_pandas() for batch in batches(workload)]
+    events = pd.concat(frames, ignore_index=True)
+    size = round(view.window.size.total_seconds() * 1000)
+    times = events["event_time"].to_numpy().astype(np.int64)
+    events["window"] = times - times % size
+    events["error"] = events["status"] >= 500
+    grouped = events.groupby(["window", "page_id"], sort=False)
+    result = pd.DataFrame({"n": grouped.size()})
+    for name, how in view.measures.items():
+        match how:
+            case Count(field=None):
+                result[name] = result["n"]
+            case Count():
+                result[name] = grouped["error"].sum()
+            case CountDistinct():
+                result[name] = grouped["user_id"].nunique()
+            case Sum():
+                result[name] = grouped["duration_ms"].sum(min_count=1)
+            case Mean():
+                result[name] = grouped["duration_ms"].mean()
+    result = result.drop(columns="n").astype(object).where(result.notna(), None)
+    return dict(zip(result.index, result.to_dict("records"), strict=True))
+
+
+def _newest_rows(settings: Settings, view: View) -> dict[tuple[int, str], dict[str, Any]]:
+    schema = fastavro.parse_schema(view.avro_schema)
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for value in _values(settings, view.topic(1)):
+        row: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
+        start = round(row["window_start"].timestamp() * 1000)
+        found[(start, row["page_id"])] = {name: row[name] for name in view.measures}
+    return found
+
+
+def _values(settings: Settings, topic: str) -> Iterator[bytes]:
+    ends = end_offsets(settings.kafka_client, topic, read_committed=True)
+    begins = begin_offsets(settings.kafka_client, topic)
+    left = {p for p, end in ends.items() if end > begins[p]}
+    consumer = Consumer(
+        {
+            **settings.kafka_client,
+            "group.id": "bench",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    consumer.assign([TopicPartition(topic, p, begins[p]) for p in left])
+    while left:
+        for message in consumer.consume(10_000, timeout=1):
+            if message.error() is not None:
+                left.discard(message.partition())
+            elif (value := message.value()) is not None:
+                yield value
+    consumer.close()
+
+
+def main(
+    view: Annotated[str, typer.Argument(help=f"One of {', '.join(CASES)}.")],
+    events: Annotated[int, typer.Option(min=1000)] = 4_000_000,
+    per_second: Annotated[float, typer.Option(help="Events per second of event time.")] = 5_000,
+    users: Annotated[int, typer.Option()] = 1_000_000,
+    pages: Annotated[int, typer.Option()] = 1_000,
+    checkpoint_seconds: Annotated[float, typer.Option()] = 5.0,
+    batch_events: Annotated[int, typer.Option()] = 100_000,
+    bundle_ms: Annotated[int, typer.Option()] = 200,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Measure one view on the running embedded stack (`kappa up` first).
+
+    Example: python -m bench.throughput page_views_per_minute --events 4000000
+    """
+    workload = Workload(events=events, pages=pages, users=users, per_second=per_second)
+    found = measure(
+        Settings(),
+        CASES[view],
+        workload,
+        checkpoint_seconds=checkpoint_seconds,
+        batch_events=batch_events,
+        bundle_ms=bundle_ms,
+    )
+    if as_json:
+        print_json(asdict(found))
+        return
+    rows = [(name.replace("_", " "), value) for name, value in asdict(found).items()]
+    print_table("Throughput, Kafka to view topic", ("", "measured"), rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
