@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cached_property
 from typing import Any
 
 NAMED_EVENTS = 3
@@ -177,7 +176,10 @@ def _fits_nowhere(
 
 @dataclass(frozen=True)
 class Pattern:
-    """What rows can have in common: kind, columns that differ, and which conditions hold."""
+    """What rows can have in common: kind, columns that differ, and which conditions hold.
+
+    A row that one version lacks has no columns that differ.
+    """
 
     kind: Kind
     columns: tuple[str, ...]
@@ -274,16 +276,11 @@ class Difference:
     cause: str = ""
     events: tuple[SkippedEvent, ...] = ()
 
-    @cached_property
-    def key_text(self) -> str:
-        """The key as people read it."""
-        return ", ".join(f"{name}={value}" for name, value in self.row.key.items())
-
 
 def classify(row: DifferingRow, expectation: ViewExpectation, skipped: SkippedEvents) -> Difference:
     """Return `row` with its class; what the plan covers needs no further explanation."""
     if is_expected(row.pattern, expectation):
-        return Difference(row, Verdict.EXPECTED, _declared(row.pattern, expectation))
+        return Difference(row, Verdict.EXPECTED, "; ".join(needed(row.pattern, expectation)))
     events = skipped.of(row)
     if not events:
         return Difference(row, Verdict.UNEXPLAINED)
@@ -293,15 +290,11 @@ def classify(row: DifferingRow, expectation: ViewExpectation, skipped: SkippedEv
     return Difference(row, Verdict.EXPLAINED, cause, events[:NAMED_EVENTS])
 
 
-def _declared(pattern: Pattern, expectation: ViewExpectation) -> str:
+def needed(pattern: Pattern, expectation: ViewExpectation) -> tuple[str, ...]:
+    """Return the conditions and then the columns of the plan that an expected pattern rests on."""
     judged = zip(expectation.conditions, pattern.holds, strict=True)
-    held = [
-        one.sql
-        for one, holds in judged
-        if holds and (pattern.kind is not Kind.CHANGED or one.new & set(pattern.columns))
-    ]
+    if pattern.kind is not Kind.CHANGED:
+        return tuple(one.sql for one, holds in judged if holds and one.sees_both)
+    conditions = tuple(one.sql for one, _ in judged if one.new & set(pattern.columns))
     named = {column for one in expectation.conditions for column in one.new}
-    columns = [c for c in pattern.columns if c not in named]
-    if pattern.kind is Kind.CHANGED and columns:
-        held.append(f"declared: {', '.join(columns)}")
-    return "; ".join(held)
+    return (*conditions, *(column for column in pattern.columns if column not in named))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 
 from replay.differences import Difference, Kind, Verdict
-from replay.report import Moment, VerifyReport, ViewReport, shown
+from replay.report import Moment, VerifyReport, ViewReport, printable, shown
 
 MAX_BARS = 96
 _WIDTH, _HEIGHT = 960.0, 150.0
@@ -38,7 +38,7 @@ h3 { font-size: 14px; margin: 22px 0 8px; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 20px 22px; margin-top: 20px; }
 code, td, th, .num { font-variant-numeric: tabular-nums; }
-code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+code { white-space: pre-wrap; font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: 13px; overflow-wrap: anywhere; }
 .soft { color: var(--soft); } .small { font-size: 13px; }
 .tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: 12px; margin-top: 20px; }
@@ -68,7 +68,8 @@ th { text-align: left; font-weight: 600; color: var(--soft); white-space: nowrap
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tr:last-child td { border-bottom: 0; }
 td.num, th.num { text-align: right; }
-table.samples td { overflow-wrap: anywhere; min-width: 150px; }
+table.samples { table-layout: fixed; } table.samples td { overflow-wrap: anywhere; }
+table.samples th:first-child { width: 38%; } table.samples th:last-child { width: 27%; }
 .change { display: block; } .change + .change { margin-top: 3px; }
 del, ins { text-decoration: none; border-radius: 4px; padding: 0 5px; }
 del { background: var(--old); } ins { background: var(--new); }
@@ -92,7 +93,7 @@ footer { margin-top: 24px; }
 
 def page(report: VerifyReport) -> str:
     """Return the page of `report`."""
-    title = f"{report.replay or 'Comparison'}: v{report.old_version} → v{report.new_version}"
+    title = f"{report.replay or 'Comparison'}: {report.versions.replace('-', ' → ')}"
     views = "".join(_view(view) for view in sorted(report.views, key=_worst_first))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -263,7 +264,8 @@ def _columns(view: ViewReport) -> str:
 
 def _totals(view: ViewReport) -> str:
     changed = [one for one in view.sums if one.old != one.new]
-    if not changed:
+    # Sums of floats depend on the order of the rows; alone they say nothing.
+    if not changed or not view.differences:
         return ""
     rows = [
         (one.column, _number(one.old), _number(one.new), _number(one.new - one.old, sign=True))
@@ -276,7 +278,7 @@ def _schema(view: ViewReport) -> str:
     if not view.schema_changes:
         return ""
     items = "".join(f"<li><code>{_text(change)}</code></li>" for change in view.schema_changes)
-    return f"<h3>Columns that only one version has, or has otherwise</h3><ul>{items}</ul>"
+    return f"<h3>Columns that changed</h3><ul>{items}</ul>"
 
 
 def _samples(view: ViewReport) -> str:
@@ -342,11 +344,11 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _number(value: float, *, sign: bool = False) -> str:
     plus = "+" if sign else ""
-    return format(value, f"{plus},") if isinstance(value, int) else format(value, f"{plus},.6g")
+    return format(value, f"{plus}," if isinstance(value, int) else f"{plus},.3f")
 
 
 def _value(value: object) -> str:
-    text = shown(value)
+    text = printable(shown(value))
     short = text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}…"
     return _text(short)
 
@@ -363,4 +365,5 @@ def _span(step: timedelta) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(text, quote=True)
+    lines = (printable(line) for line in text.split("\n"))
+    return escape("\n".join(lines), quote=True)

@@ -16,6 +16,7 @@ from deploy.settings import Settings
 from replay.differences import Cut, Difference, Expectation, Kind, Verdict
 
 _SHOWN_SAMPLES = 5
+_MAX_CELL = 80
 _STYLES = {
     Verdict.EXPECTED: "green",
     Verdict.EXPLAINED: "yellow",
@@ -47,11 +48,13 @@ class ViewReport:
     `old_rows` and `new_rows` are those within the cut. `counts` are keys that differ by class,
     `columns` the same by column. `problems` each block a promotion like an unexplained difference.
     `bucket_seconds` is the span of a bucket and of a `Moment`, None where buckets are no spans of
-    time. `scanned_rows` were read to hash the buckets, `drilled_rows` to find the keys in those
-    that differ.
+    time. `needed` are the declared columns and conditions that expected differences rest on.
+    `scanned_rows` were read to hash the buckets, `drilled_rows` to find the keys in those that
+    differ.
     """
 
     view: str
+    old_version: int
     old_rows: int
     new_rows: int
     sums: tuple[ColumnSum, ...] = ()
@@ -65,6 +68,7 @@ class ViewReport:
     buckets: int = 0
     differing_buckets: int = 0
     samples: tuple[Difference, ...] = ()
+    needed: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
     seconds: float = 0.0
     scanned_rows: int = 0
@@ -94,7 +98,6 @@ class VerifyReport:
     """
 
     replay: str
-    old_version: int
     new_version: int
     at: datetime
     cut: Cut
@@ -123,17 +126,24 @@ class VerifyReport:
         return sum(view.scanned_rows + view.drilled_rows for view in self.views)
 
     @property
+    def versions(self) -> str:
+        """Old and new version, as in `v1-v2`; several old ones where the views' differ."""
+        old = sorted({view.old_version for view in self.views})
+        return f"{'+'.join(f'v{version}' for version in old)}-v{self.new_version}"
+
+    @property
     def name(self) -> str:
         """What the report's files are called; only characters that every file system takes."""
         views = self.views[0].view if len(self.views) == 1 else "views"
-        plain = self.replay or f"{views}-v{self.old_version}-v{self.new_version}"
+        plain = self.replay or f"{views}-{self.versions}"
         return re.sub(r"[^A-Za-z0-9._-]+", "_", plain).lstrip(".") or "report"
 
     @property
     def sentence(self) -> str:
         """The result in one sentence."""
         rows = sum(max(view.old_rows, view.new_rows) for view in self.views)
-        versions = f"version {self.new_version} against version {self.old_version}"
+        old, _, new = self.versions.partition("-")
+        versions = f"{new} against {old}"
         if self.unexplained:
             return (
                 f"{self.unexplained:,} unexplained of {self.differences:,} differences in "
@@ -152,7 +162,7 @@ def as_json(report: VerifyReport) -> dict[str, Any]:
     """Return `report` as JSON has it; numbers that JSON lacks become text."""
     return {
         "replay": report.replay,
-        "old_version": report.old_version,
+        "old_versions": {view.view: view.old_version for view in report.views},
         "new_version": report.new_version,
         "at": json_value(report.at),
         "cut": {
@@ -241,7 +251,7 @@ def print_report(report: VerifyReport, as_json_text: bool = False) -> None:
     if as_json_text:
         print_json(as_json(report))
         return
-    title = f"Version {report.old_version} and version {report.new_version}"
+    title = f"{report.replay or 'Comparison'} {report.versions}"
     print_table(title, _HEADINGS, (_view_row(view) for view in report.views))
     for view in report.views:
         _print_view(view)
@@ -263,12 +273,17 @@ def _view_row(view: ViewReport) -> tuple[Any, ...]:
 
 
 def _print_view(view: ViewReport) -> None:
+    kinds = [f"{view.kinds[kind]:,} {kind.value}" for kind in Kind if view.kinds.get(kind)]
+    if kinds:
+        _print_line(f"{view.view}: {', '.join(kinds)}")
     for change in view.schema_changes:
         _print_line(f"{view.view}: column {change}")
     for problem in view.problems:
         _print_line(f"{view.view}: {problem}", "red")
     if view.columns:
-        rows = [(name, *_by_class(counts).values()) for name, counts in view.columns.items()]
+        rows = [
+            (printable(name), *_by_class(counts).values()) for name, counts in view.columns.items()
+        ]
         headings = ("column", *(verdict.value for verdict in Verdict))
         print_table(f"{view.view}: keys that differ, by column", headings, rows)
     for verdict in reversed(Verdict):
@@ -281,7 +296,8 @@ def _print_view(view: ViewReport) -> None:
 
 def sample_cells(one: Difference) -> tuple[str, str, str]:
     """Return a difference as people read it: its key, what differs, and why."""
-    return one.key_text, "; ".join(changes(one)), one.cause or "–"
+    key = ", ".join(f"{name}={_short(value)}" for name, value in one.row.key.items())
+    return key, "; ".join(changes(one)), printable(one.cause) or "–"
 
 
 def changes(one: Difference) -> Iterable[str]:
@@ -291,7 +307,7 @@ def changes(one: Difference) -> Iterable[str]:
         yield one.row.pattern.kind.value
         return
     for name in one.row.pattern.columns:
-        yield f"{name} {shown(old.get(name))} → {shown(new.get(name))}"
+        yield f"{name} {_short(old.get(name))} → {_short(new.get(name))}"
 
 
 def shown(value: Any) -> str:
@@ -303,8 +319,18 @@ def shown(value: Any) -> str:
     return str(json_value(value))
 
 
+def _short(value: Any) -> str:
+    text = printable(shown(value))
+    return text if len(text) <= _MAX_CELL else f"{text[:_MAX_CELL]}…"
+
+
+def printable(text: str) -> str:
+    """Return `text` with the codes of characters that a terminal obeys or that show nothing."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _print_line(text: str, style: str = "") -> None:
-    OUT.print(text, style=style or None, markup=False, highlight=False)
+    OUT.print(printable(text), style=style or None, markup=False, highlight=False)
 
 
 def save_report(settings: Settings, report: VerifyReport) -> Path:

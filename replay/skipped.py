@@ -35,12 +35,9 @@ class Found:
 class SkippedReader:
     """Finds late and dead events of one version only, up to the offsets of the cut."""
 
-    def __init__(
-        self, settings: Settings, clickhouse: ClickHouse, cut: Cut, versions: Collection[int]
-    ) -> None:
+    def __init__(self, settings: Settings, clickhouse: ClickHouse, cut: Cut) -> None:
         self._clickhouse = clickhouse
         self._cut = cut
-        self._versions = sorted(versions)
         self._registry: Registry | None = Registry(
             settings.registry, timeout=_REGISTRY_SECONDS, retry_for=_REGISTRY_SECONDS
         )
@@ -51,15 +48,20 @@ class SkippedReader:
             self._registry.close()
 
     def between(
-        self, stream: Stream, first: datetime, end: datetime, fields: Collection[str]
+        self,
+        stream: Stream,
+        versions: Collection[int],
+        first: datetime,
+        end: datetime,
+        fields: Collection[str],
     ) -> Found:
-        """Return the events of `stream` in a span of time, each with its `fields` where readable.
+        """Return the events that one of `versions` skipped, each with its `fields` where readable.
 
         Without the registry an event has no fields and so fits every key of its window.
         """
         present = self._clickhouse.table_ids()
         queries = [
-            skipped_query(table.name, verdict, stream.name, self._versions, first, end)
+            skipped_query(table.name, verdict, stream.name, versions, first, end)
             for table, verdict in ((LATE_EVENTS, "late"), (DEAD_LETTERS, "dead"))
             if table.name in present
         ]

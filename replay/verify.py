@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import compress
 from typing import Any
 
 from deploy.settings import Settings
@@ -27,6 +28,7 @@ from replay.differences import (
     classify,
     expectations,
     is_expected,
+    needed,
 )
 from replay.report import ColumnSum, Moment, VerifyReport, ViewReport
 from replay.skipped import SkippedReader
@@ -47,7 +49,7 @@ def verify(
     settings: Settings,
     *,
     views: Sequence[View],
-    old_version: int,
+    old_version: int | Mapping[str, int],
     new_version: int,
     cut: Cut,
     expected: Expectation | None = None,
@@ -58,6 +60,7 @@ def verify(
 ) -> VerifyReport:
     """Return how `views` at both versions compare over the input of `cut`.
 
+    `old_version` is that of all views or says it by view's name.
     Each table is read once, to hash its rows in buckets; keys are compared only in the buckets
     whose hashes differ. `now` decides which rows are about to expire; without it, it is this
     moment. `progress` is told the name of each view as its comparison begins. Raises
@@ -66,42 +69,41 @@ def verify(
     started, at = time.monotonic(), now or datetime.now(UTC)
     declared = expected or Expectation()
     clickhouse = ClickHouse(settings, reader=True, timeout=3600)
-    reader = SkippedReader(settings, clickhouse, cut, (old_version, new_version))
+    reader = SkippedReader(settings, clickhouse, cut)
+    old = {
+        v.name: old_version if isinstance(old_version, int) else old_version[v.name] for v in views
+    }
     try:
-        pairs = {v.name: _tables(clickhouse, v, old_version, new_version) for v in views}
+        pairs = {v.name: _tables(clickhouse, v, old[v.name], new_version) for v in views}
         by_view = _expectations(declared, pairs)
         reports = []
         for view in views:
             progress(view.name)
             compared = _comparison(view, pairs[view.name], cut, at, count_schema_changes)
             compared = replace(compared, conditions=by_view[view.name].conditions)
-            compare = _ViewComparison(clickhouse, view, compared, by_view[view.name], reader)
+            between = (old[view.name], new_version)
+            compare = _ViewComparison(
+                clickhouse, view, between, compared, by_view[view.name], reader
+            )
             reports.append(compare.report())
     finally:
         reader.close()
         clickhouse.close()
     return VerifyReport(
         replay=replay,
-        old_version=old_version,
         new_version=new_version,
         at=at,
         cut=cut,
         expected=declared,
         views=tuple(reports),
-        unused=unused_expectations(declared, by_view, reports),
+        unused=unused_expectations(declared, reports),
         seconds=time.monotonic() - started,
     )
 
 
-def unused_expectations(
-    declared: Expectation, by_view: Mapping[str, ViewExpectation], reports: Iterable[ViewReport]
-) -> tuple[str, ...]:
+def unused_expectations(declared: Expectation, reports: Iterable[ViewReport]) -> tuple[str, ...]:
     """Return the declared columns and conditions that no expected difference needed."""
-    used: set[str] = set()
-    for report in reports:
-        found = {c for c, counts in report.columns.items() if counts.get(Verdict.EXPECTED)}
-        used |= found | {f"{report.view}.{column}" for column in found}
-        used |= {c.sql for c in by_view[report.view].conditions if c.new & found}
+    used = {one for r in reports for name in r.needed for one in (name, f"{r.view}.{name}")}
     return tuple(one for one in (*declared.columns, *declared.conditions) if one not in used)
 
 
@@ -172,6 +174,7 @@ class _Tally:
     columns: dict[str, Counter[Verdict]] = field(default_factory=lambda: defaultdict(Counter))
     moments: dict[int, Counter[Verdict]] = field(default_factory=lambda: defaultdict(Counter))
     samples: list[Difference] = field(default_factory=list)
+    needed: set[str] = field(default_factory=set)
 
     def add(self, one: Difference, bucket: int | None) -> None:
         self.counts[one.verdict] += 1
@@ -191,12 +194,14 @@ class _ViewComparison:
         self,
         clickhouse: ClickHouse,
         view: View,
+        versions: tuple[int, int],
         compared: Comparison,
         expectation: ViewExpectation,
         reader: SkippedReader,
     ) -> None:
         self._clickhouse = clickhouse
         self._view = view
+        self._versions = versions
         self._compared = compared
         self._expectation = expectation
         self._reader = reader
@@ -224,6 +229,7 @@ class _ViewComparison:
         size = self._compared.size
         return ViewReport(
             view=self._view.name,
+            old_version=self._versions[0],
             old_rows=sum(bucket.rows for bucket in old.values()),
             new_rows=sum(bucket.rows for bucket in new.values()),
             sums=self._sums(old, new),
@@ -237,6 +243,7 @@ class _ViewComparison:
             buckets=len({*old, *new}),
             differing_buckets=len(differing),
             samples=tuple(self._tally.samples),
+            needed=frozenset(self._tally.needed),
             problems=tuple(self._problems),
             seconds=time.monotonic() - started,
             scanned_rows=self._scanned,
@@ -252,6 +259,7 @@ class _ViewComparison:
         )
         return ViewReport(
             view=self._view.name,
+            old_version=self._versions[0],
             old_rows=rows[0],
             new_rows=rows[1],
             schema_changes=sql.schema_changes(old, new),
@@ -314,6 +322,12 @@ class _ViewComparison:
         skipped = self._skipped(rows)
         for row in rows:
             self._tally.add(classify(row, self._expectation, skipped), self._bucket(row))
+        self._tally.needed.update(
+            one
+            for pattern in {row.pattern for row in rows}
+            if is_expected(pattern, self._expectation)
+            for one in needed(pattern, self._expectation)
+        )
 
     def _skipped(self, rows: Iterable[DifferingRow]) -> SkippedEvents:
         windows = [
@@ -322,7 +336,9 @@ class _ViewComparison:
         if not windows:
             return SkippedEvents()
         first, end = min(start for start, _ in windows), max(end for _, end in windows)
-        found = self._reader.between(self._view.stream, first, end, self._compared.key)
+        found = self._reader.between(
+            self._view.stream, self._versions, first, end, self._compared.key
+        )
         self._drilled += found.rows_read
         if found.incomplete and found.incomplete not in self._problems:
             self._problems.append(found.incomplete)
@@ -333,7 +349,7 @@ class _ViewComparison:
         kind = _KINDS[values[0]]
         key_values, end, old, new = self._parts(values[3:])
         names = [column.name for column in compared.columns]
-        differs = tuple(n for n, flag in zip(names, values[1], strict=True) if flag == "1")
+        differs = () if kind is not Kind.CHANGED else tuple(compress(names, map(int, values[1])))
         key = dict(zip(compared.key, key_values, strict=True))
         start = key.get("window_start")
         return DifferingRow(

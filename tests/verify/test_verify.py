@@ -10,7 +10,7 @@ import pytest
 from jobs.views import Sliding
 from replay.differences import Cut, Kind, Verdict
 from replay.report import ColumnSum
-from replay.verify import CannotVerify
+from replay.verify import CannotVerify, verify
 from tests.verify.tables import MINUTE, NOON, PAGES, SITE, Versions, counts, row, told
 from udfs.measures import Count, Sum
 
@@ -34,7 +34,7 @@ def test_equal_tables_have_no_difference(versions: Versions) -> None:
 
 def test_two_empty_tables_have_no_difference(versions: Versions) -> None:
     versions.both([], [])
-    assert versions.verify().sentence == "no difference in 0 rows, version 2 against version 1."
+    assert versions.verify().sentence == "no difference in 0 rows, v2 against v1."
 
 
 def test_a_table_against_an_empty_one_differs_in_every_row(versions: Versions) -> None:
@@ -84,7 +84,7 @@ def test_a_missing_and_a_further_key_are_unexplained(versions: Versions) -> None
         ("/a", "unexplained"),
         ("/c", "unexplained"),
     ]
-    assert view.kinds == {Kind.ONLY_OLD: 1, Kind.ONLY_NEW: 1}
+    assert (view.kinds, view.columns) == ({Kind.ONLY_OLD: 1, Kind.ONLY_NEW: 1}, {})
     assert [(one.row.old is None, one.row.new is None) for one in view.samples] == [
         (False, True),
         (True, False),
@@ -235,6 +235,23 @@ def test_an_expectation_that_nothing_needed_is_named(versions: Versions) -> None
     report = versions.verify(columns=["views", "errors"], conditions=["new.avg_ms = 0"])
     assert report.unused == ("errors", "new.avg_ms = 0")
     assert versions.verify(conditions=[NO_ERRORS]).unused == ()
+
+
+def test_views_may_come_from_different_versions(versions: Versions) -> None:
+    versions.both(ROWS, ROWS)
+    site = [{k: v for k, v in one.items() if k != "page_id"} for one in ROWS[1:]]
+    versions.fill(SITE, 2, site)
+    versions.fill(PAGES, 4, ROWS)
+    versions.fill(SITE, 4, [{**site[0], "views": 9}, site[1]])
+    report = verify(
+        versions.settings,
+        views=(PAGES, SITE),
+        old_version={"pages": 1, "site": 2},
+        new_version=4,
+        cut=Cut(),
+        now=NOON,
+    )
+    assert report.sentence == "1 unexplained of 1 differences in 5 rows, v4 against v1+v2."
 
 
 @pytest.mark.parametrize("condition", ["new.views = (", "new.views = nosuch(1)", "new.page_id"])
