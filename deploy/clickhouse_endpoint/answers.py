@@ -6,7 +6,6 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 from deploy.clickhouse_endpoint import blocks, coding, errors
 from deploy.clickhouse_endpoint.engine import About, Result
@@ -148,10 +147,8 @@ class _Stream:
             yield self._broken(error)
 
     def close(self) -> None:
-        """Cancel what still runs and release what is held."""
-        with self._holds:
-            close: Any = getattr(self._rest, "close", lambda: None)
-            close()
+        """Release what is held; what still runs is cancelled."""
+        self._holds.close()
 
 
 class _Body:

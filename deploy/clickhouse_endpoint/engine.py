@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,11 @@ class Result:
         """Yield the answer in pieces of a megabyte."""
         for start in range(0, self.size, _CHUNK_BYTES):
             yield bytes(self._view[start : start + _CHUNK_BYTES])
+
+    def replace(self, change: Callable[[bytes], bytes]) -> None:
+        """Put what `change` makes of the answer in its place."""
+        self._view = memoryview(change(bytes(self._view)))
+        self.size = len(self._view)
 
     def text(self) -> str:
         """Return the answer as text without the last line end."""
@@ -97,7 +102,7 @@ class Connection:
 
     def stream(
         self, sql: str | bytes, output_format: str, parameters: Mapping[str, str] | None = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Run one reading statement and yield its answer block by block; raises QueryError.
 
         Every block is a whole file of the format, so the format must be one without a head.

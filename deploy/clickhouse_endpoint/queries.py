@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.clickhouse_endpoint import answers, blocks, coding, errors, guard, messages
+from deploy.clickhouse_endpoint import answers, blocks, coding, errors, guard, messages, native
 from deploy.clickhouse_endpoint.access import User
 from deploy.clickhouse_endpoint.context import Context, buffered, request_context
 from deploy.clickhouse_endpoint.engine import About, Connection, Engine, quote
@@ -118,6 +118,7 @@ class Queries:
     def _run(self, job: _Job, sql: bytes) -> Response:
         request, reads = job.request, job.statement.reads
         output_format = _output_format(request, job.statement)
+        version = request.parameters.get("client_protocol_version", "")
         waits = request.parameters.get("wait_end_of_query") == "1"
         streams = job.statement.selects and output_format in _STREAMED and not waits
         if reads and not streams:
@@ -130,10 +131,14 @@ class Queries:
                 holds.enter_context(self._watch.over(connection.tag, request.wire))
             if streams:
                 stream = connection.stream(sql, output_format, request.bound())
-                return answers.streamed(
-                    request, self._about, output_format, stream, holds.pop_all()
-                )
+                # Before the connection goes back: chDB hangs when it is closed amid a stream.
+                holds.callback(stream.close)
+                upgrades = native.is_wanted(version, output_format)
+                sent = native.upgraded(stream) if upgrades else stream
+                return answers.streamed(request, self._about, output_format, sent, holds.pop_all())
             result = connection.run(sql, output_format, request.bound())
+        if native.is_wanted(version, output_format):
+            result.replace(native.upgrade)
         self._metrics.inserted_rows.inc(result.written_rows)
         return answers.whole(request, self._about, output_format, result)
 
