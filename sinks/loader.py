@@ -21,6 +21,9 @@ METRICS_PORT = 251
 FAILURES = (BadRecord, InvalidViewSchema, LoaderStopped, RegistryError)
 
 _LOG = logging.getLogger("kappa.loader")
+_KAFKA_LOG = "kappa.loader.kafka"
+_ALIKE = 60
+_SELDOM_SECONDS = 10.0
 
 
 def group_of(settings: Settings) -> str:
@@ -43,13 +46,10 @@ def consumer_config(settings: Settings, group: str = "") -> dict[str, Any]:
         "session.timeout.ms": 6000,
         "heartbeat.interval.ms": 2000,
         "max.poll.interval.ms": 300_000,
-        # A broker that is away is tried, and logged, once or twice a second.
-        "reconnect.backoff.ms": 500,
-        "reconnect.backoff.max.ms": 2000,
         # With the default of a second, a reader that is faster than the broker stands idle.
         "fetch.queue.backoff.ms": 20,
         "queued.max.messages.kbytes": 65_536,
-        "logger": logging.getLogger("kappa.loader.kafka"),
+        "logger": logging.getLogger(_KAFKA_LOG),
     }
 
 
@@ -74,6 +74,22 @@ def open_loader(
     )
 
 
+class _Seldom(logging.Filter):
+    """Lets what begins alike pass once in a while: a client retries many times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether `record` is to be written."""
+        text = record.getMessage()[:_ALIKE]
+        if record.created - self._last.get(text, 0.0) < _SELDOM_SECONDS:
+            return False
+        self._last[text] = record.created
+        return True
+
+
 def stop_signal() -> Callable[[], bool]:
     """Return whether the process was told to end, by SIGTERM or SIGINT, since this call."""
     received: list[int] = []
@@ -88,6 +104,7 @@ def main() -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger(_KAFKA_LOG).addFilter(_Seldom())
     settings = Settings()
     stop = stop_signal()
     metrics, health = LoaderMetrics(), Health()
