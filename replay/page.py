@@ -67,7 +67,7 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th { text-align: left; font-weight: 600; color: var(--soft); white-space: nowrap; }
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tr:last-child td { border-bottom: 0; }
-td.num, th.num { text-align: right; }
+td.num, th.num { text-align: right; } th:last-child, td:last-child { padding-right: 0; }
 table.samples { table-layout: fixed; } table.samples td { overflow-wrap: anywhere; }
 table.samples th:first-child { width: 38%; } table.samples th:last-child { width: 27%; }
 .change { display: block; } .change + .change { margin-top: 3px; }
@@ -81,6 +81,7 @@ li { overflow-wrap: anywhere; }
 footer { margin-top: 24px; }
 @media (max-width: 640px) {
   main { padding: 18px 12px 40px; } section { padding: 16px 14px; }
+  table { font-size: 12.5px; } th, td { padding-right: 9px; }
   h1 { font-size: 21px; } .tiles { grid-template-columns: repeat(2, 1fr); }
   table.samples, table.samples tbody, table.samples tr, table.samples td { display: block; }
   table.samples thead { display: none; }
@@ -286,7 +287,7 @@ def _samples(view: ViewReport) -> str:
     for verdict in reversed(Verdict):
         samples = view.samples_of(verdict)
         if samples:
-            is_open = " open" if verdict is Verdict.UNEXPLAINED or not view.unexplained else ""
+            is_open = "" if verdict is Verdict.EXPECTED else " open"
             parts.append(
                 f'<details class="{verdict.value}"{is_open}><summary>{len(samples):,} of '
                 f"{view.counts[verdict]:,} {verdict.value}</summary>"

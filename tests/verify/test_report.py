@@ -130,7 +130,8 @@ def test_text_shows_every_class_and_obeys_no_value(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert "3 unexplained of 10 differences" in text
     assert "expected and not found: avg_ms" in text
-    assert "offset 41 is dead" in " ".join(text.replace("│", " ").split())
+    words = text.replace("│", " ").split()
+    assert {"events.page_views[2]", "41", "(out_of_range)"} <= set(words)
     assert "\x1b[31m" not in text
     assert "\x00" not in text
 
