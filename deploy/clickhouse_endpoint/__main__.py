@@ -28,7 +28,7 @@ from deploy.settings import Settings
 
 
 def serve(settings: Settings, limits: Limits) -> None:
-    """Serve until SIGTERM or SIGINT; running queries are finished first."""
+    """Serve until SIGTERM or SIGINT; running queries have a while to finish then."""
     root = settings.home.resolve() / "data" / "clickhouse"
     root.mkdir(parents=True, exist_ok=True)
     lock = _only_process(root)
@@ -52,6 +52,11 @@ def serve(settings: Settings, limits: Limits) -> None:
         ) from error
     logging.info("ClickHouse %s on 127.0.0.1:%d", about.version, settings.clickhouse_http_port)
     _serve_until_told(server)
+    logging.info("stopping")
+    patience = threading.Timer(limits.stop_seconds, queries.cancel_reads)
+    patience.start()
+    server.stop()
+    patience.cancel()
     queries.close()
     engine.close()
     lock.close()
@@ -64,7 +69,6 @@ def _serve_until_told(server: Any) -> None:
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=server.serve, name="accept", daemon=True).start()
     stop.wait()
-    server.stop()
 
 
 def _users(settings: Settings) -> Users:

@@ -31,6 +31,9 @@ class Limits(BaseSettings):
     client_timeout_seconds: int = Field(
         default=30, ge=1, description="Longest silence of a client amid a request or between two."
     )
+    stop_seconds: int = Field(
+        default=5, ge=0, description="How long running queries may go on after SIGTERM."
+    )
     workers: int = Field(default=64, ge=4, description="Requests served at the same time.")
     max_reads: int = Field(
         default=48, ge=1, description="Queries run at the same time; the other workers can insert."

@@ -80,6 +80,10 @@ class Queries:
         self._watch.close()
         self._sessions.close()
 
+    def cancel_reads(self) -> None:
+        """Cancel the queries that run now; inserts go on."""
+        self._watch.cancel_all()
+
     def answer(self, request: Request, user: User) -> Response:
         """Run the statement of `request` and return its answer; raises QueryError."""
         body = self._decoded(request)

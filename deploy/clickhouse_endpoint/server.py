@@ -23,6 +23,8 @@ from deploy.clickhouse_endpoint.limits import Limits
 _log = logging.getLogger(__name__)
 _MAX_HEADER_BYTES = 1024 * 1024
 _KEPT_CONNECTIONS = 1024
+# How long a cancelled query may take to end.
+_CANCEL_SECONDS = 10
 
 
 class Connection:
@@ -104,7 +106,7 @@ def make_server(application: Application, port: int, limits: Limits) -> Any:
         server_name="kappa-views",
         request_queue_size=256,
         timeout=limits.client_timeout_seconds,
-        shutdown_timeout=limits.max_execution_seconds + 5,
+        shutdown_timeout=limits.stop_seconds + _CANCEL_SECONDS,
     )
     server.gateway = _Gateway
     server.max_request_header_size = _MAX_HEADER_BYTES

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from deploy.clickhouse_endpoint.errors import QueryError
 from deploy.clickhouse_endpoint.messages import Wire
+
+_log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -39,9 +43,21 @@ class Watch:
     def _look(self) -> None:
         while not self._stop.wait(self._seconds):
             with self._lock:
-                for tag in [tag for tag, wire in self._running.items() if wire.gone()]:
-                    del self._running[tag]
-                    self._cancel(tag)
+                gone = [tag for tag, wire in self._running.items() if wire.gone()]
+                self._cancel_all(gone)
+
+    def cancel_all(self) -> None:
+        """Cancel every query that runs now."""
+        with self._lock:
+            self._cancel_all(list(self._running))
+
+    def _cancel_all(self, tags: list[str]) -> None:
+        for tag in tags:
+            del self._running[tag]
+            try:
+                self._cancel(tag)
+            except QueryError as error:
+                _log.warning("the query on %s can't be cancelled: %s", tag, error)
 
     def close(self) -> None:
         """Stop looking."""

@@ -84,7 +84,7 @@ def test_a_kill_amid_inserts_keeps_each_whole_or_not_at_all(fresh: Start) -> Non
 
 
 def test_a_stop_finishes_running_queries(fresh: Start) -> None:
-    endpoint = fresh()
+    endpoint = fresh(stop_seconds=60)
     slow = "SELECT sum(sleepEachRow(0.5)) FROM numbers(6) SETTINGS max_block_size = 1"
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(endpoint.query, slow)
@@ -96,6 +96,19 @@ def test_a_stop_finishes_running_queries(fresh: Start) -> None:
     assert endpoint.log.read_text().splitlines()[-1].endswith("stopped")
     endpoint.start()
     assert endpoint.text("SELECT 1") == "1\n"
+
+
+def test_a_stop_does_not_wait_for_endless_queries(fresh: Start) -> None:
+    endpoint = fresh(stop_seconds=1)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(endpoint.query, _SLOW)
+        wait_for(lambda: _running(endpoint, _SLOW))
+        assert endpoint.process is not None
+        started = time.monotonic()
+        endpoint.process.send_signal(signal.SIGTERM)
+        assert "QUERY_WAS_CANCELLED" in answer.result(timeout=30).text
+    assert endpoint.process.wait(timeout=30) == 0
+    assert time.monotonic() - started < 15
 
 
 def test_an_idle_endpoint_stops_at_once(fresh: Start) -> None:
