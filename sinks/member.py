@@ -175,6 +175,8 @@ class Loader:
         if not held or now < self._place_at:
             return
         try:
+            for topic in {place.topic for place in held}:
+                self._target.prepare(self._batches[topic].source)
             tables = self._target.table_ids()
             for place in self._consumer.committed(held, timeout=_KAFKA_SECONDS):
                 self._place(place, tables)

@@ -51,6 +51,11 @@ class Target:
         """Return the identity of every table by its name; none is the same after a drop."""
         return self._clickhouse.table_ids()
 
+    def prepare(self, source: Source) -> None:
+        """Create the table of dead letters or late events, so that none is an answer too."""
+        if not isinstance(source, ViewTopic):
+            self._prepare_raw(source, self.table_ids().get(source.table, ""))
+
     def load(self, source: Source, records: Sequence[Record], table_id: str) -> Loaded:
         """Insert `records` of `source`'s topic and return when all of them are there.
 
@@ -83,16 +88,20 @@ class Target:
     ) -> Loaded:
         if not records:
             return Loaded(table_id, 0, None)
-        if (table_id, 0) not in self._prepared:
-            self._clickhouse.create_database()
-            self._clickhouse.command(create_raw_table(raw_table(source)))
-            self._clickhouse.command(create_raw_view(raw_table(source)))
-            table_id = self._remember(source, 0)
+        table_id = self._prepare_raw(source, table_id)
         return self._insert(source, raw_rows(source, records), table_id)
 
     def _insert(self, source: Source, rows: pa.Table, table_id: str) -> Loaded:
         self._clickhouse.insert(source.table, rows)
         return Loaded(table_id, rows.num_rows, newest_emission_ms(rows))
+
+    def _prepare_raw(self, source: DeadLetterTopic | LateTopic, table_id: str) -> str:
+        if (table_id, 0) in self._prepared:
+            return table_id
+        self._clickhouse.create_database()
+        self._clickhouse.command(create_raw_table(raw_table(source)))
+        self._clickhouse.command(create_raw_view(raw_table(source)))
+        return self._remember(source, 0)
 
     def _prepare_view(
         self, source: ViewTopic, spec: TableSpec, schema_id: int, table_id: str

@@ -303,6 +303,15 @@ def test_dead_letters_and_late_events_can_be_asked_for(sandbox: Sandbox) -> None
     ) == [("page_views", 1, 9, "late", "2024-05-01 00:01:00.000")]
 
 
+def test_no_dead_letter_is_an_answer_too(sandbox: Sandbox) -> None:
+    sandbox.create_raw("dlq.page_views")
+    sandbox.create_raw("late.page_views")
+    with sandbox.loader():
+        for table in ("dead_letters", "late_events"):
+            query = f"SELECT count() FROM {table}"
+            assert wait_for(lambda query=query: sandbox.rows(query), 20, query) == [(0,)]
+
+
 def test_a_broker_that_dies_is_waited_for(sandbox: Sandbox, stack: Stack) -> None:
     topic = sandbox.topic()
     sandbox.create(topic)
