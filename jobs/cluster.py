@@ -74,12 +74,17 @@ class Cluster:
         """Ask a job to end without a savepoint."""
         self._call("PATCH", f"/jobs/{job_id}?mode=cancel")
 
-    def trigger_savepoint(self, job_id: str, *, stop: bool) -> str:
-        """Ask for a savepoint, and to stop after it if so wished; return the request's id."""
+    def trigger_savepoint(self, job_id: str, *, stop: bool, folder: str | None) -> str:
+        """Ask for a savepoint, and to stop after it if so wished; return the request's id.
+
+        It goes below `folder`, a location, or where the cluster puts them by default.
+        """
         if stop:
-            answer = self._call("POST", f"/jobs/{job_id}/stop", {"drain": False})
+            order = {"drain": False, "targetDirectory": folder}
+            answer = self._call("POST", f"/jobs/{job_id}/stop", order)
         else:
-            answer = self._call("POST", f"/jobs/{job_id}/savepoints", {"cancel-job": False})
+            order = {"cancel-job": False, "target-directory": folder}
+            answer = self._call("POST", f"/jobs/{job_id}/savepoints", order)
         request: str = answer["request-id"]
         return request
 
@@ -93,6 +98,10 @@ class Cluster:
             raise ClusterError(root_cause(operation["failure-cause"]["stack-trace"]))
         location: str = operation["location"]
         return location
+
+    def configuration(self) -> dict[str, str]:
+        """Return the cluster's configuration."""
+        return {entry["key"]: entry["value"] for entry in self.get("/jobmanager/config")}
 
 
 def root_cause(stacktrace: str) -> str:

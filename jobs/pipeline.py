@@ -81,7 +81,7 @@ def configuration(options: JobOptions) -> Configuration:
 
 
 def state_locations(name: str) -> dict[str, str]:
-    """Return the settings that give job `name` folders of its own below the cluster's.
+    """Return the setting that gives job `name` a folder of its own below the cluster's.
 
     There its newest checkpoint can be found again by the job's name.
     """
@@ -89,9 +89,9 @@ def state_locations(name: str) -> dict[str, str]:
 
     cluster = get_gateway().jvm.org.apache.flink.configuration.GlobalConfiguration
     loaded = cluster.loadConfiguration()
-    keys = ("execution.checkpointing.dir", "execution.checkpointing.savepoint-dir")
-    bases = {key: loaded.getString(key, None) for key in keys}
-    return {key: f"{base.rstrip('/')}/{name}" for key, base in bases.items() if base}
+    key = "execution.checkpointing.dir"
+    base = loaded.getString(key, None)
+    return {key: f"{base.rstrip('/')}/{name}"} if base else {}
 
 
 def bucket_keys(plan: JobPlan, buckets: int) -> tuple[tuple[int, ...], ...]:

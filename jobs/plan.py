@@ -50,6 +50,14 @@ class JobPlan:
         return pane_stores(self.job.stream, self.views)
 
     @property
+    def layout(self) -> dict[str, str]:
+        """What each view computes, as text by view name; state fits only the same."""
+        return {
+            view.name: f"{view.dimensions} {view.window} {dict(view.measures)}"
+            for view in self.views
+        }
+
+    @property
     def topics(self) -> dict[str, str]:
         """View topic by view name."""
         return {view.name: view.topic(self.version) for view in self.views}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,13 +15,15 @@ from typing import TypeVar
 from deploy.flink import client_environment, distribution
 from deploy.processes import die_with_parent
 from deploy.settings import PROJECT_ROOT, Settings
-from jobs.catalogue import job_named
+from jobs.catalogue import JOBS, job_named
 from jobs.cluster import Cluster, ClusterError, RunningJob
 from jobs.desired import DesiredJob, forget, remember
-from jobs.plan import versioned
+from jobs.plan import plan, versioned
 
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
+_LAYOUT_FILE = "layout.json"
+_SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 
 T = TypeVar("T")
 
@@ -66,9 +69,14 @@ def submit(
     location = latest_state(cluster, name) if restore == "latest" else None
     if restore not in ("latest", "none"):
         location = restore
+    layout = _declared_layout(settings, job_name, version, views)
+    if location and layout:
+        _check_layout(cluster, name, layout)
     arguments = {"version": version, "views": ",".join(views), **(options or {})}
     job_id = _run_client(settings, script, location, arguments)
     _await_running(cluster, name, job_id)
+    if layout:
+        _keep_layout(cluster, name, layout)
     remember(
         settings,
         DesiredJob(name, job_name, version, views, settings.namespace, dict(options or {})),
@@ -97,10 +105,37 @@ def latest_state(cluster: Cluster, name: str) -> str | None:
 
 def state_folders(cluster: Cluster, name: str) -> list[Path]:
     """Return the local folders with checkpoints and savepoints of job `name`."""
-    entries = {e["key"]: e["value"] for e in cluster.get("/jobmanager/config")}
-    keys = ("execution.checkpointing.dir", "execution.checkpointing.savepoint-dir")
+    entries = cluster.configuration()
+    keys = ("execution.checkpointing.dir", _SAVEPOINT_DIR)
     bases = [entries[key] for key in keys if entries.get(key, "").startswith("file:")]
     return [Path(re.sub(r"^file:/+", "/", base)) / name for base in bases]
+
+
+def _declared_layout(
+    settings: Settings, job_name: str, version: int, views: tuple[str, ...]
+) -> dict[str, str]:
+    if job_name not in JOBS:
+        return {}
+    return plan(JOBS[job_name].within(settings.namespace), version, views).layout
+
+
+def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None:
+    """Refuse a view that the state knows nothing of, or that computed something else so far."""
+    for folder in state_folders(cluster, name):
+        kept = folder / _LAYOUT_FILE
+        before = json.loads(kept.read_text()) if kept.exists() else layout
+        changed = sorted(view for view in layout if before.get(view) != layout[view])
+        if changed:
+            raise SubmissionFailed(
+                f"{name} can't continue: its state is from before {', '.join(changed)} changed; "
+                "rebuild with `kappa replay run`, or start anew with `--from none`."
+            )
+
+
+def _keep_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None:
+    for folder in state_folders(cluster, name)[:1]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _LAYOUT_FILE).write_text(json.dumps(layout, indent=2) + "\n")
 
 
 def cancel(settings: Settings, name: str, *, seconds: float = 60.0) -> RunningJob:
@@ -119,7 +154,9 @@ def take_savepoint(
     """Take a savepoint of the live job called `name`, stopping it after if so wished."""
     cluster = Cluster(settings.flink)
     job = _live(cluster, name)
-    request = cluster.trigger_savepoint(job.id, stop=stop)
+    base = cluster.configuration().get(_SAVEPOINT_DIR)
+    folder = f"{base.rstrip('/')}/{name}" if base else None
+    request = cluster.trigger_savepoint(job.id, stop=stop, folder=folder)
     location = _until(lambda: cluster.savepoint(job.id, request), seconds, name)
     if stop:
         forget(settings, name)

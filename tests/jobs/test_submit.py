@@ -1,0 +1,89 @@
+"""Jobs go on where they stopped, and refuse what they can't go on from."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.stack import Stack
+from jobs.cluster import Cluster
+from jobs.submit import SubmissionFailed, latest_state, state_folders, submit, take_savepoint
+from tests import datasets
+from tests.harness import (
+    Environment,
+    completed_checkpoints,
+    environment,
+    produce,
+    register,
+    start,
+    submit_page_views,
+    wait_for,
+)
+from tests.settling import settle
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture(scope="module")
+def stopped(stack: Stack) -> Iterator[tuple[Environment, str]]:
+    """A job stopped with a savepoint after a first half of events, and the savepoint."""
+    with environment(stack) as env:
+        schema_id = register(env, datasets.V1)
+        start(env)
+        produce(env, datasets.dense_traffic(schema_id, events=4_000))
+        settle(env)
+        wait_for(lambda: completed_checkpoints(env) > 0, 30, "a checkpoint completes")
+        _, location = take_savepoint(env.settings, env.job_name, stop=True)
+        env.job_id = ""
+        yield env, location
+
+
+def test_the_newest_state_is_the_savepoint_it_was_stopped_with(
+    stopped: tuple[Environment, str],
+) -> None:
+    env, location = stopped
+    newest = latest_state(Cluster(env.settings.flink), env.job_name)
+
+    assert newest is not None
+    assert newest.split("/")[-1] == location.rstrip("/").split("/")[-1]
+
+
+def test_state_that_is_not_there_is_refused(stopped: tuple[Environment, str]) -> None:
+    env, _ = stopped
+
+    with pytest.raises(SubmissionFailed, match="nowhere"):
+        submit(env.settings, "page_views", restore="file:///nowhere/savepoint-1")
+
+    assert Cluster(env.settings.flink).live_job(env.job_name) is None
+
+
+def test_a_view_that_changed_since_its_state_was_written_is_refused(
+    stopped: tuple[Environment, str],
+) -> None:
+    env, _ = stopped
+    kept = state_folders(Cluster(env.settings.flink), env.job_name)[0] / "layout.json"
+    true_layout = kept.read_text()
+    changed = json.loads(true_layout) | {"page_views_sliding": "another window"}
+    kept.write_text(json.dumps(changed))
+    try:
+        with pytest.raises(SubmissionFailed, match="page_views_sliding changed"):
+            submit(env.settings, "page_views")
+    finally:
+        kept.write_text(true_layout)
+
+    assert Cluster(env.settings.flink).live_job(env.job_name) is None
+
+
+def test_a_job_continues_from_its_savepoint_and_a_second_one_is_refused(
+    stopped: tuple[Environment, str],
+) -> None:
+    env, location = stopped
+    schema_id = next(iter(env.registered))
+
+    submitted = submit_page_views(env)
+
+    assert (submitted.restored_from or "").split("/")[-1] == location.rstrip("/").split("/")[-1]
+    with pytest.raises(SubmissionFailed, match="runs already"):
+        submit(env.settings, "page_views")
+    produce(env, datasets.dense_traffic(schema_id, events=4_000, start=datasets.EVENING, seed=3))
+    settle(env)
