@@ -93,17 +93,23 @@ class Queries:
             fields = messages.form_fields(request.headers["content-type"], form)
             given += fields.pop("query", "").encode()
             request = replace(request, parameters={**request.parameters, **fields})
-        head = read_up_to(body, _HEAD_BYTES)
-        sql = given + b"\n" + head if given and head else given + head
-        statement = parse(sql)
-        if statement.rows is None and len(head) == _HEAD_BYTES:
-            sql += read_all(Bounded(body, self._limits.max_statement_bytes, "statement"))
-            statement = parse(sql)
+        sql, statement = self._statement(given, body)
         _check(request, statement)
         job = _Job(request, user, statement, self._context(request, user, statement))
         if statement.rows is not None:
             return self._insert(job, statement.rows, sql, body)
         return self._run(job, sql)
+
+    def _statement(self, given: bytes, body: Reader) -> tuple[bytes, Statement]:
+        """Return the SQL, with what came with it of an INSERT's rows, and what it is."""
+        head = read_up_to(body, _HEAD_BYTES)
+        sql = given + b"\n" + head if given and head else given + head
+        statement = parse(sql)
+        begun = statement.rows is not None and statement.rows.start < len(sql)
+        if not begun and len(head) == _HEAD_BYTES:
+            sql += read_all(Bounded(body, self._limits.max_statement_bytes, "statement"))
+            statement = parse(sql)
+        return sql, statement
 
     def _decoded(self, request: Request) -> Reader:
         encoding = request.headers.get("content-encoding", "").strip().lower()
@@ -122,7 +128,6 @@ class Queries:
     def _run(self, job: _Job, sql: bytes) -> Response:
         request, reads = job.request, job.statement.reads
         output_format = _output_format(request, job.statement)
-        version = request.parameters.get("client_protocol_version", "")
         waits = request.parameters.get("wait_end_of_query") == "1"
         streams = job.statement.selects and output_format in _STREAMED and not waits
         if reads and not streams:
@@ -134,17 +139,27 @@ class Queries:
             if reads:
                 holds.enter_context(self._watch.over(connection.tag, request.wire))
             if streams:
-                stream = connection.stream(sql, output_format, request.bound())
-                # Before the connection goes back: chDB hangs when it is closed amid a stream.
-                holds.callback(stream.close)
-                upgrades = native.is_wanted(version, output_format)
-                sent = native.upgraded(stream) if upgrades else stream
-                return answers.streamed(request, self._about, output_format, sent, holds.pop_all())
+                return self._stream(request, connection, sql, output_format, holds)
             result = connection.run(sql, output_format, request.bound())
-        if native.is_wanted(version, output_format):
+        if _wants_later_blocks(request, output_format):
             result.replace(native.upgrade)
         self._metrics.inserted_rows.inc(result.written_rows)
         return answers.whole(request, self._about, output_format, result)
+
+    def _stream(
+        self,
+        request: Request,
+        connection: Connection,
+        sql: bytes,
+        output_format: str,
+        holds: ExitStack,
+    ) -> Response:
+        stream = connection.stream(sql, output_format, request.bound())
+        # Before the connection goes back: chDB hangs when it is closed amid a stream.
+        holds.callback(stream.close)
+        later = _wants_later_blocks(request, output_format)
+        sent = native.upgraded(stream) if later else stream
+        return answers.streamed(request, self._about, output_format, sent, holds.pop_all())
 
     def _lend(self, job: _Job, holds: ExitStack) -> Connection:
         """Wait for a turn and return the job's connection, both held by `holds`."""
@@ -255,6 +270,11 @@ def _output_format(request: Request, statement: Statement) -> str:
         or request.parameters.get("default_format")
         or "TabSeparated"
     )
+
+
+def _wants_later_blocks(request: Request, output_format: str) -> bool:
+    version = request.parameters.get("client_protocol_version", "")
+    return native.is_wanted(version, output_format)
 
 
 def _without_path(error: QueryError, path: str) -> QueryError:

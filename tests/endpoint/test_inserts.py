@@ -81,6 +81,17 @@ def test_other_kinds_of_insert(endpoint: Endpoint, table: str) -> None:
     assert rows == "0\tno key\n1\ta\n2\ta\n3\tc\n4\td'\n5\t\n"
 
 
+@pytest.mark.parametrize("comment_bytes", [65_480, 65_485, 65_490, 65_495, 65_500, 200_000])
+def test_an_insert_whose_own_text_is_long(
+    endpoint: Endpoint, table: str, comment_bytes: int
+) -> None:
+    # The text's end falls before, on and after the end of what is read of a body at first.
+    insert = f"INSERT INTO {table} /*{'x' * comment_bytes}*/ FORMAT JSONEachRow"
+    endpoint.text(f'{insert}\n{{"k": 1, "name": "one"}}\n')
+    endpoint.text('{"k": 2}', query=f"INSERT INTO {table} /*{'x' * 2000}*/ FORMAT JSONEachRow")
+    assert endpoint.text(f"SELECT * FROM {table} ORDER BY k") == "1\tone\n2\t\n"
+
+
 @pytest.mark.parametrize(
     ("input_format", "body", "status"),
     [
