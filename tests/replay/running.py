@@ -1,0 +1,187 @@
+"""Run `kappa replay` as people do, kill it at a step, and read views at full speed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from deploy.settings import PROJECT_ROOT
+from replay.control import Control
+from replay.records import JournalEntry, ReplayRecord
+from sinks.clickhouse import ClickHouse
+from tests.harness import Environment, rows, wait_for
+
+VIEWS = ("page_views_per_minute", "page_views_sliding", "site_traffic_per_minute")
+SAMPLE_EVENTS = 9_999
+_PACKAGES = ("schemas", "udfs", "jobs", "sinks", "replay", "serving", "deploy")
+
+
+def run(env: Environment, *words: str, project: Path = PROJECT_ROOT) -> Any:
+    """Return how `kappa` with `words` ended, run from the code in `project`."""
+    process = start(env, *words, project=project)
+    out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def start(env: Environment, *words: str, project: Path = PROJECT_ROOT) -> subprocess.Popen[str]:
+    """Start `kappa` with `words` and return its process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "deploy.cli", *words],
+        env=os.environ | env.settings.environment() | {"PYTHONPATH": str(project)},
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done(env: Environment, *words: str) -> dict[str, Any]:
+    """Return the JSON that `kappa replay` with `words` prints; it must succeed."""
+    ended = run(env, "replay", *words, "--json")
+    assert ended.returncode == 0, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout)
+    return document
+
+
+def refused(env: Environment, *words: str) -> str:
+    """Return the one sentence with which `kappa replay` with `words` fails."""
+    ended = run(env, "replay", *words)
+    assert ended.returncode == 1, ended.stdout
+    sentence: str = ended.stderr.split("error:", 1)[1].strip()
+    assert "Traceback" not in ended.stderr
+    return sentence
+
+
+def project_with(tmp_path: Path, module: str, before: str, after: str) -> Path:
+    """Return a copy of the project in which `module` says `after` where it said `before`."""
+    copy = tmp_path / "project"
+    for package in _PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT_ROOT / package, copy / package, ignore=ignored)
+    (copy / ".jars").symlink_to(PROJECT_ROOT / ".jars")
+    text = (copy / module).read_text()
+    assert text.count(before) == 1
+    (copy / module).write_text(text.replace(before, after))
+    return copy
+
+
+def events_loaded(env: Environment, version: int, events: int = SAMPLE_EVENTS) -> None:
+    """Wait until the tables of `version` hold every event of the sample."""
+    database = env.settings.database
+    for view, times in zip(VIEWS, (1, 5, 1), strict=True):
+        wait_for(
+            lambda table=f"{database}.{view}_v{version}": rows(
+                env, f"SELECT sum(views) FROM {table} FINAL"
+            )[0][0],
+            120,
+            f"{view} version {version} has all events",
+            until=lambda views, wanted=events * times: views == wanted,
+        )
+
+
+def control(env: Environment) -> Control:
+    """Return the control plane of the namespace."""
+    return Control(env.settings.postgres, env.settings.namespace, "tests")
+
+
+def journal(env: Environment) -> list[JournalEntry]:
+    """Return the journal of the newest replay, or nothing where there is none."""
+    with control(env) as found:
+        replays = found.replays()
+        return found.journal(replays[0].id) if replays else []
+
+
+def newest(env: Environment) -> ReplayRecord:
+    """Return the newest replay."""
+    with control(env) as found:
+        return found.replays()[0]
+
+
+def kill_at(env: Environment, step: str, *words: str) -> None:
+    """Run `kappa replay` with `words` and end it with SIGKILL once it began `step`."""
+    seen = sum(entry.step == step for entry in journal(env))
+    process = start(env, "replay", *words)
+    with control(env) as found:
+
+        def begun() -> bool:
+            replays = found.replays()
+            entries = found.journal(replays[0].id) if replays else []
+            return sum(entry.step == step for entry in entries) > seen
+
+        try:
+            wait_for(begun, 120, f"{words[0]} begins the step {step!r}")
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=30)
+
+
+def shown(env: Environment) -> dict[str, int]:
+    """Return the version that each public name shows, as `kappa tables` has it."""
+    ended = run(env, "tables", "--json")
+    assert ended.returncode == 0, ended.stderr
+    tables = json.loads(ended.stdout)["tables"]
+    return {one["name"]: one["version"] for one in tables if one["public"] and one["version"]}
+
+
+@dataclass
+class Reading:
+    """What readers saw: (begun, ended, answer) of each query, and what failed."""
+
+    answers: list[tuple[float, float, tuple[Any, ...]]] = field(default_factory=list)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def counts(self) -> Counter[tuple[Any, ...]]:
+        """Return how often each answer was given."""
+        return Counter(answer for _, _, answer in self.answers)
+
+    def switch_ms(self, old: tuple[Any, ...], new: tuple[Any, ...]) -> float:
+        """Return how long after the first query that saw `new` one began that saw `old`."""
+        first = min(begun for begun, _, answer in self.answers if answer == new)
+        last = max(begun for begun, _, answer in self.answers if answer == old)
+        return max(0.0, last - first) * 1000
+
+    def longest_pause_ms(self) -> float:
+        """Return the longest time in which no query ended."""
+        ends = sorted(ended for _, ended, _ in self.answers)
+        return max(after - before for before, after in pairwise(ends)) * 1000
+
+
+@contextmanager
+def readers(env: Environment, sql: str, threads: int = 4) -> Iterator[Reading]:
+    """Ask `sql` from several threads as fast as answers come, while the block runs."""
+    reading, stop = Reading(), threading.Event()
+
+    def read() -> None:
+        clickhouse = ClickHouse(env.settings, reader=True, timeout=30)
+        while not stop.is_set():
+            begun = time.monotonic()
+            try:
+                answer = clickhouse.query(sql).rows[0]
+            except Exception as error:
+                reading.failures[str(error)] += 1
+                continue
+            reading.answers.append((begun, time.monotonic(), answer))
+        clickhouse.close()
+
+    workers = [threading.Thread(target=read) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield reading
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()

@@ -1,0 +1,122 @@
+"""The README's story: a wrong rule, its fix, a rebuild, a switch under load, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.cluster import Cluster
+from schemas.topics import topic_names
+from tests import datasets
+from tests.harness import Environment, create_topic, kappa, register, rows, start_loader, wait_for
+from tests.replay.running import (
+    VIEWS,
+    done,
+    events_loaded,
+    newest,
+    project_with,
+    readers,
+    refused,
+    run,
+    shown,
+)
+
+# Of the 9,999 requests of the sample log these have a status of 400 or more, of 500 or more.
+WRONG, RIGHT = 220, 3
+
+_BOTH = """
+    SELECT (SELECT sum(errors) FROM page_views_per_minute),
+           (SELECT sum(errors) FROM site_traffic_per_minute)"""
+
+
+@pytest.fixture
+def wrong(empty: Environment, tmp_path: Path) -> Environment:
+    """Version 1 is live and takes what readers got wrong (a 404) for errors of the site."""
+    project = project_with(
+        tmp_path,
+        "jobs/page_views.py",
+        '"errors": Count("status", ">=", 500',
+        '"errors": Count("status", ">=", 400',
+    )
+    register(empty, datasets.V1)
+    create_topic(empty)
+    kappa(empty, "produce", "sample")
+    start_loader(empty)
+    submitted = run(empty, "submit", "page_views", project=project)
+    assert submitted.returncode == 0, submitted.stderr
+    events_loaded(empty, 1)
+    return empty
+
+
+def test_a_wrong_rule_is_fixed_promoted_rolled_back_and_retired(wrong: Environment) -> None:
+    env, database = wrong, wrong.settings.database
+    assert errors_of(env) == (WRONG, WRONG)
+
+    done(env, "build", "--expect-column", "errors", "--yes")
+    assert errors_of(env) == (WRONG, WRONG)
+    report = done(env, "verify")
+    assert report["unexplained"] == 0
+    assert report["counts"]["expected"] > 0
+
+    with readers(env, _BOTH) as reading:
+        done(env, "promote", "--yes")
+        done(env, "rollback", "--yes", "--reason", "to see the old one again")
+        done(env, "promote", "--yes")
+        done(env, "retire", "--now", "--yes")
+        wait_for(lambda: len(reading.answers), 60, "1,000 answers", until=lambda n: n > 1_000)
+    assert reading.failures == {}
+    assert set(reading.counts()) == {(WRONG, WRONG), (RIGHT, RIGHT)}
+    print(f"\n{len(reading.answers):,} queries over three switches, none failed or mixed")
+
+    assert errors_of(env) == (RIGHT, RIGHT)
+    assert shown(env) == dict.fromkeys((*VIEWS, "page_views_accounting"), 2)
+    assert not [
+        t
+        for t in topic_names(env.settings.kafka_client)
+        if t.endswith("minute.v1") and t.startswith(env.settings.topic_prefix)
+    ]
+    assert rows(
+        env, f"SELECT count() FROM system.tables WHERE database = '{database}' AND name LIKE '%_v1'"
+    ) == [(0,)]
+    assert Cluster(env.settings.flink).live_job(f"{env.settings.topic_prefix}page_views") is None
+    status = kappa(env, "status")["jobs"]
+    assert [(job["name"], job["state"]) for job in status] == [
+        (f"{env.settings.topic_prefix}page_views.v2", "RUNNING")
+    ]
+
+
+def test_all_views_switch_for_the_same_queries(wrong: Environment) -> None:
+    env = wrong
+    done(env, "build", "--expect-column", "errors", "--yes")
+    done(env, "verify")
+    with readers(env, _BOTH) as reading:
+        done(env, "promote", "--yes")
+    assert reading.failures == {}
+    assert set(reading.counts()) == {(WRONG, WRONG), (RIGHT, RIGHT)}
+    length = reading.switch_ms((WRONG, WRONG), (RIGHT, RIGHT))
+    print(
+        f"\n{len(reading.answers):,} queries, the switch took {length:.1f} ms, the longest pause "
+        f"between two answers {reading.longest_pause_ms():.0f} ms"
+    )
+    assert length < 100
+
+
+def test_an_unexplained_difference_is_promoted_only_for_a_reason(wrong: Environment) -> None:
+    env = wrong
+    done(env, "build", "--yes")
+    assert "are unexplained, so nothing is promoted" in refused(env, "promote", "--yes")
+    assert errors_of(env) == (WRONG, WRONG)
+    assert newest(env).state == "built"
+    done(env, "promote", "--yes", "--force", "the rule was wrong")
+    assert errors_of(env) == (RIGHT, RIGHT)
+
+
+def errors_of(env: Environment) -> tuple[int, int]:
+    """Return the sum of errors that two public views show."""
+    database = env.settings.database
+    (page,), (site,) = (
+        rows(env, f"SELECT sum(errors) FROM {database}.{view}")[0]
+        for view in ("page_views_per_minute", "site_traffic_per_minute")
+    )
+    return page, site
