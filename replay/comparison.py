@@ -203,9 +203,9 @@ def chunks(buckets: Sequence[int], rows: Mapping[int, int], limit: int) -> Itera
 def row_query(comparison: Comparison, buckets: Sequence[int]) -> str:
     """Ask for the rows of `buckets` that differ, in the order of their keys.
 
-    Columns: kind (0 changed, 1 only in old, 2 only in new), a string of 0 and 1 per compared
-    column, another per condition, the key, the window's end if there is one, and the values of
-    the compared columns in the old and in the new version.
+    Columns: bucket, kind (0 changed, 1 only in old, 2 only in new), a string of 0 and 1 per
+    compared column, another per condition, the key, the window's end if there is one, and the
+    values of the compared columns in the old and in the new version.
     """
     key, columns = comparison.key, comparison.columns
     absent_old, absent_new = (f"isNull({side}.{identifier(key[0])})" for side in ("old", "new"))
@@ -221,8 +221,9 @@ def row_query(comparison: Comparison, buckets: Sequence[int]) -> str:
     on = " AND ".join(f"old.{identifier(n)} = new.{identifier(n)}" for n in key)
     order = ", ".join(f"_k{i}" for i in range(len(key)))
     return (
-        f"SELECT {kind} AS _kind, {_flags(differs)} AS _differs, {_flags(holds)} AS _holds, "
-        f"{', '.join(shown)} FROM {_side(comparison, comparison.old, buckets)} AS old "
+        f"SELECT coalesce(old._bucket, new._bucket), {kind} AS _kind, "
+        f"{_flags(differs)} AS _differs, {_flags(holds)} AS _holds, {', '.join(shown)} "
+        f"FROM {_side(comparison, comparison.old, buckets)} AS old "
         f"FULL OUTER JOIN {_side(comparison, comparison.new, buckets)} AS new ON {on} "
         f"WHERE _kind != 0 OR position(_differs, '1') > 0 ORDER BY {order}"
     )
@@ -313,8 +314,8 @@ def _runs(buckets: Sequence[int]) -> list[tuple[int, int]]:
 def _side(comparison: Comparison, table: StoredTable, buckets: Sequence[int]) -> str:
     where = _where([_within(comparison, buckets), *_bounds(comparison)])
     # The inner names are those of the table, so that bounds see its own column types.
-    inner = f"SELECT * FROM {identifier(table.name)} FINAL{where}"
-    return f"(SELECT {_nullable(table)} FROM ({inner}))"
+    inner = f"SELECT *, {_bucket(comparison)} AS _bucket FROM {identifier(table.name)} FINAL{where}"
+    return f"(SELECT {_nullable(table)}, toNullable(_bucket) AS _bucket FROM ({inner}))"
 
 
 def _nullable(table: StoredTable) -> str:

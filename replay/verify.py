@@ -176,15 +176,23 @@ class _Tally:
     samples: list[Difference] = field(default_factory=list)
     needed: set[str] = field(default_factory=set)
 
-    def add(self, one: Difference, bucket: int | None) -> None:
-        self.counts[one.verdict] += 1
-        self.kinds[one.row.pattern.kind] += 1
-        for column in one.row.pattern.columns:
-            self.columns[column][one.verdict] += 1
-        if bucket is not None:
-            self.moments[bucket][one.verdict] += 1
-        if self.counts[one.verdict] <= SAMPLES:
-            self.samples.append(one)
+    def count(self, verdict: Verdict, pattern: Pattern, bucket: int) -> None:
+        self.counts[verdict] += 1
+        self.kinds[pattern.kind] += 1
+        self.moments[bucket][verdict] += 1
+        for column in pattern.columns:
+            self.columns[column][verdict] += 1
+
+    def takes_samples(self, verdict: Verdict) -> bool:
+        return self.counts[verdict] < SAMPLES
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A pattern as ClickHouse writes it, looked up once."""
+
+    pattern: Pattern
+    expected: bool
 
 
 class _ViewComparison:
@@ -206,6 +214,7 @@ class _ViewComparison:
         self._expectation = expectation
         self._reader = reader
         self._tally = _Tally()
+        self._patterns: dict[tuple[int, str, str], _Known] = {}
         self._problems: list[str] = []
         self._scanned = self._drilled = 0
 
@@ -318,21 +327,38 @@ class _ViewComparison:
     def _drill_down(self, chunk: Sequence[int]) -> None:
         answer = self._ask(sql.row_query(self._compared, chunk))
         self._drilled += answer.rows_read
-        rows = [self._row(values) for values in answer.rows]
-        skipped = self._skipped(rows)
-        for row in rows:
-            self._tally.add(classify(row, self._expectation, skipped), self._bucket(row))
-        self._tally.needed.update(
-            one
-            for pattern in {row.pattern for row in rows}
-            if is_expected(pattern, self._expectation)
-            for one in needed(pattern, self._expectation)
-        )
+        rows: list[tuple[int, DifferingRow]] = []
+        for values in answer.rows:
+            known = self._known(*values[1:4])
+            if known.expected:
+                # A fix may touch every row; only those that are shown are taken apart.
+                if self._tally.takes_samples(Verdict.EXPECTED):
+                    row = self._row(values)
+                    self._tally.samples.append(classify(row, self._expectation, SkippedEvents()))
+                self._tally.count(Verdict.EXPECTED, known.pattern, values[0])
+            else:
+                rows.append((values[0], self._row(values)))
+        skipped = self._skipped([row for _, row in rows])
+        for bucket, row in rows:
+            one = classify(row, self._expectation, skipped)
+            if self._tally.takes_samples(one.verdict):
+                self._tally.samples.append(one)
+            self._tally.count(one.verdict, row.pattern, bucket)
 
-    def _skipped(self, rows: Iterable[DifferingRow]) -> SkippedEvents:
-        windows = [
-            r.window for r in rows if r.window and not is_expected(r.pattern, self._expectation)
-        ]
+    def _known(self, kind: int, differs: str, holds: str) -> _Known:
+        found = self._patterns.get((kind, differs, holds))
+        if found is None:
+            names = [column.name for column in self._compared.columns]
+            columns = compress(names, map(int, differs)) if kind == 0 else ()
+            pattern = Pattern(_KINDS[kind], tuple(columns), tuple(flag == "1" for flag in holds))
+            found = _Known(pattern, is_expected(pattern, self._expectation))
+            self._patterns[(kind, differs, holds)] = found
+            if found.expected:
+                self._tally.needed.update(needed(pattern, self._expectation))
+        return found
+
+    def _skipped(self, rows: Sequence[DifferingRow]) -> SkippedEvents:
+        windows = [row.window for row in rows if row.window]
         if not windows:
             return SkippedEvents()
         first, end = min(start for start, _ in windows), max(end for _, end in windows)
@@ -345,18 +371,16 @@ class _ViewComparison:
         return found.events
 
     def _row(self, values: Sequence[Any]) -> DifferingRow:
-        compared = self._compared
-        kind = _KINDS[values[0]]
-        key_values, end, old, new = self._parts(values[3:])
-        names = [column.name for column in compared.columns]
-        differs = () if kind is not Kind.CHANGED else tuple(compress(names, map(int, values[1])))
-        key = dict(zip(compared.key, key_values, strict=True))
+        pattern = self._known(*values[1:4]).pattern
+        key_values, end, old, new = self._parts(values[4:])
+        names = [column.name for column in self._compared.columns]
+        key = dict(zip(self._compared.key, key_values, strict=True))
         start = key.get("window_start")
         return DifferingRow(
             key,
-            Pattern(kind, differs, tuple(flag == "1" for flag in values[2])),
-            None if kind is Kind.ONLY_NEW else dict(zip(names, old, strict=True)),
-            None if kind is Kind.ONLY_OLD else dict(zip(names, new, strict=True)),
+            pattern,
+            None if pattern.kind is Kind.ONLY_NEW else dict(zip(names, old, strict=True)),
+            None if pattern.kind is Kind.ONLY_OLD else dict(zip(names, new, strict=True)),
             None if end is None or start is None else (start, end),
         )
 
@@ -366,13 +390,6 @@ class _ViewComparison:
         rest = values[-2 * columns :] if columns else ()
         end = values[keys] if len(values) > keys + 2 * columns else None
         return values[:keys], end, rest[:columns], rest[columns:]
-
-    def _bucket(self, row: DifferingRow) -> int | None:
-        size = self._compared.size
-        if size is None:
-            return None
-        start: datetime = row.key["window_start"]
-        return (start - sql.bucket_start(0, size)) // size
 
     def _timeline(self) -> tuple[Moment, ...]:
         size = self._compared.size
