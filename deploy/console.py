@@ -20,7 +20,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-OUT = Console(soft_wrap=False)
+# A file or a pipe has no width of its own; 80 columns would fold timestamps.
+_PIPE_COLUMNS = 140
+
+OUT = Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 ERR = Console(stderr=True)
 
 

@@ -132,9 +132,10 @@ _AVRO_TYPES: dict[ColumnType, Any] = {
 
 def _avro_field(column: Column) -> dict[str, Any]:
     avro_type = _AVRO_TYPES[column.type]
+    field: dict[str, Any] = {"name": column.name, "type": avro_type}
     if column.nullable:
-        return {"name": column.name, "type": ["null", avro_type], "default": None}
-    return {"name": column.name, "type": avro_type}
+        field |= {"type": ["null", avro_type], "default": None}
+    return field | ({"doc": column.doc} if column.doc else {})
 
 
 @dataclass(frozen=True)
