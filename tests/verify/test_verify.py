@@ -11,6 +11,7 @@ from jobs.views import Sliding
 from replay.differences import Cut, Kind, Verdict
 from replay.report import ColumnSum
 from replay.verify import CannotVerify, verify
+from schemas.framing import frame
 from tests.verify.tables import MINUTE, NOON, PAGES, SITE, Versions, counts, row, told
 from udfs.measures import Count, Sum
 
@@ -115,6 +116,15 @@ def test_an_event_skipped_by_one_version_explains_its_window(
     assert [(e.topic, e.partition, e.offset) for e in explained.events] == [
         ("events.page_views", 0, 41)
     ]
+
+
+def test_an_event_is_no_proof_while_the_registry_is_away(versions: Versions) -> None:
+    versions.both(ROWS, [row("/a", 0, 4, 1), *ROWS[1:]])
+    versions.skip(1, 41, NOON, value=frame(7, b"an event"))
+    view = versions.compare()
+    assert counts(view) == {"explained": 1}
+    assert view.unexplained == 1
+    assert view.problems[0].startswith("the schema registry does not answer")
 
 
 def test_an_event_skipped_by_both_versions_explains_nothing(versions: Versions) -> None:
@@ -228,6 +238,19 @@ def test_differences_are_counted_over_time(versions: Versions) -> None:
         (NOON + MINUTE, {Verdict.EXPECTED: 1}),
     ]
     assert (view.span, view.bucket_seconds) == ((NOON, NOON + 2 * MINUTE), 60.0)
+
+
+def test_centuries_apart_are_cut_into_buckets_too(versions: Versions) -> None:
+    century = 100 * 365 * 24 * 60
+    minutes = (-century, -century + 1, 0, century)
+    versions.both(
+        [row("/a", minute, 1) for minute in minutes],
+        [row("/a", minute, 1 + (minute != 0)) for minute in minutes],
+    )
+    view = versions.compare()
+    assert [minute for _, minute, _, _ in told(view)] == [-century, -century + 1, century]
+    assert [sum(moment.counts.values()) for moment in view.timeline] == [2, 1]
+    assert view.timeline[0].start < NOON - 99 * timedelta(days=365)
 
 
 def test_an_expectation_that_nothing_needed_is_named(versions: Versions) -> None:
