@@ -20,7 +20,7 @@ from sinks.clickhouse import ClickHouse
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
 
 MAX_EVENTS = 20_000
-_REGISTRY_SECONDS = 2.0
+_REGISTRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SkippedReader:
         self._clickhouse = clickhouse
         self._cut = cut
         self._registry: Registry | None = Registry(
-            settings.registry, timeout=_REGISTRY_SECONDS, retry_for=_REGISTRY_SECONDS
+            settings.registry, timeout=2 * _REGISTRY_SECONDS, retry_for=_REGISTRY_SECONDS
         )
 
     def close(self) -> None:
