@@ -1,0 +1,65 @@
+"""Events beyond the allowed lateness are set apart, and every event has exactly one fate."""
+
+from __future__ import annotations
+
+import time
+
+from tests import datasets
+from tests.harness import (
+    Environment,
+    create_topic,
+    produce,
+    register,
+    rows,
+    start,
+    wait_for,
+)
+from tests.oracle import MINUTE
+from tests.settling import assert_status, settle
+
+
+def test_late_events_are_aggregated_within_the_lateness_and_set_apart_beyond_it(
+    env: Environment,
+) -> None:
+    schema_id = register(env, datasets.V1)
+    start(env)
+    produce(env, datasets.late_events(schema_id))
+    verdict = settle(env)
+    assert len(verdict.late) > 50
+    assert_status(env, verdict)
+
+    table = f"{env.settings.database}.late_events"
+    [(late,)] = wait_for(
+        lambda: rows(env, f"SELECT count() FROM {table}"),
+        30,
+        "ClickHouse has every late event",
+        until=lambda found: found[0][0] >= len(verdict.late),
+    )
+    assert late == len(verdict.late)
+
+
+def test_late_events_get_the_same_verdict_when_all_lie_in_the_topic_beforehand(
+    env: Environment,
+) -> None:
+    schema_id = register(env, datasets.V1)
+    create_topic(env)
+    produce(env, datasets.late_events(schema_id))
+    start(env)
+    settle(env)
+
+
+def test_a_partition_that_was_idle_is_judged_by_its_own_watermark(env: Environment) -> None:
+    schema_id = register(env, datasets.V1)
+    start(env)
+    first, second = datasets.returning_partition(schema_id)
+    produce(env, first)
+    written = time.monotonic()
+    verdict = settle(env)
+    assert verdict.watermarks[0] < verdict.watermarks[1] - 30 * MINUTE
+    idle = env.stream.idle_timeout.total_seconds() + 5
+    wait_for(lambda: time.monotonic() > written + idle, idle, "the partition counts as idle")
+
+    # As after every pause: whichever partition is read first must not make the others late.
+    produce(env, second)
+    verdict = settle(env)
+    assert verdict.late == {}
