@@ -20,6 +20,8 @@ from confluent_kafka.admin import (
 from schemas.streams import Stream
 
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
+# An event set apart carries headers on top of all that it was.
+MAX_RAW_MESSAGE_BYTES = MAX_MESSAGE_BYTES + 512 * 1024
 MAX_FUTURE_MS = 3600 * 1000
 
 _TIMEOUT_SECONDS = 20.0
@@ -33,7 +35,10 @@ _EVENTS_CONFIG = _KEEP_FOR_EVER | {
     "message.timestamp.after.max.ms": str(MAX_FUTURE_MS),
 }
 _VIEW_CONFIG = _KEEP_FOR_EVER | {"cleanup.policy": "compact"}
-_RAW_CONFIG = _KEEP_FOR_EVER | {"cleanup.policy": "delete"}
+_RAW_CONFIG = _KEEP_FOR_EVER | {
+    "cleanup.policy": "delete",
+    "max.message.bytes": str(MAX_RAW_MESSAGE_BYTES),
+}
 
 
 class KafkaUnavailable(Exception):
