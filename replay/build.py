@@ -45,6 +45,8 @@ Progress = Callable[[BuildProgress], None]
 
 def build(work: Work, replay: ReplayRecord, progress: Progress) -> ReplayRecord:
     """Run a replay until its versions hold all that was pinned; goes on where it stopped."""
+    if replay.state is not ReplayState.BUILDING:
+        return replay
     job_plan = rebuilt_plan(work.settings, replay)
     with work.step(replay, "submit", job=job_plan.name) as outcome:
         outcome.update(_ensure_running(work.settings, replay, job_plan))

@@ -14,6 +14,7 @@ from deploy.console import ERR, OUT, CommandError, print_json, print_table, prog
 
 if TYPE_CHECKING:
     from replay.build import BuildProgress, Progress
+    from replay.differences import Expectation
     from replay.records import ReplayPlan, ReplayRecord
     from replay.report import VerifyReport
     from replay.steps import Work
@@ -261,14 +262,19 @@ def _planned(
     expect_column: list[str] | None,
     from_earliest: bool,
 ) -> ReplayPlan:
-    from replay.differences import Expectation
     from replay.facts import chosen_job, gather
     from replay.plan import plan_replay
 
     job, chosen = chosen_job(views or ())
-    expected = Expectation(columns=tuple(expect_column or ()), conditions=tuple(expect or ()))
     facts = gather(work.settings, work.control, job, chosen)
+    expected = _expectation(expect, expect_column)
     return plan_replay(facts, expected, from_earliest=from_earliest)
+
+
+def _expectation(expect: list[str] | None, expect_column: list[str] | None) -> Expectation:
+    from replay.differences import Expectation
+
+    return Expectation(columns=tuple(expect_column or ()), conditions=tuple(expect or ()))
 
 
 def _begun(
@@ -282,14 +288,14 @@ def _begun(
     """Return the replay of these views that is being built, begun now where there is none."""
     from replay.control import taken
     from replay.facts import chosen_job
-    from replay.records import ReplayState
+    from replay.plan import goes_on
 
     job, chosen = chosen_job(views or ())
+    expected = _expectation(expect, expect_column)
     work.control.lock(job)
     current = work.control.current(job)
     if current is not None:
-        same = set(chosen) <= set(current.views) and not (expect or expect_column)
-        if current.state is not ReplayState.BUILDING or (views and not same):
+        if not goes_on(current, chosen, expected):
             raise taken(current, work.control.leases())
         _say(f"Replay {current.id} goes on where it stopped.")
         return current

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replay.differences import Expectation
-from replay.records import ReplayPlan
+from replay.records import ReplayPlan, ReplayRecord, ReplayState
 
 DEFAULT_RATE = 50_000.0
 """Events a second that a rebuild is taken to read until one was measured."""
@@ -73,6 +73,18 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
         rate=rate or DEFAULT_RATE,
         rate_from="the last rebuild" if rate else "the default, as none was measured yet",
     )
+
+
+def goes_on(current: ReplayRecord, views: tuple[str, ...], expected: Expectation) -> bool:
+    """Tell whether a wish to build `views` is the one that the open replay `current` is about."""
+    same_views = set(current.views) - {accounting_of(current)} == set(views)
+    same_fix = expected in (current.plan.expected, Expectation())
+    return same_views and same_fix and current.state in (ReplayState.BUILDING, ReplayState.BUILT)
+
+
+def accounting_of(replay: ReplayRecord) -> str:
+    """Return the view that says which events were aggregated; it is rebuilt with every replay."""
+    return f"{replay.plan.stream}_accounting"
 
 
 def _reasons(facts: Facts, from_earliest: bool) -> list[str]:
