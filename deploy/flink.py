@@ -214,7 +214,7 @@ def taskmanager(settings: Settings) -> Part:
             "taskmanager",
             _TASKMANAGER,
             TASKMANAGER_METRICS_PORT,
-            [*memory, "-XX:+UseG1GC", "-XX:MaxMetaspaceSize=256m"],
+            [*memory, "-XX:+UseParallelGC", "-XX:MaxMetaspaceSize=256m"],
             {"taskmanager.resource-id": identity.read_text()},
         ),
         prepare=prepare,

@@ -38,6 +38,9 @@ from udfs.kafka_time import NewestBefore
 from udfs.panes import PaneStore, split
 from udfs.rows import RowEncoder
 
+# While event time runs so much faster than the clock, windows close before anybody has read their
+# early rows: those wait until the job has caught up.
+_CATCHING_UP = 5
 # A producer may register its schema a moment after an impatient consumer asked for it.
 _UNKNOWN_ID_PATIENCE_SECONDS = 10.0
 
@@ -182,7 +185,7 @@ class AggregatePanes(KeyedProcessFunction):
         # Only what a restart may forget: timers are stored by Flink, and early rows are a
         # courtesy that the closing of the window makes good.
         self._event_timer: dict[int, int] = {}
-        self._early_timer: set[int] = set()
+        self._early_timer: dict[int, int] = {}
         self._changed: dict[int, list[pa.Table]] = {}
 
     def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> None:
@@ -203,7 +206,10 @@ class AggregatePanes(KeyedProcessFunction):
         store, watermark = self._store_of[key], timers.current_watermark()
         early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
         if early:
-            self._early_timer.discard(key)
+            before = self._early_timer.pop(key, watermark)
+            if watermark - before > _CATCHING_UP * self.spec.early_fire_ms:
+                self._ask_early(key, timers)
+                return
         elif self._event_timer.get(key, timestamp) <= timestamp:
             self._event_timer.pop(key, None)
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
@@ -256,7 +262,7 @@ class AggregatePanes(KeyedProcessFunction):
 
     def _ask_early(self, key: int, timers: Any) -> None:
         if self.spec.early_fire_ms and key not in self._early_timer:
-            self._early_timer.add(key)
+            self._early_timer[key] = timers.current_watermark()
             moment = timers.current_processing_time() + self.spec.early_fire_ms
             timers.register_processing_time_timer(moment)
 
