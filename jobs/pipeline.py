@@ -235,6 +235,7 @@ def _source_ddl(plan: JobPlan, options: JobOptions) -> str:
             'scan.topic-partition-discovery.interval' = '10 s',
             'properties.isolation.level' = 'read_committed',
             'properties.group.id' = 'kappa-{plan.name}',
+            'properties.client.id.prefix' = 'kappa-{plan.name}',
             {_client_options(options)}
         )"""
 

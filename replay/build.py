@@ -15,6 +15,7 @@ from jobs.submit import SubmissionFailed, latest_state, submit
 from replay.facts import BUILT_STEP
 from replay.records import ReplayRecord, ReplayState
 from replay.steps import Work
+from replay.throttle import Throttle
 from schemas.topics import end_offsets
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
@@ -43,21 +44,30 @@ class BuildProgress:
 Progress = Callable[[BuildProgress], None]
 
 
-def build(work: Work, replay: ReplayRecord, progress: Progress) -> ReplayRecord:
-    """Run a replay until its versions hold all that was pinned; goes on where it stopped."""
+def build(
+    work: Work, replay: ReplayRecord, progress: Progress, max_rate: float | None = None
+) -> ReplayRecord:
+    """Run a replay until its versions hold all that was pinned; goes on where it stopped.
+
+    `max_rate` bounds the events a second that it reads.
+    """
     if replay.state is not ReplayState.BUILDING:
         return replay
     job_plan = rebuilt_plan(work.settings, replay)
+    live_name = live_plan(work.settings, replay).name
+    throttle = Throttle(work.settings, job_plan.name, live_name, max_rate)
+    again = any(entry.step == "read" for entry in work.control.journal(replay.id))
+    throttle.begin(again=again)
     with work.step(replay, "submit", job=job_plan.name) as outcome:
         outcome.update(_ensure_running(work.settings, replay, job_plan))
     with work.step(replay, "read", pinned=replay.plan.pinned) as outcome:
-        outcome.update(_await_read(work, replay, job_plan, progress))
-        rate = outcome["rate"]
+        outcome.update(_await_read(work, replay, job_plan, progress, throttle))
+    rate = outcome["rate"]
     with work.step(replay, "load") as outcome:
         outcome.update(await_loaded(work.settings, job_plan, progress))
     with work.step(replay, BUILT_STEP) as outcome:
         built = work.control.change(replay, ReplayState.BUILT, {})
-        outcome["rate"] = rate
+        outcome.update({"rate": rate, "events": replay.plan.events})
     return built
 
 
@@ -94,9 +104,9 @@ def _only_live_job(cluster: Cluster, name: str) -> RunningJob | None:
 
 
 def _await_read(
-    work: Work, replay: ReplayRecord, job_plan: JobPlan, progress: Progress
+    work: Work, replay: ReplayRecord, job_plan: JobPlan, progress: Progress, throttle: Throttle
 ) -> dict[str, float]:
-    """Wait until the checkpoints of the rebuild cover every pinned offset."""
+    """Wait until the checkpoints of the rebuild cover every pinned offset, at its pace."""
     settings, pace = work.settings, _Pace()
     live = live_plan(settings, replay)
     most_lag = 0
@@ -109,7 +119,10 @@ def _await_read(
         left = (replay.plan.events - done) / rate if rate else None
         progress(BuildProgress("read", done, replay.plan.events, rate, left, lag))
         if done >= replay.plan.events:
-            return {"rate": pace.overall(done) or replay.plan.rate, "most_live_lag": most_lag}
+            throttle.end()
+            rate = pace.overall(done) or replay.plan.rate
+            return {"rate": rate, "most_live_lag": most_lag, "slowed": throttle.slowed}
+        throttle.look(rate, lag)
         _check_alive(settings, job_plan, pace)
         time.sleep(_POLL_SECONDS)
 

@@ -309,7 +309,7 @@ def _build(work: Work, replay: ReplayRecord, max_rate: float | None) -> ReplayRe
     from replay.build import build
 
     with _build_bar() as progress:
-        return build(work, replay, progress)
+        return build(work, replay, progress, max_rate)
 
 
 @contextmanager
@@ -499,6 +499,7 @@ def _plain_errors() -> Iterator[None]:
     from replay.facts import DifferentJobs
     from replay.names import MissingTable, NotSwitched
     from replay.plan import Refused
+    from replay.quota import QuotaFailed
     from replay.switch import NotAllowed
     from replay.verify import CannotVerify
     from schemas.registry import RegistryError
@@ -521,6 +522,7 @@ def _plain_errors() -> Iterator[None]:
         MissingTable,
         NotAllowed,
         NotSwitched,
+        QuotaFailed,
         Refused,
         RegistryError,
         SubmissionFailed,

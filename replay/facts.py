@@ -12,6 +12,7 @@ from jobs.plan import JobPlan, plan
 from jobs.views import Job
 from replay.control import Control
 from replay.plan import Facts
+from replay.records import JournalEntry
 from schemas.evolution import obstacles
 from schemas.registry import Registry, RegistryError
 from schemas.streams import Stream
@@ -21,6 +22,7 @@ from sinks.queries import public_versions
 from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
 
 BUILT_STEP = "built"
+_TELLING_EVENTS = 100_000
 
 
 class DifferentJobs(ValueError):
@@ -68,8 +70,15 @@ def gather(settings: Settings, control: Control, job_name: str, views: tuple[str
         slots_free=Cluster(settings.flink).get("/overview")["slots-available"],
         table_bytes=table_bytes,
         bytes_free=min(disk_free, _home_free(settings)),
-        measured_rate=float(measured.detail["rate"]) if measured else None,
+        measured_rate=_rate(measured),
     )
+
+
+def _rate(built: JournalEntry | None) -> float | None:
+    """Return the rate of the last rebuild, unless most of that was the job's start."""
+    if built is None or built.detail["events"] < _TELLING_EVENTS:
+        return None
+    return float(built.detail["rate"])
 
 
 def _versions_in_topics(settings: Settings, job: Job) -> frozenset[int]:

@@ -122,7 +122,13 @@ def kill_at(env: Environment, step: str, *words: str) -> None:
             return sum(entry.step == step for entry in entries) > seen
 
         try:
-            wait_for(begun, 120, f"{words[0]} begins the step {step!r}")
+            # A step may take some milliseconds only, so there is no pause between two looks.
+            deadline = time.monotonic() + 120
+            while not begun():
+                ended = process.poll() is not None and not begun()
+                assert not ended, f"{words[0]} ended before {step!r}: {process.communicate()[1]}"
+                assert time.monotonic() < deadline, f"{words[0]} never began {step!r}"
+                time.sleep(0.002)
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=30)

@@ -1,0 +1,107 @@
+"""What a replay is planned as, and why it may be refused. No stack."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from replay.differences import Expectation
+from replay.plan import DEFAULT_RATE, Facts, Refused, goes_on, plan_replay
+from replay.records import ReplayRecord, ReplayState, plan_from_json
+
+FACTS = Facts(
+    job="page_views",
+    stream="page_views",
+    topic="events.page_views",
+    views=("per_minute", "page_views_accounting"),
+    shown={"per_minute": 1, "page_views_accounting": 1},
+    versions_used=frozenset({1}),
+    begin={0: 0, 1: 0},
+    end={0: 300, 1: 200},
+    schema_ids=(1, 4),
+    unreadable=(),
+    slots_needed=2,
+    slots_free=2,
+    table_bytes=1_000,
+    bytes_free=10_000,
+    measured_rate=None,
+)
+ERRORS = Expectation(columns=("errors",))
+
+
+def test_the_next_version_is_built_from_offset_zero_to_the_ends() -> None:
+    plan = plan_replay(FACTS, ERRORS, from_earliest=False)
+    assert plan.to_version == 2
+    assert plan.from_versions == {"per_minute": 1, "page_views_accounting": 1}
+    assert (plan.begin, plan.pinned, plan.events) == ({0: 0, 1: 0}, {0: 300, 1: 200}, 500)
+    assert plan.expected == ERRORS
+    assert (plan.rate, plan.seconds) == (DEFAULT_RATE, 500 / DEFAULT_RATE)
+    assert plan.rate_from == "the default, as none was measured yet"
+
+
+def test_the_time_follows_from_the_rate_of_the_last_rebuild() -> None:
+    plan = plan_replay(replace(FACTS, measured_rate=250.0), ERRORS, from_earliest=False)
+    assert (plan.seconds, plan.rate_from) == (2.0, "the last rebuild")
+
+
+def test_a_version_is_never_used_twice() -> None:
+    facts = replace(FACTS, versions_used=frozenset({1, 2, 3}))
+    assert plan_replay(facts, ERRORS, from_earliest=False).to_version == 4
+
+
+def test_a_gap_is_named_and_may_be_accepted() -> None:
+    facts = replace(FACTS, begin={0: 0, 1: 50})
+    with pytest.raises(Refused, match="partition 1 lacks offsets 0 to 49"):
+        plan_replay(facts, ERRORS, from_earliest=False)
+    plan = plan_replay(facts, ERRORS, from_earliest=True)
+    assert (plan.from_earliest, plan.events) == (True, 450)
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"slots_free": 1}, "Flink has 1 free slots and the rebuild needs 2"),
+        ({"bytes_free": 1_999}, "make room"),
+        ({"shown": {"per_minute": 1}}, "page_views_accounting: nothing is live"),
+        ({"unreadable": ("version 3 can't be read.",)}, "version 3 can't be read"),
+    ],
+)
+def test_a_replay_that_can_not_end_well_does_not_begin(
+    changed: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(Refused, match=complaint):
+        plan_replay(replace(FACTS, **changed), ERRORS, from_earliest=False)  # type: ignore[arg-type]
+
+
+def test_every_reason_is_told_at_once() -> None:
+    facts = replace(FACTS, slots_free=0, begin={0: 1, 1: 0})
+    with pytest.raises(Refused) as refused:
+        plan_replay(facts, ERRORS, from_earliest=False)
+    assert len(refused.value.reasons) == 2
+
+
+def test_a_plan_is_the_same_after_the_journal() -> None:
+    plan = plan_replay(FACTS, ERRORS, from_earliest=False)
+    assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
+
+
+@pytest.mark.parametrize(
+    ("state", "views", "expected", "same"),
+    [
+        (ReplayState.BUILDING, ("per_minute",), ERRORS, True),
+        (ReplayState.BUILT, ("per_minute",), Expectation(), True),
+        (ReplayState.BUILDING, ("per_minute",), Expectation(columns=("views",)), False),
+        (ReplayState.BUILDING, ("other",), ERRORS, False),
+        (ReplayState.PROMOTED, ("per_minute",), ERRORS, False),
+    ],
+)
+def test_only_the_same_wish_goes_on_with_an_open_replay(
+    state: ReplayState, views: tuple[str, ...], expected: Expectation, same: bool
+) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    plan = plan_replay(FACTS, ERRORS, from_earliest=False)
+    record = ReplayRecord(1, "", "page_views", plan.views, 2, state, plan, now, now)
+    assert goes_on(record, views, expected) is same
