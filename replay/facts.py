@@ -76,7 +76,7 @@ def gather(settings: Settings, control: Control, job_name: str, views: tuple[str
 
 def _rate(built: JournalEntry | None) -> float | None:
     """Return the rate of the last rebuild, unless most of that was the job's start."""
-    if built is None or built.detail["events"] < _TELLING_EVENTS:
+    if built is None or built.detail.get("events", 0) < _TELLING_EVENTS:
         return None
     return float(built.detail["rate"])
 
