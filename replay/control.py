@@ -72,6 +72,7 @@ CREATE TABLE IF NOT EXISTS kappa.leases (
 """
 # Any number; it names the lock under which two processes do not create the schema at once.
 _SCHEMA_LOCK = 0x6B617070
+_RELEASE_SECONDS = 2.0
 
 
 class ControlUnavailable(Exception):
@@ -280,10 +281,17 @@ class Control:
 
         The lock ends with the connection, so a killed process leaves none behind.
         """
-        if job != self._locked_job:
-            with self._transaction() as connection:
-                self._lock(connection, job)
-            self._locked_job = job
+        # PostgreSQL takes a moment to see that the process which held it was killed.
+        deadline = time.monotonic() + _RELEASE_SECONDS
+        while job != self._locked_job:
+            try:
+                with self._transaction() as connection:
+                    self._lock(connection, job)
+                self._locked_job = job
+            except Busy:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def _lock(self, connection: psycopg.Connection[dict[str, Any]], job: str) -> None:
         name = f"kappa replay {self.namespace} {job}"

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from functools import partial
+from operator import eq
 
+from deploy.stack import Stack
 from jobs.cluster import LIVE_STATES, Cluster
 from schemas.topics import topic_names
-from tests.harness import Environment, rows, start_loader, stop_loader
+from tests.harness import Environment, rows, start_loader, stop_loader, wait_for
 from tests.replay.running import (
     VIEWS,
     control,
     done,
     events_loaded,
+    journal,
     kill_at,
     newest,
     refused,
     shown,
+    start,
 )
 
 ALL = (*VIEWS, "page_views_accounting")
@@ -141,3 +147,26 @@ def live_jobs(env: Environment) -> list[str]:
         for job in jobs
         if job.name.startswith(prefix) and job.state in LIVE_STATES
     )
+
+
+def test_a_taskmanager_killed_at_every_step_of_a_build_loses_nothing(
+    live: Environment, stack: Stack
+) -> None:
+    for step in _BUILD[:3]:
+        process = start(live, "replay", "build", "--yes")
+        wait_for(partial(last_step, live), 120, f"the step {step}", until=partial(eq, step))
+        pid = stack.wait_healthy("taskmanager").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        stack.wait_healthy("taskmanager", other_than=pid)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    assert done(live, "build", "--yes")["state"] == "built"
+    assert done(live, "verify")["unexplained"] == 0
+    assert_whole(live, 2)
+    assert live_jobs(live) == ["page_views", "page_views.v2"]
+
+
+def last_step(env: Environment) -> str:
+    """Return the step that the newest replay began last."""
+    return [entry.step for entry in journal(env) if entry.state == "started"][-1]
