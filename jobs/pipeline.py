@@ -48,7 +48,9 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
     """Return the statement set of the job, ready to `execute()`."""
     tables = StreamTableEnvironment.create(environment)
     tables.get_config().set("table.local-time-zone", "UTC")
-    _configure(tables, plan, options)
+    tables.get_config().set("pipeline.name", plan.name)
+    idle = plan.job.stream.idle_timeout
+    tables.get_config().set("table.exec.source.idle-timeout", f"{_ms(idle)} ms")
     keys = bucket_keys(plan, options.buckets)
     decoded = _decode(tables, plan, options, keys)
     records = _aggregate(tables, decoded, plan, options, keys)
@@ -108,23 +110,18 @@ def bucket_keys(plan: JobPlan, buckets: int) -> tuple[tuple[int, ...], ...]:
 
     group_of = get_gateway().jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment
     result = []
-    for position, store in enumerate(plan.stores):
+    for store in plan.stores:
         count = buckets if store.dimensions else 1
-        keys, candidate = [], zlib.crc32(store.name.encode()) >> 1
+        own = zlib.crc32(store.name.encode())
+        keys, candidate = [], own >> 1
         for bucket in range(count):
-            wanted = (bucket * MAX_PARALLELISM // count + position * 64) % MAX_PARALLELISM
+            wanted = (bucket * MAX_PARALLELISM // count + own) % MAX_PARALLELISM
             while group_of.assignToKeyGroup(candidate, MAX_PARALLELISM) != wanted:
                 candidate += 1
             keys.append(candidate)
             candidate += 1
         result.append(tuple(keys))
     return tuple(result)
-
-
-def _configure(tables: StreamTableEnvironment, plan: JobPlan, options: JobOptions) -> None:
-    tables.get_config().set("pipeline.name", plan.name)
-    idle = plan.job.stream.idle_timeout
-    tables.get_config().set("table.exec.source.idle-timeout", f"{_ms(idle)} ms")
 
 
 def _decode(
