@@ -16,7 +16,7 @@ from deploy.parts import Part, folders
 from deploy.settings import Settings
 
 REST_PORT = 80
-JOBMANAGER_RPC_PORT, BLOB_PORT, TASKMANAGER_RPC_PORT, DATA_PORT = 83, 84, 85, 86
+JOBMANAGER_RPC_PORT, BLOB_PORT, DATA_PORT = 83, 84, 86
 JOBMANAGER_METRICS_PORT, TASKMANAGER_METRICS_PORT = 249, 250
 SLOTS = 4
 
@@ -94,7 +94,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "web.submit.enable": True,
         "taskmanager.host": "127.0.0.1",
         "taskmanager.bind-host": "127.0.0.1",
-        "taskmanager.rpc.port": str(settings.port(TASKMANAGER_RPC_PORT)),
+        # A free port each time: where a new TaskManager takes a killed one's address before the
+        # JobManager has given that up, the two discard each other's messages for minutes.
+        "taskmanager.rpc.port": "0",
         "taskmanager.data.port": settings.port(DATA_PORT),
         "taskmanager.numberOfTaskSlots": SLOTS,
         "taskmanager.cpu.cores": float(SLOTS),
@@ -205,10 +207,7 @@ def taskmanager(settings: Settings) -> Part:
     return Part(
         name="taskmanager",
         title="Flink TaskManager",
-        ports=tuple(
-            settings.port(offset)
-            for offset in (TASKMANAGER_METRICS_PORT, TASKMANAGER_RPC_PORT, DATA_PORT)
-        ),
+        ports=tuple(settings.port(offset) for offset in (TASKMANAGER_METRICS_PORT, DATA_PORT)),
         command=lambda: _command(
             settings,
             "taskmanager",
