@@ -212,7 +212,7 @@ def _to_the_end(consumer: Consumer, open_partitions: set[int]) -> list[Message]:
     messages: list[Message] = []
     while open_partitions:
         assert time.monotonic() < deadline, f"partitions {open_partitions} have no end"
-        for message in consumer.consume(10_000, timeout=0.5):
+        for message in consumer.consume(10_000, timeout=0.05):
             error = message.error()
             if error is None:
                 messages.append(_message(message))

@@ -38,6 +38,11 @@ def schema_id(env: Environment) -> int:
     return min(env.registered)
 
 
+def hours_later(hours: int) -> int:
+    """Return a time of its own for each test's traffic, so that none of it is late for the last."""
+    return datasets.EVENING + hours * datasets.HOUR
+
+
 def seen(env: Environment) -> int:
     """Return how many events ClickHouse has counted; 0 before there is a table."""
     table = f"{env.settings.database}.{SITE}"
@@ -47,7 +52,7 @@ def seen(env: Environment) -> int:
 
 def test_a_loader_killed_in_the_middle_leaves_no_difference(running: Environment) -> None:
     traffic = datasets.dense_traffic(
-        schema_id(running), events=20_000, late_share=0.02, start=datasets.EVENING
+        schema_id(running), events=20_000, late_share=0.02, start=hours_later(0)
     )
     produce(running, traffic[:12_000])
     wait_for(lambda: seen(running), 60, "some events are counted")
@@ -64,7 +69,7 @@ def test_a_taskmanager_killed_in_the_middle_leaves_no_difference(
         schema_id(running),
         late_share=0.02,
         broken_share=0.01,
-        start=datasets.EVENING + 2 * datasets.HOUR,
+        start=hours_later(2),
         seed=7,
     )
     early, middle, rest = traffic[:25_000], traffic[25_000:40_000], traffic[40_000:]
@@ -90,9 +95,8 @@ def test_a_taskmanager_killed_in_the_middle_leaves_no_difference(
 
 
 def test_a_job_submitted_again_goes_on_where_it_was_cancelled(running: Environment) -> None:
-    start_at = datasets.EVENING + 4 * datasets.HOUR
     traffic = datasets.dense_traffic(
-        schema_id(running), events=10_000, late_share=0.02, start=start_at, seed=8
+        schema_id(running), events=10_000, late_share=0.02, start=hours_later(4), seed=8
     )
     counted = seen(running)
     produce(running, traffic[:6_000])
@@ -101,3 +105,20 @@ def test_a_job_submitted_again_goes_on_where_it_was_cancelled(running: Environme
     produce(running, traffic[6_000:])
     assert submit_page_views(running).restored_from
     assert_status(running, settle(running))
+
+
+def test_a_jobmanager_killed_in_the_middle_leaves_no_difference(
+    running: Environment, stack: Stack
+) -> None:
+    traffic = datasets.dense_traffic(
+        schema_id(running), events=10_000, late_share=0.02, start=hours_later(6), seed=9
+    )
+    counted = seen(running)
+    produce(running, traffic[:5_000])
+    wait_for(lambda: seen(running) > counted, 60, "some events are counted")
+    pid = stack.wait_healthy("jobmanager").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    produce(running, traffic[5_000:])
+    stack.wait_healthy("jobmanager", other_than=pid)
+    assert_status(running, settle(running, 180))
