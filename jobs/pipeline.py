@@ -38,6 +38,7 @@ class JobOptions:
     schema_ids: dict[str, int]
     early_fire: timedelta
     checkpoint_interval: timedelta
+    idle_timeout: timedelta
     transaction_timeout: timedelta = timedelta(minutes=10)
     bundle_time: timedelta = timedelta(milliseconds=200)
     batch_events: int = 100_000
@@ -49,8 +50,8 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
     tables = StreamTableEnvironment.create(environment)
     tables.get_config().set("table.local-time-zone", "UTC")
     tables.get_config().set("pipeline.name", plan.name)
-    idle = plan.job.stream.idle_timeout
-    tables.get_config().set("table.exec.source.idle-timeout", f"{_ms(idle)} ms")
+    idle = f"{_ms(options.idle_timeout)} ms"
+    tables.get_config().set("table.exec.source.idle-timeout", idle)
     keys = bucket_keys(plan, options.buckets)
     decoded = _decode(tables, plan, options, keys)
     records = _aggregate(tables, decoded, plan, options, keys)

@@ -15,7 +15,7 @@ from schemas.topics import ensure_events_topic, ensure_raw_topic, ensure_view_to
 
 def main(job: Job) -> None:
     """Submit `job` as the command line and the environment ask for it."""
-    arguments = _parser(job.name).parse_args()
+    arguments = _parser(job).parse_args()
     settings = Settings()
     job_plan = plan(
         job.within(settings.namespace),
@@ -66,6 +66,7 @@ def _statements(
         schema_ids=schema_ids,
         early_fire=timedelta(seconds=arguments.early_fire_seconds),
         checkpoint_interval=timedelta(seconds=arguments.checkpoint_seconds),
+        idle_timeout=timedelta(seconds=arguments.idle_timeout_seconds),
         bundle_time=timedelta(milliseconds=arguments.bundle_ms),
         batch_events=arguments.batch_events,
     )
@@ -77,15 +78,17 @@ def _statements(
     return environment, build(environment, job_plan, options)
 
 
-def _parser(job_name: str) -> argparse.ArgumentParser:
+def _parser(job: Job) -> argparse.ArgumentParser:
     settings = Settings()
-    parser = argparse.ArgumentParser(prog=f"{job_name}.py", description=f"Run job {job_name}.")
+    parser = argparse.ArgumentParser(prog=f"{job.name}.py", description=f"Run job {job.name}.")
     add = parser.add_argument
     add("--version", type=int, default=1, help="version of the views to write")
     add("--views", default="", help="only these views, separated by commas")
     add("--parallelism", type=int, default=settings.parallelism)
     add("--early-fire-seconds", type=float, default=settings.early_fire_seconds)
     add("--checkpoint-seconds", type=float, default=settings.checkpoint_seconds)
+    idle = job.stream.idle_timeout.total_seconds()
+    add("--idle-timeout-seconds", type=float, default=idle, help="until a partition is idle")
     add("--bundle-ms", type=int, default=200, help="longest wait for a batch to fill")
     add("--batch-events", type=int, default=100_000, help="most events in a batch")
     add("--explain", action="store_true", help="print Flink's operators as JSON, run nothing")

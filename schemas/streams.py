@@ -45,8 +45,10 @@ class Stream:
     `disorder` is how far an event may trail the newest event of its partition before the
     watermark passes it. `allowed_lateness` is how long past a window's end its events still
     correct it. `pane` is the granularity at which lateness is judged: the window missed is the
-    pane, and every window over the stream is a multiple of it. `namespace` prefixes every topic,
-    so that several environments share one Kafka.
+    pane, and every window over the stream is a multiple of it. A partition without events for
+    `idle_timeout` no longer holds back the watermark; what it sends later, behind the others, may
+    be late, so the timeout is longer than any stall that passes by itself. `namespace` prefixes
+    every topic, so that several environments share one Kafka.
     """
 
     name: str
@@ -59,7 +61,7 @@ class Stream:
     required: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     max_event_bytes: int = 64 * 1024
-    idle_timeout: timedelta = timedelta(seconds=10)
+    idle_timeout: timedelta = timedelta(minutes=5)
     description: str = ""
     schema_file: str = ""
     namespace: str = ""
