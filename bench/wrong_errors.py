@@ -1,0 +1,19 @@
+"""The benchmarks' live job: page views with a wrong rule, which a rebuild fixes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jobs import page_views
+from udfs.measures import Count
+
+WRONG = page_views.MEASURES | {"errors": Count("status", ">=", 400)}
+JOB = replace(
+    page_views.JOB,
+    views=tuple(replace(view, measures=WRONG) for view in page_views.JOB.views),
+)
+
+if __name__ == "__main__":
+    from jobs.run import main
+
+    main(JOB)
