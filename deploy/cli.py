@@ -17,6 +17,7 @@ _COMMAND_MODULES = (
     "jobs.commands",
     "sinks.commands",
     "replay.commands",
+    "replay.archive_commands",
     "serving.commands",
 )
 

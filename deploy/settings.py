@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     clickhouse_reader_password: SecretStr = SecretStr("reader")
     postgres_dsn: SecretStr = Field(default=SecretStr(""), description="Control plane database.")
 
+    archive_url: str = Field(
+        default="", description="Where events are archived: a folder or an s3:// URI."
+    )
     metrics_host: str = Field(
         default="127.0.0.1", description="Address on which the loader serves its metrics."
     )
@@ -87,6 +90,11 @@ class Settings(BaseSettings):
         """ClickHouse database of the namespace."""
         base = self.clickhouse_database
         return f"{base}_{self.namespace}" if self.namespace else base
+
+    @property
+    def archive(self) -> str:
+        """Folder or URI of the archive of events."""
+        return self.archive_url or str(self.home / "archive")
 
     @property
     def topic_prefix(self) -> str:
