@@ -13,7 +13,6 @@ from deploy.console import OUT, CommandError, print_json, print_table
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from deploy.settings import Settings
     from deploy.stack import PartStatus, Progress
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -76,17 +75,18 @@ def status(as_json: _AsJson = False) -> None:
     """Show every part of the stack and every job. Example: kappa status --json"""
     from deploy.settings import Settings
     from deploy.stack import Stack
+    from jobs.status import report
 
     settings = Settings()
     parts = Stack(settings).status()
-    jobs = _jobs(settings, as_json)
+    jobs = report(settings)
     if as_json:
         print_json({"parts": [asdict(one) for one in parts], "jobs": jobs})
         return
     columns = ("part", "state", "pid", "port", "restarts", "up, s", "note")
     print_table("Parts", columns, [_row(one) for one in parts])
     if jobs:
-        from jobs.status import print_status  # type: ignore[import-not-found,unused-ignore]
+        from jobs.status import print_status
 
         print_status(jobs)
 
@@ -95,14 +95,6 @@ def _row(one: PartStatus) -> tuple[Any, ...]:
     uptime = None if one.uptime_seconds is None else round(one.uptime_seconds)
     pid = None if one.pid is None else str(one.pid)
     return (one.name, one.state, pid, str(one.port), one.restarts, uptime, one.detail)
-
-
-def _jobs(settings: Settings, as_json: bool) -> list[dict[str, Any]]:
-    try:
-        from jobs.status import report
-    except ImportError:
-        return []
-    return list(report(settings))
 
 
 def logs(
@@ -126,10 +118,7 @@ def logs(
 
 def demo() -> None:
     """Show it all on a real access log: stack, events, job, results. Example: kappa demo"""
+    from deploy.demo import run
     from deploy.settings import Settings
 
-    try:
-        from deploy.demo import run
-    except ImportError as error:
-        raise CommandError(f"The demo is not installed here: {error}.") from error
     run(Settings())

@@ -103,5 +103,5 @@ def progress_bar(*, unit: str = "") -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=ERR,
-        transient=False,
+        disable=not ERR.is_terminal,
     )

@@ -62,7 +62,8 @@ def submit(
             started.append(asdict(done))
             if not as_json:
                 origin = done.restored_from or "offset zero"
-                OUT.print(f"{done.name} runs as {done.job_id}, from {origin}.", highlight=False)
+                said = f"{done.name} runs as {done.job_id}, from {origin}."
+                OUT.print(said, highlight=False, soft_wrap=True)
     if as_json:
         print_json(started)
 
@@ -104,7 +105,8 @@ def savepoint(
     if as_json:
         print_json({"job_id": taken.id, "location": location, "stopped": stop})
     else:
-        OUT.print(f"{location}{' (the job is stopped)' if stop else ''}", highlight=False)
+        said = f"{location}{' (the job is stopped)' if stop else ''}"
+        OUT.print(said, highlight=False, soft_wrap=True)
 
 
 def _usual_version(settings: Settings, job: str) -> int:

@@ -44,8 +44,9 @@ class PartitionStatus:
 class JobStatus:
     """One job. Counts are of events; None where the part that knows does not answer.
 
-    `read` is what the last checkpoint covers. `in_flight` are events read whose view rows, dead
-    letters or late records are still on their way into ClickHouse, or in no window result yet.
+    `events` = `aggregated` + `late` + `dead` + `in_flight`; those in flight are not read yet, or
+    what became of them is still on its way into ClickHouse. `read` is what the last checkpoint
+    covers.
     """
 
     name: str
@@ -96,18 +97,19 @@ def _usual_version(settings: Settings, job: Job) -> int:
 def _status(settings: Settings, job_plan: JobPlan) -> JobStatus:
     problems: list[str] = []
     flink = _flink(settings, job_plan.name, problems)
-    partitions = _partitions(settings, job_plan, problems)
+    # Ends are read after the counts, so that what is placed is never more than what there is.
     counts = _counts(settings, job_plan, problems)
+    partitions = _partitions(settings, job_plan, problems)
     loader_lag = _loader_lag(settings, job_plan, problems)
-    read = sum(p.read for p in partitions) if partitions else None
+    events = sum(p.end for p in partitions) if partitions else None
     known = [count for count in counts.values() if count is not None]
     placed = sum(known) if len(known) == len(counts) else None
     return JobStatus(
         name=job_plan.name,
         stream=job_plan.job.stream.topic,
-        events=sum(p.end for p in partitions) if partitions else None,
-        read=read,
-        in_flight=None if read is None or placed is None else read - placed,
+        events=events,
+        read=sum(p.read for p in partitions) if partitions else None,
+        in_flight=None if events is None or placed is None else events - placed,
         job_lag=sum(p.lag for p in partitions) if partitions else None,
         loader_lag=loader_lag,
         watermark=min((p.watermark for p in partitions if p.watermark), default=None),
@@ -237,13 +239,12 @@ def _instant(milliseconds_: int | None) -> datetime | None:
 _SHOWN = {
     "state": "state",
     "checkpoint_age_seconds": "last checkpoint, s ago",
-    "checkpoints_failed": "checkpoints failed",
     "events": "events in the topic",
-    "read": "read",
     "aggregated": "  aggregated",
     "late": "  late",
     "dead": "  dead",
     "in_flight": "  in flight",
+    "read": "covered by the last checkpoint",
     "job_lag": "lag of the job, events",
     "loader_lag": "lag of the loader, records",
     "watermark": "watermark",

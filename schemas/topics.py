@@ -106,7 +106,7 @@ def partition_count(kafka: Mapping[str, Any], topic: str) -> int:
 
 def topic_names(kafka: Mapping[str, Any]) -> frozenset[str]:
     """Return the names of all topics."""
-    return frozenset(_topics(AdminClient(dict(kafka)), kafka))
+    return frozenset(_topics(_admin(kafka), kafka))
 
 
 def delete_topics(kafka: Mapping[str, Any], names: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -68,7 +69,20 @@ class ClickHouse:
         """Return the rows of `sql`; timestamps carry their zone."""
         result = self._try(lambda client: client.query(sql, parameters=parameters))
         rows_read = int((result.summary or {}).get("read_rows", 0))
-        return Answer(tuple(result.column_names), list(result.result_rows), rows_read)
+        names = tuple(result.column_names) or self._names_without_rows(sql, parameters)
+        return Answer(names, list(result.result_rows), rows_read)
+
+    def _names_without_rows(
+        self, sql: str, parameters: Mapping[str, Any] | None
+    ) -> tuple[str, ...]:
+        """Return the columns of an answer that had none: Native, without rows, leaves them out."""
+        head = self._try(
+            lambda client: client.raw_query(
+                sql, parameters=parameters, fmt="JSONCompactStringsEachRowWithNames"
+            )
+        )
+        lines = bytes(head).decode().splitlines()
+        return tuple(json.loads(lines[0])) if lines else ()
 
     def command(self, sql: str) -> None:
         """Run a statement that returns no rows."""

@@ -140,7 +140,7 @@ class Decoder:
             for name, bad in _bad_texts(batch):
                 reasons[part_rows[bad]] = "bad_text"
                 details[part_rows[bad]] = f"{name} is not UTF-8."
-            table = self._resolve(batch, parsed, schema_id, part_rows, reasons, details)
+            table = self._resolve(batch, schema_id, part_rows, reasons, details)
             if table is not None:
                 keep = reasons[part_rows] == None  # noqa: E711
                 parts.append((part_rows[keep], table.filter(pa.array(keep))))
@@ -157,7 +157,6 @@ class Decoder:
     def _resolve(
         self,
         batch: pa.RecordBatch,
-        writer: Any,
         schema_id: int,
         rows: npt.NDArray[np.int64],
         reasons: Objects,

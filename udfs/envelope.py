@@ -16,7 +16,8 @@ import pyarrow as pa
 from udfs.panes import PaneStore
 
 _PARCEL = struct.Struct("<iqI")
-_BOOK = struct.Struct("<8sqI")
+_BOOK = struct.Struct("<8sqII")
+_PAGE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -65,29 +66,36 @@ def from_bytes(store: PaneStore, body: bytes) -> pa.Table:
 
 def fingerprint(store: PaneStore) -> bytes:
     """Return 8 bytes that change whenever the store's state can't be read any more."""
-    text = f"{store.pane} {store.schema.to_string()}"
+    text = f"{_PAGE_FORMAT} {store.pane} {store.schema.to_string()}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 @dataclass
 class BookPage:
-    """What a bucket remembers beside its panes: the last watermark it fired, and the panes."""
+    """What a bucket remembers beside its panes.
+
+    `fired` is the last watermark it wrote for, `panes` are the starts of the panes kept, and
+    `unwritten` those that changed since open windows were last written.
+    """
 
     fired: int
     panes: list[int]
+    unwritten: list[int]
 
     def to_bytes(self, layout: bytes) -> bytes:
         """Return the page with the fingerprint of the store it belongs to."""
-        head = _BOOK.pack(layout, self.fired, len(self.panes))
-        return head + struct.pack(f"<{len(self.panes)}q", *self.panes)
+        starts = [*self.panes, *self.unwritten]
+        head = _BOOK.pack(layout, self.fired, len(self.panes), len(self.unwritten))
+        return head + struct.pack(f"<{len(starts)}q", *starts)
 
     @staticmethod
     def from_bytes(body: bytes, layout: bytes) -> BookPage:
         """Return the page in `body`, or raise ValueError where it is of another layout."""
-        found, fired, count = _BOOK.unpack_from(body)
+        found, fired, kept, unwritten = _BOOK.unpack_from(body)
         if found != layout:
             raise ValueError(
                 "The restored state belongs to another declaration of the view's measures or "
                 "window; rebuild the view with `kappa replay`, or start without a savepoint."
             )
-        return BookPage(fired, list(struct.unpack_from(f"<{count}q", body, _BOOK.size)))
+        starts = list(struct.unpack_from(f"<{kept + unwritten}q", body, _BOOK.size))
+        return BookPage(fired, starts[:kept], starts[kept:])

@@ -1,4 +1,4 @@
-"""The functions as Flink runs them: thin shells around the pure modules, with their I/O."""
+"""The functions as Flink runs them: their state, timers and I/O around the pure modules."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ from udfs.envelope import (
     unpack,
 )
 from udfs.kafka_time import NewestBefore
-from udfs.panes import PaneStore, split
+from udfs.panes import PANE, PaneStore, split
+from udfs.patience import Patience
 from udfs.rows import RowEncoder
 
 # While event time runs so much faster than the clock, windows close before anybody has read their
 # early rows: those wait until the job has caught up.
 _CATCHING_UP = 5
 # A producer may register its schema a moment after an impatient consumer asked for it.
-_UNKNOWN_ID_PATIENCE_SECONDS = 10.0
+_UNKNOWN_ID_SECONDS, _UNKNOWN_ID_PAUSE_SECONDS = 5.0, 120.0
 
 NOT_LATE = -1
 """What stands for no missed pane; Kafka has no timestamps before 1970."""
@@ -74,7 +75,7 @@ class DecodeEvents(ScalarFunction):
         """Connect to the registry, and to Kafka for the time before a restart."""
         spec = self.spec
         self._registry = Registry(spec.registry_url, retry_for=None)
-        self._unknown: dict[int, float] = {}
+        self._patience = Patience(_UNKNOWN_ID_SECONDS, _UNKNOWN_ID_PAUSE_SECONDS)
         fields = needed_fields(spec.stream, set(spec.fields))
         self._decoder = Decoder(spec.stream, self._schema_of, fields)
         self._clock = lateness.PartitionClock(NewestBefore(dict(spec.kafka), spec.stream.topic))
@@ -127,13 +128,11 @@ class DecodeEvents(ScalarFunction):
         return pack(parcels)
 
     def _schema_of(self, schema_id: int) -> dict[str, Any] | None:
-        patience = _UNKNOWN_ID_PATIENCE_SECONDS
-        deadline = self._unknown.setdefault(schema_id, time.monotonic() + patience)
         while True:
             try:
                 return self._registry.schema_by_id(schema_id)
             except UnknownSchemaId:
-                if time.monotonic() >= deadline:
+                if not self._patience.left(time.monotonic()):
                     return None
                 time.sleep(0.5)
 
@@ -182,8 +181,7 @@ class AggregatePanes(KeyedProcessFunction):
         self._store_of = {key: store for store, keys in pairs for key in keys}
         self._layouts = {store.name: fingerprint(store) for store in self.spec.stores}
         self._encoders = dict(self.spec.encoders)
-        # Only what a restart may forget: timers are stored by Flink, and early rows are a
-        # courtesy that the closing of the window makes good.
+        # What a restart may forget: Flink keeps the timers, the page the panes that changed.
         self._event_timer: dict[int, int] = {}
         self._early_timer: dict[int, int] = {}
         self._changed: dict[int, list[pa.Table]] = {}
@@ -236,12 +234,20 @@ class AggregatePanes(KeyedProcessFunction):
         watermark: int,
         now: bool,
     ) -> Iterable[Row]:
+        """Note what changed and, where it is time, write it for the windows still open."""
+        if key not in self._changed:
+            # Noted before a restart: which rows is forgotten, in which panes is not.
+            tables = (book.read(pane) for pane in book.page.unwritten)
+            found = [windows.row_keys(store, table) for table in tables if table is not None]
+            self._changed[key] = found
         if len(changed):
-            self._changed.setdefault(key, []).append(changed)
-        if not now or key not in self._changed:
+            self._changed[key].append(changed)
+            panes = changed[PANE].to_pylist()
+            book.page.unwritten = sorted({*book.page.unwritten, *panes})
+        if not now or not self._changed[key]:
             return
-        tables = self._changed.pop(key)
-        everything = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
+        everything = pa.concat_tables(self._changed[key])
+        self._changed[key], book.page.unwritten = [], []
         for rows in windows.early_rows(store, book, everything, watermark):
             yield from self._records(rows)
 
@@ -273,7 +279,8 @@ class _StateBook:
     def __init__(self, store: PaneStore, page: Any, panes: Any, layout: bytes) -> None:
         self._store, self._page_state, self._panes, self._layout = store, page, panes, layout
         stored = page.value()
-        self.page = BookPage.from_bytes(bytes(stored), layout) if stored else BookPage(_NEVER, [])
+        fresh = BookPage(lateness.UNKNOWN, [], [])
+        self.page = BookPage.from_bytes(bytes(stored), layout) if stored else fresh
         self._stored = set(self.page.panes)
         self._read: dict[int, pa.Table] = {}
         self._written: dict[int, pa.Table] = {}
@@ -299,6 +306,7 @@ class _StateBook:
     def remove(self, pane: int) -> None:
         """Forget a pane."""
         self.page.panes = [kept for kept in self.page.panes if kept != pane]
+        self.page.unwritten = [kept for kept in self.page.unwritten if kept != pane]
         self._written.pop(pane, None)
 
     def commit(self) -> None:
@@ -308,6 +316,3 @@ class _StateBook:
         for pane, table in self._written.items():
             self._panes.put(pane, table_bytes(table))
         self._page_state.update(self.page.to_bytes(self._layout))
-
-
-_NEVER = lateness.UNKNOWN

@@ -48,7 +48,12 @@ def fold(store: PaneStore, book: PaneBook, fresh: Sequence[pa.Table]) -> pa.Tabl
     for pane, part in _by_pane(merged):
         kept = book.read(pane)
         book.write(pane, part if kept is None else store.merge([kept, part]))
-    return _keys(merged.select([PANE, *store.dimensions]))
+    return row_keys(store, merged)
+
+
+def row_keys(store: PaneStore, panes: pa.Table) -> pa.Table:
+    """Return the distinct (pane, dimensions) of a pane table."""
+    return _keys(panes.select([PANE, *store.dimensions]))
 
 
 def settled_rows(
