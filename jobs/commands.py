@@ -1,4 +1,4 @@
-"""`kappa submit`, `cancel`, `savepoint` and `views`: the jobs on the configured Flink cluster."""
+"""`kappa submit`, `cancel`, `savepoint`, `flink`, `views`: the jobs on the configured cluster."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def register(app: typer.Typer) -> None:
     app.command()(submit)
     app.command()(cancel)
     app.command()(savepoint)
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        add_help_option=False,
+    )(flink)
     app.command()(views)
 
 
@@ -107,6 +111,24 @@ def savepoint(
     else:
         said = f"{location}{' (the job is stopped)' if stop else ''}"
         OUT.print(said, highlight=False, soft_wrap=True)
+
+
+def flink(context: typer.Context) -> None:
+    """Run Flink's own client, with the stack's configuration and jars.
+
+    A job that it starts is not resumed by `kappa up`; one that `kappa submit` starts is.
+
+    Example: kappa flink run -d -py jobs/page_views.py
+    """
+    import os
+
+    from deploy.flink import client_environment, distribution
+    from deploy.settings import Settings
+
+    settings = Settings()
+    client = str(distribution() / "bin" / "flink")
+    environment = os.environ | client_environment(settings) | settings.environment()
+    os.execve(client, [client, *context.args], environment)
 
 
 def _usual_version(settings: Settings, job: str) -> int:

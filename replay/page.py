@@ -38,7 +38,8 @@ h3 { font-size: 14px; margin: 22px 0 8px; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 20px 22px; margin-top: 20px; }
 code, td, th, .num { font-variant-numeric: tabular-nums; }
-code { white-space: pre-wrap; font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+code { white-space: pre-wrap;
+  font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: 13px; overflow-wrap: anywhere; }
 .soft { color: var(--soft); } .small { font-size: 13px; }
 .tiles { display: grid; grid-template-columns: repeat(4, 1fr); gap: 12px; margin-top: 20px; }
