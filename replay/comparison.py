@@ -245,14 +245,19 @@ def skipped_query(
     versions: Collection[int],
     first: datetime,
     end: datetime,
+    but: str = "",
 ) -> str:
-    """Ask for the events of `stream` in a span of time that `table` has for any of `versions`."""
+    """Ask for the events of `stream` in a span of time that `table` has for any of `versions`.
+
+    `but` is a query for (version, topic, partition, offset) of events that don't count.
+    """
     reason = identifier("reason") if verdict == "dead" else "''"
     return (
         f"SELECT {literal(verdict)} AS verdict, version, topic, partition, offset, timestamp, "
         f"{reason} AS reason, hex(value) AS body FROM {identifier(table)} "
         f"WHERE stream = {literal(stream)} AND version IN ({', '.join(map(str, versions))}) "
         f"AND timestamp >= {_instant(first)} AND timestamp < {_instant(end)}"
+        + (f" AND (version, topic, partition, offset) NOT IN ({but})" if but else "")
     )
 
 

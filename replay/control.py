@@ -1,6 +1,6 @@
 """The control plane in PostgreSQL: replays, their journal, versions and leases.
 
-Nothing else talks to PostgreSQL. What the data's way does never waits for it.
+Nothing else connects to PostgreSQL. What the data's way does never waits for it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, LiteralString
 
@@ -310,6 +310,10 @@ class Control:
             f"another process changes the replay of {job} at the moment"
             f"{' (' + holder['name'] + ')' if holder else ''}; wait for it, or end it."
         )
+
+    def transaction(self) -> AbstractContextManager[psycopg.Connection[dict[str, Any]]]:
+        """Give a transaction on the connection, to whoever has tables of their own."""
+        return self._transaction()
 
     def _all(self, statement: LiteralString, values: Sequence[Any]) -> list[dict[str, Any]]:
         with self._transaction() as connection:

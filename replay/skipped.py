@@ -13,6 +13,7 @@ import fastavro
 from deploy.settings import Settings
 from replay.comparison import one_version_only, skipped_query
 from replay.differences import Cut, SkippedEvent, SkippedEvents
+from replay.late_rows import REPAIRED_EVENTS, repaired_query
 from schemas.framing import BadFrame, split
 from schemas.registry import Registry, RegistryError, RegistryUnavailable
 from schemas.streams import Stream
@@ -50,6 +51,7 @@ class SkippedReader:
     def between(
         self,
         stream: Stream,
+        view: str,
         versions: Collection[int],
         first: datetime,
         end: datetime,
@@ -57,11 +59,13 @@ class SkippedReader:
     ) -> Found:
         """Return the events that one of `versions` skipped, each with its `fields` where readable.
 
-        An event that can't be read fits every key of its window.
+        An event that can't be read fits every key of its window. One that a repair folded into
+        `view` was not skipped in that version.
         """
         present = self._clickhouse.table_ids()
+        repaired = repaired_query(view) if REPAIRED_EVENTS in present else ""
         queries = [
-            skipped_query(table.name, verdict, stream.name, versions, first, end)
+            skipped_query(table.name, verdict, stream.name, versions, first, end, repaired)
             for table, verdict in ((LATE_EVENTS, "late"), (DEAD_LETTERS, "dead"))
             if table.name in present
         ]
