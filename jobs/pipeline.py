@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from pyflink.table import DataTypes, StatementSet, StreamTableEnvironment
 from pyflink.table.udf import udf
 
 from jobs.plan import JobPlan, used_fields
+from jobs.start import Start
 from schemas.topics import MAX_RAW_MESSAGE_BYTES
 from udfs.functions import (
     NOT_LATE,
@@ -43,6 +44,7 @@ class JobOptions:
     bundle_time: timedelta = timedelta(milliseconds=200)
     batch_events: int = 100_000
     buckets: int = 16
+    start: Start = field(default_factory=Start)
 
 
 def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOptions) -> Any:
@@ -52,6 +54,10 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
     tables.get_config().set("pipeline.name", plan.name)
     idle = f"{_ms(options.idle_timeout)} ms"
     tables.get_config().set("table.exec.source.idle-timeout", idle)
+    if plan.copy:
+        # Whoever goes on with this state reads another topic: with other names than its own,
+        # nothing but the panes is handed over.
+        tables.get_config().set("table.exec.uid.generation", "ALWAYS")
     keys = bucket_keys(plan, options.buckets)
     decoded = _decode(tables, plan, options, keys)
     records = _aggregate(tables, decoded, plan, options, keys)
@@ -135,7 +141,14 @@ def _decode(
     stream = plan.job.stream
     kafka = tuple(sorted(options.kafka.items()))
     spec = DecodeSpec(
-        stream, plan.stores, tuple(sorted(used_fields(plan))), keys, options.registry_url, kafka
+        stream,
+        plan.stores,
+        tuple(sorted(used_fields(plan))),
+        keys,
+        options.registry_url,
+        kafka,
+        plan.events_topic,
+        options.start.known,
     )
     tables.create_temporary_function("decode_events", decode_function(spec))
     tables.execute_sql(_source_ddl(plan, options))
@@ -224,18 +237,26 @@ def _source_ddl(plan: JobPlan, options: JobOptions) -> str:
             WATERMARK FOR ts AS ts - INTERVAL '{disorder / 1000:.3f}' SECOND
         ) WITH (
             'connector' = 'kafka',
-            'topic' = '{stream.topic}',
+            'topic' = '{plan.events_topic}',
             'key.format' = 'raw',
             'key.fields' = 'k',
             'value.format' = 'raw',
             'value.fields-include' = 'EXCEPT_KEY',
-            'scan.startup.mode' = 'earliest-offset',
+            {_startup(options.start)},
             'scan.topic-partition-discovery.interval' = '10 s',
             'properties.isolation.level' = 'read_committed',
             'properties.group.id' = 'kappa-{plan.name}',
             'properties.client.id.prefix' = 'kappa-{plan.name}',
             {_client_options(options)}
         )"""
+
+
+def _startup(start: Start) -> str:
+    if not start.offsets:
+        return "'scan.startup.mode' = 'earliest-offset'"
+    places = ";".join(f"partition:{part},offset:{at}" for part, at in start.offsets.items())
+    return f"""'scan.startup.mode' = 'specific-offsets',
+            'scan.startup.specific-offsets' = '{places}'"""
 
 
 def _output_ddl(plan: JobPlan, options: JobOptions) -> str:

@@ -33,16 +33,27 @@ def accounting_view(stream: Stream) -> View:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """All that the operators of one job at one version need to know."""
+    """All that the operators of one job at one version need to know.
+
+    `copy` is a topic with the same events at the same offsets that is read instead of the
+    stream's own, for as long as that one lacks its first events.
+    """
 
     job: Job
     version: int
     views: tuple[View, ...]
+    copy: str = ""
 
     @property
     def name(self) -> str:
         """Flink job name; version 1 has no suffix."""
-        return versioned(self.job.name, self.version)
+        name = versioned(self.job.name, self.version)
+        return reading_copy(name) if self.copy else name
+
+    @property
+    def events_topic(self) -> str:
+        """The topic that the job reads."""
+        return self.copy or self.job.stream.topic
 
     @property
     def stores(self) -> tuple[PaneStore, ...]:
@@ -66,6 +77,11 @@ class JobPlan:
 def versioned(job_name: str, version: int) -> str:
     """Return Flink's name of a job at `version`; version 1 has no suffix."""
     return job_name if version == 1 else f"{job_name}.v{version}"
+
+
+def reading_copy(name: str) -> str:
+    """Return what the job `name` is called while it reads a copy of its events topic."""
+    return f"{name}.archive"
 
 
 def plan(job: Job, version: int, views: tuple[str, ...] = ()) -> JobPlan:

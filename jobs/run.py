@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from deploy.settings import Settings
 from jobs.plan import JobPlan, plan
+from jobs.start import start_from
 from jobs.views import Job
 from schemas.registry import Registry, publish_schema
 from schemas.topics import ensure_events_topic, ensure_raw_topic, ensure_view_topic
@@ -22,6 +24,7 @@ def main(job: Job) -> None:
         arguments.version,
         tuple(filter(None, arguments.views.split(","))),
     )
+    job_plan = replace(job_plan, copy=arguments.copy)
     if arguments.explain:
         nothing = {view.subject(arguments.version): 0 for view in job_plan.views}
         environment, statements = _statements(settings, job_plan, nothing, arguments)
@@ -69,6 +72,7 @@ def _statements(
         idle_timeout=timedelta(seconds=arguments.idle_timeout_seconds),
         bundle_time=timedelta(milliseconds=arguments.bundle_ms),
         batch_events=arguments.batch_events,
+        start=start_from(arguments.start, arguments.newest),
     )
     flink = configuration(options)
     for key, location in state_locations(job_plan.name).items():
@@ -84,6 +88,9 @@ def _parser(job: Job) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--version", type=int, default=1, help="version of the views to write")
     add("--views", default="", help="only these views, separated by commas")
+    add("--copy", default="", help="read this copy of the events topic, which has its offsets")
+    add("--start", default="", help="begin with these offsets: partition:offset,…")
+    add("--newest", default="", help="newest timestamps before --start: partition:epoch ms,…")
     add("--parallelism", type=int, default=settings.parallelism)
     add("--early-fire-seconds", type=float, default=settings.early_fire_seconds)
     add("--checkpoint-seconds", type=float, default=settings.checkpoint_seconds)

@@ -18,7 +18,7 @@ from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, job_named
 from jobs.cluster import Cluster, ClusterError, RunningJob
 from jobs.desired import DesiredJob, forget, remember
-from jobs.plan import plan, versioned
+from jobs.plan import plan, reading_copy, versioned
 
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
@@ -62,6 +62,8 @@ def submit(
     if script is None:
         script = PROJECT_ROOT / "jobs" / f"{job_named(job_name).name}.py"
     name = flink_name(settings, job_name, version)
+    if (options or {}).get("copy"):
+        name = reading_copy(name)
     if live := cluster.live_job(name):
         raise SubmissionFailed(
             f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
@@ -149,13 +151,16 @@ def cancel(settings: Settings, name: str, *, seconds: float = 60.0) -> RunningJo
 
 
 def take_savepoint(
-    settings: Settings, name: str, *, stop: bool, seconds: float = 300.0
+    settings: Settings, name: str, *, stop: bool, owner: str = "", seconds: float = 300.0
 ) -> tuple[RunningJob, str]:
-    """Take a savepoint of the live job called `name`, stopping it after if so wished."""
+    """Take a savepoint of the live job called `name`, stopping it after if so wished.
+
+    `owner` is the job among whose savepoints it is kept, if that is another.
+    """
     cluster = Cluster(settings.flink)
     job = _live(cluster, name)
     base = cluster.configuration().get(_SAVEPOINT_DIR)
-    folder = f"{base.rstrip('/')}/{name}" if base else None
+    folder = f"{base.rstrip('/')}/{owner or name}" if base else None
     request = cluster.trigger_savepoint(job.id, stop=stop, folder=folder)
     location = _until(lambda: cluster.savepoint(job.id, request), seconds, name)
     if stop:
@@ -181,6 +186,9 @@ def _run_client(
     command = [str(distribution() / "bin" / "flink"), "run", "--detached", "-m", address]
     if location:
         command += ["--fromSavepoint", location]
+        if arguments.get("start"):
+            # The panes of a job that read a copy of the topic; where it stood there is of no use.
+            command.append("--allowNonRestoredState")
     command += ["-py", str(script)]
     for key, value in arguments.items():
         if value != "":

@@ -12,8 +12,19 @@ from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.plan import JobPlan, plan
 from jobs.status import read_offsets
 from jobs.submit import SubmissionFailed, latest_state, submit
+from replay.archive_files import Archive
 from replay.facts import BUILT_STEP
+from replay.handover import (
+    HAND_OVER,
+    begin_after,
+    drop_copy,
+    handed_over,
+    panes_of_stopped,
+    reading_copy,
+    stop_with_panes,
+)
 from replay.records import ReplayRecord, ReplayState
+from replay.restored import restore
 from replay.steps import Work
 from replay.throttle import Throttle
 from schemas.topics import end_offsets
@@ -54,15 +65,12 @@ def build(
     if replay.state is not ReplayState.BUILDING:
         return replay
     job_plan = rebuilt_plan(work.settings, replay)
-    live_name = live_plan(work.settings, replay).name
-    throttle = Throttle(work.settings, job_plan.name, live_name, max_rate)
-    again = any(entry.step == "read" for entry in work.control.journal(replay.id))
-    throttle.begin(again=again)
-    with work.step(replay, "submit", job=job_plan.name) as outcome:
-        outcome.update(_ensure_running(work.settings, replay, job_plan))
-    with work.step(replay, "read", pinned=replay.plan.pinned) as outcome:
-        outcome.update(_await_read(work, replay, job_plan, progress, throttle))
-    rate = outcome["rate"]
+    options: Mapping[str, str | float] = {}
+    if replay.plan.archive:
+        options = handed_over(work, replay) or _read_copy(work, replay, progress, max_rate)
+        with work.step(replay, "drop copy"):
+            drop_copy(work.settings, reading_copy(job_plan))
+    rate = _read(work, replay, job_plan, options, progress, max_rate)["rate"]
     with work.step(replay, "load") as outcome:
         outcome.update(await_loaded(work.settings, job_plan, progress))
     with work.step(replay, BUILT_STEP) as outcome:
@@ -71,26 +79,92 @@ def build(
     return built
 
 
+def _read(
+    work: Work,
+    replay: ReplayRecord,
+    job_plan: JobPlan,
+    options: Mapping[str, str | float],
+    progress: Progress,
+    max_rate: float | None,
+) -> dict[str, float]:
+    """Run the job of `job_plan` until it has read all that was pinned."""
+    live_name = live_plan(work.settings, replay).name
+    throttle = Throttle(work.settings, job_plan.name, live_name, max_rate)
+    again = any(entry.step == "read" for entry in work.control.journal(replay.id))
+    throttle.begin(again=again)
+    with work.step(replay, "submit", job=job_plan.name) as outcome:
+        outcome.update(_ensure_running(work.settings, replay, job_plan, options))
+    with work.step(replay, "read", pinned=replay.plan.pinned) as outcome:
+        outcome.update(_await_read(work, replay, job_plan, progress, throttle))
+    return outcome
+
+
+def _read_copy(
+    work: Work, replay: ReplayRecord, progress: Progress, max_rate: float | None
+) -> Mapping[str, str | float]:
+    """Restore the topic's events, read them, and hand over; return the options to go on with."""
+    settings = work.settings
+    second = rebuilt_plan(settings, replay)
+    first = reading_copy(second)
+    with work.step(replay, "restore", archive=replay.plan.archive, copy=first.copy) as outcome:
+        outcome["records"] = _restore(settings, replay, first, progress)
+    goes_on = Cluster(settings.flink).live_job(second.name) is not None
+    panes = panes_of_stopped(settings, first, second)
+    if not goes_on and panes is None:
+        # The copy never grows, so its shorter partitions end early: none may be called idle, lest
+        # the others come late.
+        alone: dict[str, str | float] = {"copy": first.copy, "idle_timeout_seconds": 0}
+        _read(work, replay, first, alone, progress, max_rate)
+    with work.step(replay, HAND_OVER, pinned=replay.plan.pinned) as outcome:
+        options = begin_after(settings, replay, first).as_options()
+        if not goes_on:
+            panes = panes or stop_with_panes(settings, first, second)
+            outcome.update(_submit(settings, replay, panes, options))
+        outcome["options"] = options
+    return options
+
+
+def _restore(settings: Settings, replay: ReplayRecord, first: JobPlan, progress: Progress) -> int:
+    topic, pace = first.job.stream.topic, _Pace()
+
+    def report(records: int) -> None:
+        rate = pace.rate(records)
+        left = (replay.plan.events - records) / rate if rate else None
+        progress(BuildProgress("restore", records, replay.plan.events, rate, left, 0))
+
+    archive = Archive(replay.plan.archive, topic)
+    return restore(settings.kafka_client, topic, archive, first.copy, replay.plan.pinned, report)
+
+
 def rebuilt_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
     """Return the plan of the job at the replay's new version."""
     return plan(job_named(replay.job).within(settings.namespace), replay.to_version, replay.views)
 
 
 def _ensure_running(
-    settings: Settings, replay: ReplayRecord, job_plan: JobPlan
+    settings: Settings, replay: ReplayRecord, job_plan: JobPlan, options: Mapping[str, str | float]
 ) -> dict[str, object]:
     cluster = Cluster(settings.flink)
     if live := _only_live_job(cluster, job_plan.name):
         return {"job_id": live.id, "found": True}
+    # A job that read a copy may have stopped without a word of it; its panes are its successor's.
+    successor = rebuilt_plan(settings, replay).name
+    state = latest_state(cluster, job_plan.name) or latest_state(cluster, successor)
+    return _submit(settings, replay, state or "none", options)
+
+
+def _submit(
+    settings: Settings, replay: ReplayRecord, restore_from: str, options: Mapping[str, str | float]
+) -> dict[str, object]:
     declared = {view.name for view in job_named(replay.job).views}
     chosen = tuple(view for view in replay.views if view in declared)
-    state = latest_state(cluster, job_plan.name)
     submitted = submit(
         settings,
         replay.job,
         version=replay.to_version,
         views=() if set(chosen) == declared else chosen,
-        restore=state or "none",
+        restore=restore_from,
+        options=options,
     )
     return {"job_id": submitted.job_id, "restored_from": submitted.restored_from}
 
@@ -111,7 +185,7 @@ def _await_read(
     live = live_plan(settings, replay)
     most_lag = 0
     while True:
-        read = read_offsets(settings, f"kappa-{job_plan.name}", job_plan.job.stream.topic)
+        read = read_offsets(settings, f"kappa-{job_plan.name}", job_plan.events_topic)
         done = events_read(replay, read)
         lag = _lag(settings, live)
         most_lag = max(most_lag, lag)

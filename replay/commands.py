@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.console import ERR, OUT, CommandError, print_json, print_table, progress_bar
-from replay.late_commands import add_late
-from replay.opening import confirm, opened, say
 
 if TYPE_CHECKING:
     from replay.build import BuildProgress, Progress
@@ -31,6 +30,10 @@ _Views = Annotated[
 _Job = Annotated[str, typer.Option(help="The job whose replay is meant, if several are open.")]
 _FromEarliest = Annotated[
     bool, typer.Option("--from-earliest", help="Accept that the topic's first events are gone.")
+]
+_FromArchive = Annotated[
+    bool,
+    typer.Option("--from-archive", help="Take the events that the topic lacks from the archive."),
 ]
 _Expect = Annotated[
     list[str] | None,
@@ -57,7 +60,6 @@ _group = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this room to `app`."""
-    add_late(_group)
     app.add_typer(_group, name="replay")
 
 
@@ -67,14 +69,15 @@ def plan_command(
     expect: _Expect = None,
     expect_column: _ExpectColumn = None,
     from_earliest: _FromEarliest = False,
+    from_archive: _FromArchive = False,
     as_json: _AsJson = False,
 ) -> None:
     """Show what a replay would do, and check that it can; nothing is changed.
 
     Example: kappa replay plan page_views_per_minute --expect-column errors
     """
-    with opened() as work:
-        planned = _planned(work, views, expect, expect_column, from_earliest)
+    with _opened() as work:
+        planned = _planned(work, views, expect, expect_column, from_earliest, from_archive)
     if as_json:
         print_json(planned.as_json())
     else:
@@ -87,6 +90,7 @@ def build_command(
     expect: _Expect = None,
     expect_column: _ExpectColumn = None,
     from_earliest: _FromEarliest = False,
+    from_archive: _FromArchive = False,
     max_rate: _MaxRate = None,
     yes: _Yes = False,
     wait: _Wait = 0,
@@ -96,8 +100,8 @@ def build_command(
 
     Example: kappa replay build --expect-column errors --yes
     """
-    with opened(wait) as work:
-        replay = _begun(work, views, expect, expect_column, from_earliest, yes)
+    with _opened(wait) as work:
+        replay = _begun(work, views, expect, expect_column, from_earliest, from_archive, yes)
         replay = _build(work, replay, max_rate)
         _print_replay(work, replay, as_json)
 
@@ -108,6 +112,7 @@ def run_command(
     expect: _Expect = None,
     expect_column: _ExpectColumn = None,
     from_earliest: _FromEarliest = False,
+    from_archive: _FromArchive = False,
     max_rate: _MaxRate = None,
     force: _Force = "",
     yes: _Yes = False,
@@ -118,8 +123,8 @@ def run_command(
 
     Example: kappa replay run page_views_per_minute --expect-column errors
     """
-    with opened(wait) as work:
-        replay = _begun(work, views, expect, expect_column, from_earliest, yes)
+    with _opened(wait) as work:
+        replay = _begun(work, views, expect, expect_column, from_earliest, from_archive, yes)
         replay = _build(work, replay, max_rate)
         _promote(work, replay, force, yes)
         _print_replay(work, _current(work, replay.job), as_json)
@@ -128,7 +133,7 @@ def run_command(
 @_group.command("status")
 def status_command(as_json: _AsJson = False) -> None:
     """Show replays, the versions of views and who holds them. Example: kappa replay status"""
-    with opened() as work:
+    with _opened() as work:
         replays = work.control.replays()
         versions = work.control.version_states()
         leases = work.control.leases()
@@ -156,7 +161,7 @@ def verify_command(job: _Job = "", as_json: _AsJson = False) -> None:
 
     Example: kappa replay verify --json
     """
-    with opened() as work:
+    with _opened() as work:
         reports = _verify(work, _current(work, job), as_json)
     if any(report.unexplained for report in reports):
         raise typer.Exit(1)
@@ -170,7 +175,7 @@ def promote_command(
 
     Example: kappa replay promote --yes
     """
-    with opened(wait) as work:
+    with _opened(wait) as work:
         replay = _promote(work, _current(work, job), force, yes)
         _print_replay(work, replay, as_json)
 
@@ -189,9 +194,9 @@ def rollback_command(
     """
     from replay.switch import roll_back
 
-    with opened(wait) as work:
+    with _opened(wait) as work:
         replay = _locked(work, _current(work, job))
-        confirm(yes, f"Show version {_versions(replay)} of {', '.join(replay.views)} again?")
+        _confirm(yes, f"Show version {_versions(replay)} of {', '.join(replay.views)} again?")
         _print_replay(work, roll_back(work, replay, reason), as_json)
 
 
@@ -212,9 +217,9 @@ def retire_command(
 
     if now and not yes:
         raise CommandError("--now leaves no time to go back; say --yes too if that is meant.")
-    with opened(wait) as work:
+    with _opened(wait) as work:
         replay = _locked(work, _current(work, job))
-        confirm(yes, f"Drop version {_versions(replay)} of {', '.join(replay.views)} for good?")
+        _confirm(yes, f"Drop version {_versions(replay)} of {', '.join(replay.views)} for good?")
         hours = timedelta() if now else timedelta(hours=grace)
         _print_replay(work, retire(work, replay, now=datetime.now(UTC), grace=hours), as_json)
 
@@ -229,13 +234,32 @@ def abort_command(
     """
     from replay.ending import abort
 
-    with opened(wait) as work:
+    with _opened(wait) as work:
         replay = _locked(work, _current(work, job))
-        confirm(yes, f"Drop version {replay.to_version} of {', '.join(replay.views)}?")
+        _confirm(yes, f"Drop version {replay.to_version} of {', '.join(replay.views)}?")
         _print_replay(work, abort(work, replay), as_json)
 
 
 # What the commands share
+
+
+@contextmanager
+def _opened(wait_seconds: float = 0) -> Iterator[Work]:
+    """Give the means to work, and turn every failure of theirs into one sentence."""
+    from deploy.settings import Settings
+    from replay.control import Control, await_control, here
+    from replay.steps import Work
+
+    settings = Settings()
+    control = Control(settings.postgres, settings.namespace, here())
+    with _plain_errors(), control:
+        if wait_seconds:
+            await_control(control, wait_seconds, _say)
+        yield Work(settings, control, _say)
+
+
+def _say(text: str) -> None:
+    ERR.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _planned(
@@ -244,12 +268,13 @@ def _planned(
     expect: list[str] | None,
     expect_column: list[str] | None,
     from_earliest: bool,
+    from_archive: bool,
 ) -> ReplayPlan:
     from replay.facts import chosen_job, gather
     from replay.plan import plan_replay
 
     job, chosen = chosen_job(views or ())
-    facts = gather(work.settings, work.control, job, chosen)
+    facts = gather(work.settings, work.control, job, chosen, from_archive=from_archive)
     expected = _expectation(expect, expect_column)
     return plan_replay(facts, expected, from_earliest=from_earliest)
 
@@ -266,6 +291,7 @@ def _begun(
     expect: list[str] | None,
     expect_column: list[str] | None,
     from_earliest: bool,
+    from_archive: bool,
     yes: bool,
 ) -> ReplayRecord:
     """Return the replay of these views that is being built, begun now where there is none."""
@@ -280,11 +306,11 @@ def _begun(
     if current is not None:
         if not goes_on(current, chosen, expected):
             raise taken(current, work.control.leases())
-        say(f"Replay {current.id} goes on where it stopped.")
+        _say(f"Replay {current.id} goes on where it stopped.")
         return current
-    planned = _planned(work, views, expect, expect_column, from_earliest)
+    planned = _planned(work, views, expect, expect_column, from_earliest, from_archive)
     _print_plan(planned, to_error=True)
-    confirm(yes, f"Build version {planned.to_version} now?")
+    _confirm(yes, f"Build version {planned.to_version} now?")
     return work.control.begin(planned)
 
 
@@ -295,13 +321,16 @@ def _build(work: Work, replay: ReplayRecord, max_rate: float | None) -> ReplayRe
         return build(work, replay, progress, max_rate)
 
 
+_PHASES = {"restore": "Events restored", "read": "Events read", "load": "Records loaded"}
+
+
 @contextmanager
 def _build_bar() -> Iterator[Progress]:
     with progress_bar(unit="") as bar:
         tasks: dict[str, Any] = {}
 
         def show(progress: BuildProgress) -> None:
-            what = {"read": "Events read", "load": "Records loaded"}[progress.phase]
+            what = _PHASES[progress.phase]
             if progress.phase not in tasks:
                 tasks[progress.phase] = bar.add_task(what, total=progress.total)
             label = f"{what} ({progress.rate:,.0f}/s; live job behind by {progress.live_lag:,})"
@@ -338,13 +367,13 @@ def _promote(work: Work, replay: ReplayRecord, force: str, yes: bool) -> ReplayR
             reports = check(work, replay)
         unexplained = sum(report.unexplained for report in reports)
         for report in reports:
-            say(report.sentence)
+            _say(report.sentence)
         if unexplained and not force:
             raise CommandError(
                 f"{unexplained:,} differences are unexplained, so nothing is promoted: see "
                 '`kappa replay verify`; --force "reason" promotes all the same.'
             )
-    confirm(yes, f"Show version {replay.to_version} of {', '.join(replay.views)} from now on?")
+    _confirm(yes, f"Show version {replay.to_version} of {', '.join(replay.views)} from now on?")
     return promote(work, replay, force)
 
 
@@ -375,6 +404,15 @@ def _versions(replay: ReplayRecord) -> str:
     return " and ".join(str(one) for one in sorted(set(replay.from_versions.values())))
 
 
+def _confirm(yes: bool, question: str) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError(f"{question} Say --yes, as nobody can be asked here.")
+    if not typer.confirm(question, err=True):
+        raise CommandError("nothing was done.")
+
+
 # What they print
 
 
@@ -394,11 +432,13 @@ def _print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
         ("time", f"about {plan.seconds:,.0f} s at {plan.rate:,.0f} events/s ({plan.rate_from})"),
         ("expected to differ", "; ".join((*plan.expected.columns, *plan.expected.conditions))),
     ]
+    if plan.archive:
+        rows.append(("from archive", f"{plan.archive} holds the topic's first events"))
     if plan.from_earliest:
         rows.append(("from earliest", "accepted: the topic's first events are gone"))
     if to_error:
         for name, value in rows:
-            say(f"{name}: {value or 'nothing'}")
+            _say(f"{name}: {value or 'nothing'}")
         return
     print_table(f"Replay of {plan.job}", ("", "plan"), rows)
 
@@ -462,3 +502,49 @@ def _print_status(
 
 def _detail(detail: Any) -> str:
     return ", ".join(f"{name}: {value}" for name, value in detail.items() if value)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    from jobs.catalogue import UnknownJob, UnknownView
+    from jobs.cluster import ClusterError, ClusterUnavailable
+    from jobs.submit import SubmissionFailed
+    from replay.archive_files import ArchiveFailed
+    from replay.control import Busy, ControlUnavailable, LeaseTaken
+    from replay.facts import DifferentJobs
+    from replay.names import MissingTable, NotSwitched
+    from replay.plan import Refused
+    from replay.quota import QuotaFailed
+    from replay.switch import NotAllowed
+    from replay.verify import CannotVerify
+    from schemas.registry import RegistryError
+    from schemas.topics import KafkaUnavailable, UnknownTopic
+    from sinks.clickhouse import ClickHouseFailed
+    from sinks.pointers import VersionsDiffer
+
+    try:
+        yield
+    except (
+        ArchiveFailed,
+        Busy,
+        CannotVerify,
+        ClickHouseFailed,
+        ClusterError,
+        ClusterUnavailable,
+        ControlUnavailable,
+        DifferentJobs,
+        KafkaUnavailable,
+        LeaseTaken,
+        MissingTable,
+        NotAllowed,
+        NotSwitched,
+        QuotaFailed,
+        Refused,
+        RegistryError,
+        SubmissionFailed,
+        UnknownJob,
+        UnknownTopic,
+        UnknownView,
+        VersionsDiffer,
+    ) as error:
+        raise CommandError(str(error)) from error

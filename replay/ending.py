@@ -18,7 +18,8 @@ from jobs.desired import forget
 from jobs.plan import JobPlan, plan
 from jobs.submit import cancel, state_folders
 from replay import names
-from replay.build import output_topics
+from replay.build import output_topics, rebuilt_plan
+from replay.handover import drop_copy, reading_copy
 from replay.records import ReplayRecord, ReplayState, VersionState
 from replay.steps import Work
 from replay.switch import PREPARE, NotAllowed, instead
@@ -81,6 +82,7 @@ def abort(work: Work, replay: ReplayRecord) -> ReplayRecord:
         replay = _begin_end(work, replay, ReplayState.ABORTING, states)
         if any(entry.step == PREPARE for entry in work.control.journal(replay.id)):
             _settle_names(work, replay, clickhouse, "abort", replay.from_versions)
+        _remove_copy(work, replay)
         _remove_version(work, replay, clickhouse, "abort", replay.to_version)
     states = {(view, replay.to_version): VersionState.ABORTED for view in replay.views}
     states |= dict.fromkeys(replay.from_versions.items(), VersionState.LIVE)
@@ -140,6 +142,14 @@ def _remove_version(
     with work.step(replay, f"{verb}: drop state"):
         for folder in state_folders(Cluster(settings.flink), job_plan.name):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_copy(work: Work, replay: ReplayRecord) -> None:
+    if replay.plan.archive:
+        first = reading_copy(rebuilt_plan(work.settings, replay))
+        with work.step(replay, "abort: drop copy", job=first.name):
+            _stop_job(work.settings, first.name)
+            drop_copy(work.settings, first)
 
 
 def _stop_job(settings: Settings, name: str) -> None:

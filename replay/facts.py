@@ -10,9 +10,11 @@ from jobs.catalogue import VIEWS, job_named, job_of, view_named
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.views import Job
+from replay.archive_files import Archive
 from replay.control import Control
 from replay.plan import Facts
 from replay.records import JournalEntry
+from replay.restored import covered
 from schemas.evolution import obstacles
 from schemas.registry import Registry, RegistryError
 from schemas.streams import Stream
@@ -43,7 +45,14 @@ def chosen_job(views: Collection[str]) -> tuple[str, tuple[str, ...]]:
     return job.name, tuple(view.name for view in job.views if not views or view.name in views)
 
 
-def gather(settings: Settings, control: Control, job_name: str, views: tuple[str, ...]) -> Facts:
+def gather(
+    settings: Settings,
+    control: Control,
+    job_name: str,
+    views: tuple[str, ...],
+    *,
+    from_archive: bool = False,
+) -> Facts:
     """Return the facts for a replay of `views` of a job, with the stream's accounting."""
     job = job_named(job_name).within(settings.namespace)
     names = tuple(view.name for view in plan(job, 1, views).views)
@@ -55,6 +64,8 @@ def gather(settings: Settings, control: Control, job_name: str, views: tuple[str
         clickhouse.close()
     ids, unreadable = _schemas(settings, job.stream)
     measured = control.last_done(BUILT_STEP, job_name)
+    begin = begin_offsets(settings.kafka_client, job.stream.topic)
+    archive = settings.archive if from_archive else ""
     return Facts(
         job=job_name,
         stream=job.stream.name,
@@ -62,7 +73,7 @@ def gather(settings: Settings, control: Control, job_name: str, views: tuple[str
         views=names,
         shown=shown,
         versions_used=control.versions_used(names) | _versions_in_topics(settings, job),
-        begin=begin_offsets(settings.kafka_client, job.stream.topic),
+        begin=begin,
         end=end_offsets(settings.kafka_client, job.stream.topic, read_committed=True),
         schema_ids=ids,
         unreadable=unreadable,
@@ -71,6 +82,8 @@ def gather(settings: Settings, control: Control, job_name: str, views: tuple[str
         table_bytes=table_bytes,
         bytes_free=min(disk_free, _home_free(settings)),
         measured_rate=_rate(measured),
+        archive=archive,
+        archived=covered(Archive(archive, job.stream.topic), begin) if archive else {},
     )
 
 

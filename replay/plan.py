@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replay.differences import Expectation
 from replay.records import ReplayPlan, ReplayRecord, ReplayState
@@ -29,7 +29,8 @@ class Facts:
 
     `versions_used` are all versions that the views ever had, by the control plane and by the
     topics. `unreadable` says, for each schema version that can't be read, why. `table_bytes` is
-    the size of the views' tables now, `measured_rate` that of the job's last rebuild.
+    the size of the views' tables now, `measured_rate` that of the job's last rebuild. `archive`
+    is the place of the archive to use, `archived` by partition how far that goes from offset zero.
     """
 
     job: str
@@ -47,6 +48,8 @@ class Facts:
     table_bytes: int
     bytes_free: int
     measured_rate: float | None
+    archive: str = ""
+    archived: Mapping[int, int] = field(default_factory=dict)
 
 
 def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> ReplayPlan:
@@ -55,15 +58,16 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
     if reasons:
         raise Refused(reasons)
     rate = facts.measured_rate
+    archive = facts.archive if any(facts.begin.values()) else ""
     return ReplayPlan(
         job=facts.job,
         stream=facts.stream,
         views=facts.views,
         from_versions={view: facts.shown[view] for view in facts.views},
         to_version=max(facts.versions_used | set(facts.shown.values())) + 1,
-        begin=facts.begin,
+        begin=dict.fromkeys(facts.begin, 0) if archive else facts.begin,
         pinned=facts.end,
-        from_earliest=from_earliest,
+        from_earliest=from_earliest and not archive,
         expected=expected,
         schema_ids=facts.schema_ids,
         slots_needed=facts.slots_needed,
@@ -72,6 +76,7 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
         bytes_free=facts.bytes_free,
         rate=rate or DEFAULT_RATE,
         rate_from="the last rebuild" if rate else "the default, as none was measured yet",
+        archive=archive,
     )
 
 
@@ -95,11 +100,14 @@ def _reasons(facts: Facts, from_earliest: bool) -> list[str]:
             f"{facts.job}` builds the first version."
         )
     gaps = {part: first for part, first in facts.begin.items() if first > 0}
-    if gaps and not from_earliest:
+    if gaps and facts.archive:
+        reasons.extend(_archive_reasons(facts, gaps))
+    elif gaps and not from_earliest:
         lost = ", ".join(f"partition {p} lacks offsets 0 to {n - 1}" for p, n in gaps.items())
         reasons.append(
             f"{facts.topic} does not begin at offset zero: {lost}. A rebuild would miss these "
-            "events; --from-earliest accepts that and records it."
+            "events; --from-archive takes them from the archive, --from-earliest accepts that "
+            "and records it."
         )
     reasons.extend(facts.unreadable)
     if facts.slots_free < facts.slots_needed:
@@ -114,3 +122,14 @@ def _reasons(facts: Facts, from_earliest: bool) -> list[str]:
             "are free; make room, or retire an old version."
         )
     return reasons
+
+
+def _archive_reasons(facts: Facts, gaps: Mapping[int, int]) -> list[str]:
+    short = {part: facts.archived.get(part, 0) for part in gaps}
+    return [
+        f"{facts.topic}: partition {part} begins at offset {gaps[part]}, and the archive at "
+        f"{facts.archive} holds every event up to offset {reached} only; see `kappa archive "
+        "verify`, or accept the gap with --from-earliest."
+        for part, reached in short.items()
+        if reached < gaps[part]
+    ]

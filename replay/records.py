@@ -50,7 +50,8 @@ class ReplayPlan:
     """What a replay does, decided before it begins. Offsets are those of the next record.
 
     `from_versions` is the version that each view shows now. `pinned` are the end offsets that the
-    rebuild must have read before it counts as built. `rate` is in events a second.
+    rebuild must have read before it counts as built. `rate` is in events a second. `archive` is
+    the place of the archive with the events that the topic lacks, if it lacks any.
     """
 
     job: str
@@ -69,6 +70,7 @@ class ReplayPlan:
     bytes_free: int
     rate: float
     rate_from: str
+    archive: str = ""
 
     @property
     def events(self) -> int:
@@ -87,7 +89,7 @@ class ReplayPlan:
 
 def plan_from_json(document: Mapping[str, Any]) -> ReplayPlan:
     """Return the plan that `ReplayPlan.as_json` wrote."""
-    fields = {name: document[name] for name in ReplayPlan.__dataclass_fields__}
+    fields = {name: document[name] for name in ReplayPlan.__dataclass_fields__ if name in document}
     for name in ("begin", "pinned"):
         fields[name] = {int(part): offset for part, offset in fields[name].items()}
     for name in ("views", "schema_ids"):

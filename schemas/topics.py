@@ -70,6 +70,11 @@ def ensure_events_topic(kafka: Mapping[str, Any], stream: Stream) -> int:
     return ensure_topic(kafka, TopicSpec(stream.topic, stream.partitions, _EVENTS_CONFIG))
 
 
+def ensure_copy_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> int:
+    """Create topic `name` for a copy of an events topic; otherwise as `ensure_events_topic`."""
+    return ensure_topic(kafka, TopicSpec(name, partitions, _EVENTS_CONFIG))
+
+
 def ensure_view_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> int:
     """Create the compacted topic `name` for a view's rows; otherwise as `ensure_events_topic`."""
     return ensure_topic(kafka, TopicSpec(name, partitions, _VIEW_CONFIG))
@@ -168,14 +173,28 @@ def _offsets(
     if not partitions:
         raise UnknownTopic(f"there is no topic {topic} at {_address(kafka)}.")
     level = IsolationLevel.READ_COMMITTED if read_committed else IsolationLevel.READ_UNCOMMITTED
-    answers = admin.list_offsets(
-        {TopicPartition(topic, partition): spec for partition in partitions},
-        isolation_level=level,
-        request_timeout=_TIMEOUT_SECONDS,
-    )
+    places = {TopicPartition(topic, partition): spec for partition in partitions}
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while True:
+        try:
+            return _listed(admin, places, level, f"read the offsets of {topic}")
+        except KafkaException as error:
+            # A broker may name itself the leader of a new partition before it knows of that.
+            new = kafka_error(error).code() == KafkaError.NOT_LEADER_FOR_PARTITION
+            if not new or time.monotonic() > deadline:
+                raise
+            admin.poll(0.1)
+
+
+def _listed(
+    admin: AdminClient,
+    places: dict[TopicPartition, OffsetSpec],
+    level: IsolationLevel,
+    purpose: str,
+) -> dict[int, int]:
+    answers = admin.list_offsets(places, isolation_level=level, request_timeout=_TIMEOUT_SECONDS)
     found = {
-        place.partition: int(_result(answer, f"read the offsets of {topic}").offset)
-        for place, answer in answers.items()
+        place.partition: int(_result(answer, purpose).offset) for place, answer in answers.items()
     }
     return dict(sorted(found.items()))
 

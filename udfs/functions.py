@@ -51,7 +51,10 @@ NOT_LATE = -1
 
 @dataclass(frozen=True)
 class DecodeSpec:
-    """What the decode function needs to know; pickled into the job."""
+    """What the decode function needs to know; pickled into the job.
+
+    `topic` is the one that is read, `known` as in `NewestBefore`.
+    """
 
     stream: Stream
     stores: tuple[PaneStore, ...]
@@ -59,6 +62,8 @@ class DecodeSpec:
     bucket_keys: tuple[tuple[int, ...], ...]
     registry_url: str
     kafka: tuple[tuple[str, str], ...]
+    topic: str
+    known: tuple[tuple[int, tuple[int, int]], ...] = ()
 
 
 class DecodeEvents(ScalarFunction):
@@ -78,7 +83,8 @@ class DecodeEvents(ScalarFunction):
         self._patience = Patience(_UNKNOWN_ID_SECONDS, _UNKNOWN_ID_PAUSE_SECONDS)
         fields = needed_fields(spec.stream, set(spec.fields))
         self._decoder = Decoder(spec.stream, self._schema_of, fields)
-        self._clock = lateness.PartitionClock(NewestBefore(dict(spec.kafka), spec.stream.topic))
+        newest = NewestBefore(dict(spec.kafka), spec.topic, dict(spec.known))
+        self._clock = lateness.PartitionClock(newest)
 
     def eval(
         self, values: Any, partitions: Any, offsets: Any, timestamps: Any, watermarks: Any

@@ -17,14 +17,29 @@ class NewestBefore:
     Kafka answers "the first offset whose timestamp is at least t" from its time index. The newest
     timestamp before an offset is the greatest t for which that first offset lies before it: a
     binary search of some 42 requests, made once per partition when a job starts in mid-topic.
+    `known` has by partition an offset and the newest timestamp before it, of records that the
+    topic may hold no more.
     """
 
-    def __init__(self, kafka: Mapping[str, str], topic: str) -> None:
+    def __init__(
+        self,
+        kafka: Mapping[str, str],
+        topic: str,
+        known: Mapping[int, tuple[int, int]] | None = None,
+    ) -> None:
         self._kafka = dict(kafka)
         self._topic = topic
+        self._known = known or {}
 
     def __call__(self, partition: int, offset: int) -> int | None:
         """Return epoch milliseconds, or None where no record precedes `offset`."""
+        since, newest = self._known.get(partition, (offset + 1, 0))
+        asked = self._asked(partition, offset)
+        if offset < since:
+            return asked
+        return newest if asked is None else max(asked, newest)
+
+    def _asked(self, partition: int, offset: int) -> int | None:
         if offset <= 0:
             return None
         consumer = Consumer({**self._kafka, "group.id": "kappa-clock", "enable.auto.commit": False})

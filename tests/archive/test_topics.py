@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from confluent_kafka import Producer
 
-from deploy.stack import Stack
 from replay.archive import catch_up
 from replay.archive_files import Archive, ArchivedRecord
 from schemas.topics import begin_offsets, end_offsets
 from tests.archive.topics import delete_before
-from tests.harness import Environment, create_topic, environment, kappa, produce, read_topic
+from tests.harness import Environment, kappa, produce, read_topic
 from tests.harness import wait_for as wait
 from tests.oracle import Record
 from tests.replay.running import run, start
-
-
-@pytest.fixture
-def env(stack: Stack, tmp_path: Path) -> Iterator[Environment]:
-    with environment(stack) as found:
-        place = {"archive_url": str(tmp_path / "archive")}
-        found.settings = found.settings.model_copy(update=place)
-        create_topic(found)
-        yield found
 
 
 def events(count: int, partition: int = 0) -> list[Record]:
