@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deploy.console import ERR, OUT, CommandError, print_json, print_table, progress_bar
+from replay.late_commands import add_late
+from replay.opening import confirm, opened, say
 
 if TYPE_CHECKING:
     from replay.build import BuildProgress, Progress
@@ -60,6 +61,7 @@ _group = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this room to `app`."""
+    add_late(_group)
     app.add_typer(_group, name="replay")
 
 
@@ -76,7 +78,7 @@ def plan_command(
 
     Example: kappa replay plan page_views_per_minute --expect-column errors
     """
-    with _opened() as work:
+    with opened() as work:
         planned = _planned(work, views, expect, expect_column, from_earliest, from_archive)
     if as_json:
         print_json(planned.as_json())
@@ -100,7 +102,7 @@ def build_command(
 
     Example: kappa replay build --expect-column errors --yes
     """
-    with _opened(wait) as work:
+    with opened(wait) as work:
         replay = _begun(work, views, expect, expect_column, from_earliest, from_archive, yes)
         replay = _build(work, replay, max_rate)
         _print_replay(work, replay, as_json)
@@ -123,7 +125,7 @@ def run_command(
 
     Example: kappa replay run page_views_per_minute --expect-column errors
     """
-    with _opened(wait) as work:
+    with opened(wait) as work:
         replay = _begun(work, views, expect, expect_column, from_earliest, from_archive, yes)
         replay = _build(work, replay, max_rate)
         _promote(work, replay, force, yes)
@@ -133,7 +135,7 @@ def run_command(
 @_group.command("status")
 def status_command(as_json: _AsJson = False) -> None:
     """Show replays, the versions of views and who holds them. Example: kappa replay status"""
-    with _opened() as work:
+    with opened() as work:
         replays = work.control.replays()
         versions = work.control.version_states()
         leases = work.control.leases()
@@ -161,7 +163,7 @@ def verify_command(job: _Job = "", as_json: _AsJson = False) -> None:
 
     Example: kappa replay verify --json
     """
-    with _opened() as work:
+    with opened() as work:
         reports = _verify(work, _current(work, job), as_json)
     if any(report.unexplained for report in reports):
         raise typer.Exit(1)
@@ -175,7 +177,7 @@ def promote_command(
 
     Example: kappa replay promote --yes
     """
-    with _opened(wait) as work:
+    with opened(wait) as work:
         replay = _promote(work, _current(work, job), force, yes)
         _print_replay(work, replay, as_json)
 
@@ -194,9 +196,9 @@ def rollback_command(
     """
     from replay.switch import roll_back
 
-    with _opened(wait) as work:
+    with opened(wait) as work:
         replay = _locked(work, _current(work, job))
-        _confirm(yes, f"Show version {_versions(replay)} of {', '.join(replay.views)} again?")
+        confirm(yes, f"Show version {_versions(replay)} of {', '.join(replay.views)} again?")
         _print_replay(work, roll_back(work, replay, reason), as_json)
 
 
@@ -217,9 +219,9 @@ def retire_command(
 
     if now and not yes:
         raise CommandError("--now leaves no time to go back; say --yes too if that is meant.")
-    with _opened(wait) as work:
+    with opened(wait) as work:
         replay = _locked(work, _current(work, job))
-        _confirm(yes, f"Drop version {_versions(replay)} of {', '.join(replay.views)} for good?")
+        confirm(yes, f"Drop version {_versions(replay)} of {', '.join(replay.views)} for good?")
         hours = timedelta() if now else timedelta(hours=grace)
         _print_replay(work, retire(work, replay, now=datetime.now(UTC), grace=hours), as_json)
 
@@ -234,32 +236,13 @@ def abort_command(
     """
     from replay.ending import abort
 
-    with _opened(wait) as work:
+    with opened(wait) as work:
         replay = _locked(work, _current(work, job))
-        _confirm(yes, f"Drop version {replay.to_version} of {', '.join(replay.views)}?")
+        confirm(yes, f"Drop version {replay.to_version} of {', '.join(replay.views)}?")
         _print_replay(work, abort(work, replay), as_json)
 
 
 # What the commands share
-
-
-@contextmanager
-def _opened(wait_seconds: float = 0) -> Iterator[Work]:
-    """Give the means to work, and turn every failure of theirs into one sentence."""
-    from deploy.settings import Settings
-    from replay.control import Control, await_control, here
-    from replay.steps import Work
-
-    settings = Settings()
-    control = Control(settings.postgres, settings.namespace, here())
-    with _plain_errors(), control:
-        if wait_seconds:
-            await_control(control, wait_seconds, _say)
-        yield Work(settings, control, _say)
-
-
-def _say(text: str) -> None:
-    ERR.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _planned(
@@ -306,11 +289,11 @@ def _begun(
     if current is not None:
         if not goes_on(current, chosen, expected):
             raise taken(current, work.control.leases())
-        _say(f"Replay {current.id} goes on where it stopped.")
+        say(f"Replay {current.id} goes on where it stopped.")
         return current
     planned = _planned(work, views, expect, expect_column, from_earliest, from_archive)
     _print_plan(planned, to_error=True)
-    _confirm(yes, f"Build version {planned.to_version} now?")
+    confirm(yes, f"Build version {planned.to_version} now?")
     return work.control.begin(planned)
 
 
@@ -367,13 +350,13 @@ def _promote(work: Work, replay: ReplayRecord, force: str, yes: bool) -> ReplayR
             reports = check(work, replay)
         unexplained = sum(report.unexplained for report in reports)
         for report in reports:
-            _say(report.sentence)
+            say(report.sentence)
         if unexplained and not force:
             raise CommandError(
                 f"{unexplained:,} differences are unexplained, so nothing is promoted: see "
                 '`kappa replay verify`; --force "reason" promotes all the same.'
             )
-    _confirm(yes, f"Show version {replay.to_version} of {', '.join(replay.views)} from now on?")
+    confirm(yes, f"Show version {replay.to_version} of {', '.join(replay.views)} from now on?")
     return promote(work, replay, force)
 
 
@@ -404,15 +387,6 @@ def _versions(replay: ReplayRecord) -> str:
     return " and ".join(str(one) for one in sorted(set(replay.from_versions.values())))
 
 
-def _confirm(yes: bool, question: str) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CommandError(f"{question} Say --yes, as nobody can be asked here.")
-    if not typer.confirm(question, err=True):
-        raise CommandError("nothing was done.")
-
-
 # What they print
 
 
@@ -438,7 +412,7 @@ def _print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
         rows.append(("from earliest", "accepted: the topic's first events are gone"))
     if to_error:
         for name, value in rows:
-            _say(f"{name}: {value or 'nothing'}")
+            say(f"{name}: {value or 'nothing'}")
         return
     print_table(f"Replay of {plan.job}", ("", "plan"), rows)
 
@@ -502,49 +476,3 @@ def _print_status(
 
 def _detail(detail: Any) -> str:
     return ", ".join(f"{name}: {value}" for name, value in detail.items() if value)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    from jobs.catalogue import UnknownJob, UnknownView
-    from jobs.cluster import ClusterError, ClusterUnavailable
-    from jobs.submit import SubmissionFailed
-    from replay.archive_files import ArchiveFailed
-    from replay.control import Busy, ControlUnavailable, LeaseTaken
-    from replay.facts import DifferentJobs
-    from replay.names import MissingTable, NotSwitched
-    from replay.plan import Refused
-    from replay.quota import QuotaFailed
-    from replay.switch import NotAllowed
-    from replay.verify import CannotVerify
-    from schemas.registry import RegistryError
-    from schemas.topics import KafkaUnavailable, UnknownTopic
-    from sinks.clickhouse import ClickHouseFailed
-    from sinks.pointers import VersionsDiffer
-
-    try:
-        yield
-    except (
-        ArchiveFailed,
-        Busy,
-        CannotVerify,
-        ClickHouseFailed,
-        ClusterError,
-        ClusterUnavailable,
-        ControlUnavailable,
-        DifferentJobs,
-        KafkaUnavailable,
-        LeaseTaken,
-        MissingTable,
-        NotAllowed,
-        NotSwitched,
-        QuotaFailed,
-        Refused,
-        RegistryError,
-        SubmissionFailed,
-        UnknownJob,
-        UnknownTopic,
-        UnknownView,
-        VersionsDiffer,
-    ) as error:
-        raise CommandError(str(error)) from error
