@@ -1,0 +1,220 @@
+"""`kappa replay late`: late events end up in their windows, and nothing else changes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from schemas.topics import end_offsets
+from tests import datasets
+from tests.harness import (
+    Environment,
+    create_topic,
+    produce,
+    read_topic,
+    register,
+    rows,
+    start,
+    start_loader,
+    topic_rows,
+    view_rows,
+    wait_for,
+)
+from tests.oracle import (
+    MINUTE,
+    PER_MINUTE,
+    SITE,
+    SLIDING,
+    PageView,
+    Record,
+    Rows,
+    Verdict,
+    all_views,
+    judge,
+)
+from tests.replay.running import done, project_with, refused, run
+from tests.replay.running import start as start_kappa
+from tests.settling import difference, settle
+
+VIEWS = (PER_MINUTE, SLIDING, SITE)
+Place = tuple[int, int]
+
+
+@pytest.fixture
+def late(empty: Environment) -> Environment:
+    """Return a namespace whose live views lack some late events, all of windows long closed."""
+    schema_id = register(empty, datasets.V1)
+    start(empty)
+    produce(empty, traffic(schema_id))
+    return empty
+
+
+def traffic(schema_id: int) -> list[Record]:
+    """Return events in time, late within and beyond what is allowed, and broken; then the edges."""
+    begin = datasets.EVENING - 4 * datasets.HOUR
+    mixed = datasets.dense_traffic(
+        schema_id, events=5_000, late_share=0.05, broken_share=0.01, start=begin, seed=12
+    )
+    return [*mixed, *datasets.late_events(schema_id)]
+
+
+def test_late_events_repair_their_own_windows_once(late: Environment) -> None:
+    verdict = settle(late, 120)
+    whole = with_late(late, verdict, verdict.late)
+    dry = done(late, "late", PER_MINUTE, "--dry-run")
+    assert places(dry, "ready") == set(verdict.late), dry["read"]
+    before, after = verdict.views[PER_MINUTE], whole[PER_MINUTE]
+    assert len(dry["rows"]) == len([key for key in after if before.get(key) != after[key]])
+    assert view_rows(late, PER_MINUTE) == before
+
+    for view in VIEWS:
+        assert done(late, "late", view, "--yes")["repair"] > 0
+        assert_rows(late, view, whole[view])
+        assert repaired(late, view) == set(verdict.late)
+
+    ends = end_offsets(late.settings.kafka_client, late.view_topic(SLIDING))
+    again = done(late, "late", SLIDING, "--yes")
+    assert (again["repair"], again["rows"], places(again, "ready")) == (None, [], set())
+    assert places(again, "repaired") == set(verdict.late)
+    assert end_offsets(late.settings.kafka_client, late.view_topic(SLIDING)) == ends
+    kept = rows(late, f"SELECT partition, offset FROM {late.settings.database}.late_events")
+    assert set(kept) == set(verdict.late)
+
+
+def test_windows_that_the_job_may_still_write_wait(late: Environment) -> None:
+    schema_id = min(late.registered)
+    settle(late, 120)
+    done(late, "late", SITE, "--yes")
+    ahead = datasets.EVENING + 6 * datasets.HOUR
+    # Partition 1 is an hour ahead of the others, and late there is not late everywhere.
+    one = [on(1, ahead, schema_id), on(1, ahead - 20 * MINUTE, schema_id)]
+    produce(late, one)
+    verdict = judged(late)
+    before = with_late(late, verdict, set(verdict.late) - last_late(verdict))[SITE]
+    assert_rows(late, SITE, before)
+    waits = done(late, "late", SITE, "--yes")
+    assert (waits["repair"], waits["rows"]) == (None, [])
+    assert places(waits, "waiting") == last_late(verdict)
+
+    produce(late, [on(number, ahead, schema_id) for number in (0, 2, 3)])
+    verdict = judged(late)
+    assert_rows(late, SITE, with_late(late, verdict, set(verdict.late) - last_late(verdict))[SITE])
+    assert places(done(late, "late", SITE, "--yes"), "ready") == last_late(verdict)
+    assert_rows(late, SITE, with_late(late, verdict, verdict.late)[SITE])
+
+
+def test_a_repair_killed_at_every_step_is_ended_by_the_same_command(late: Environment) -> None:
+    verdict = settle(late, 120)
+    whole = with_late(late, verdict, verdict.late)[PER_MINUTE]
+    done(late, "late", PER_MINUTE, "--dry-run")
+    kill_at(late, "started")
+    found = wait_for(
+        lambda: topic_rows(late, PER_MINUTE),
+        60,
+        "all rows of the repair, or none",
+        until=lambda now: now in (verdict.views[PER_MINUTE], whole),
+    )
+    assert found in (verdict.views[PER_MINUTE], whole)
+    with psycopg.connect(late.settings.postgres) as blocker:
+        blocker.execute("LOCK TABLE kappa.repaired_events IN EXCLUSIVE MODE")
+        kill_at(late, "written")
+    assert_rows(late, PER_MINUTE, whole)
+    ended = done(late, "late", PER_MINUTE, "--yes")
+    assert ended["rows"] == []
+    assert repaired(late, PER_MINUTE) == set(verdict.late)
+    assert_rows(late, PER_MINUTE, whole)
+    assert states(late) == ["interrupted", "interrupted", "done"]
+
+
+def test_a_view_that_another_rule_wrote_is_refused(empty: Environment, tmp_path: Path) -> None:
+    right, wrong = '"errors": Count("status", ">=", 500', '"errors": Count("status", ">=", 200'
+    project = project_with(tmp_path, "jobs/page_views.py", right, wrong)
+    schema_id = register(empty, datasets.V1)
+    create_topic(empty)
+    start_loader(empty)
+    assert run(empty, "submit", "page_views", project=project).returncode == 0
+    produce(empty, traffic(schema_id))
+    wait_for(lambda: len(read_topic(empty, empty.stream.late_topic())) > 100, 60, "late events")
+    assert "are not what its events give by the code of now" in refused(empty, "late", SITE)
+    assert '"sight" is no view' in refused(empty, "late", "sight")
+
+
+def judged(env: Environment) -> Verdict:
+    """Return the oracle's verdict on the events in the topic."""
+    return judge([m.record for m in read_topic(env, env.stream.topic)], env.registered)
+
+
+def with_late(env: Environment, verdict: Verdict, which: Any) -> dict[str, Rows]:
+    """Return the rows that the events in time and the late ones of `which` give together."""
+    records = {m.record.place: m.record for m in read_topic(env, env.stream.topic)}
+    events: list[PageView] = list(verdict.aggregated.values())
+    for place in which:
+        # Alone in its partition no event is late.
+        events += judge([records[place]], env.registered).aggregated.values()
+    return all_views(events)
+
+
+def last_late(verdict: Verdict) -> set[Place]:
+    """Return the one late event of the newest window that has any."""
+    newest = max(verdict.late, key=lambda place: verdict.late[place])
+    return {newest}
+
+
+def on(partition: int, timestamp_ms: int, schema_id: int) -> Record:
+    """Return a page view on `partition`."""
+    user = next(u for u in map(str, range(1_000)) if datasets.partition_of(u) == partition)
+    event = {"event_id": f"{partition}-{timestamp_ms}", "event_time": timestamp_ms}
+    event |= {"user_id": user, "page_id": "/waits"}
+    return datasets.numbered([datasets.draft(event, schema_id)])[0]
+
+
+def assert_rows(env: Environment, view: str, wanted: Rows) -> None:
+    """Wait until topic and table of `view` show exactly the rows wanted."""
+    for look in (topic_rows, view_rows):
+        wait_for(
+            partial(lambda of: difference(wanted, of(env, view)), look),
+            60,
+            f"{view}: late events are in their windows",
+            until=lambda text: text == "",
+        )
+
+
+def places(report: dict[str, Any], state: str) -> set[Place]:
+    """Return the events that the command counts under `state`."""
+    return {(event["partition"], event["offset"]) for event in report["events"][state]}
+
+
+def repaired(env: Environment, view: str) -> set[Place]:
+    """Return the events that ClickHouse shows as folded into `view`."""
+    table = f"{env.settings.database}.repaired_events"
+    return set(rows(env, f"SELECT partition, offset FROM {table} FINAL WHERE view = '{view}'"))
+
+
+def states(env: Environment) -> list[str]:
+    """Return the states of all repairs of the namespace, oldest first."""
+    with psycopg.connect(env.settings.postgres) as connection:
+        found = connection.execute(
+            "SELECT state FROM kappa.repairs WHERE namespace = %s ORDER BY id",
+            (env.settings.namespace,),
+        ).fetchall()
+    return [state for (state,) in found]
+
+
+def kill_at(env: Environment, state: str) -> None:
+    """Run a repair and end it with SIGKILL once its journal says `state`."""
+    process = start_kappa(env, "replay", "late", PER_MINUTE, "--yes")
+    deadline = time.monotonic() + 60
+    try:
+        # A step may take some milliseconds only, so there is no pause between two looks.
+        while states(env)[-1:] != [state]:
+            assert process.poll() is None, f"it ended before {state}: {process.communicate()[1]}"
+            assert time.monotonic() < deadline, f"it was never {state}"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
