@@ -96,6 +96,12 @@ def test_windows_that_the_job_may_still_write_wait(late: Environment) -> None:
     one = [on(1, ahead, schema_id), on(1, ahead - 20 * MINUTE, schema_id)]
     produce(late, one)
     verdict = judged(late)
+    wait_for(
+        lambda: len(read_topic(late, late.stream.late_topic())),
+        60,
+        "the job has found it late",
+        until=lambda count: count == len(verdict.late),
+    )
     before = with_late(late, verdict, set(verdict.late) - last_late(verdict))[SITE]
     assert_rows(late, SITE, before)
     waits = done(late, "late", SITE, "--yes")
@@ -140,6 +146,7 @@ def test_a_view_that_another_rule_wrote_is_refused(empty: Environment, tmp_path:
     start_loader(empty)
     assert run(empty, "submit", "page_views", project=project).returncode == 0
     produce(empty, traffic(schema_id))
+    wait_for(lambda: view_rows(empty, SITE), 60, "there are rows")
     wait_for(lambda: len(read_topic(empty, empty.stream.late_topic())) > 100, 60, "late events")
     assert "are not what its events give by the code of now" in refused(empty, "late", SITE)
     assert '"sight" is no view' in refused(empty, "late", "sight")
