@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from deploy.console import CommandError
 from deploy.flink import jobmanager, taskmanager
@@ -18,6 +19,7 @@ from deploy.parts import Part, folders
 from deploy.postgres import postgres
 from deploy.processes import (
     MARK,
+    PortOwner,
     Record,
     created,
     end,
@@ -32,7 +34,7 @@ from deploy.services import services
 from deploy.settings import PROJECT_ROOT, Settings
 
 SUPERVISOR, RESUME = "supervisor", "resume"
-_UP_SECONDS, _DOWN_SECONDS = 180.0, 120.0
+_UP_SECONDS, _DOWN_SECONDS, _PORT_SECONDS = 180.0, 120.0, 10.0
 # One that dies this often while starting will not come up by waiting.
 _FAILURES_TO_GIVE_UP = 3
 
@@ -173,13 +175,22 @@ class Stack:
         return self.supervisor_pid() is not None
 
     def _check_ports(self) -> None:
+        deadline = time.monotonic() + _PORT_SECONDS
         for part in self.parts:
             for port in part.ports:
-                if port_taken(port):
-                    raise CommandError(
-                        f"Port {port}, which {part.title} needs, is held by {port_owner(port)}; "
-                        "end that, or choose other ports with KAPPA_PORT_BASE=…"
-                    )
+                while port_taken(port):
+                    owner = port_owner(port)
+                    # A process of ours that was just killed holds its ports for a moment.
+                    if self._is_foreign(owner) or time.monotonic() > deadline:
+                        raise CommandError(
+                            f"Port {port}, which {part.title} needs, is held by {owner}; "
+                            "end that, or choose other ports with KAPPA_PORT_BASE=…"
+                        )
+                    time.sleep(0.1)
+
+    def _is_foreign(self, owner: PortOwner) -> bool:
+        folder = Path(owner.folder)
+        return folder.is_absolute() and not folder.is_relative_to(self.place.home)
 
     def _start_supervisor(self) -> None:
         self.place.logs.mkdir(parents=True, exist_ok=True)
