@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit lint format up down status install jars lock clean distclean
+.PHONY: help demo test test-unit test-long lint format up down status install jars lock clean distclean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,8 +20,11 @@ help: ## List these targets
 demo: install jars ## Install, start everything, send a real access log and show its views
 	@$(BIN)/kappa demo
 
-test: install jars ## Every test: unit, plan and integration on the real stack
-	@$(BIN)/pytest
+test: install jars ## Unit, plan and integration tests on the real stack
+	@$(BIN)/pytest -m "not long"
+
+test-long: install jars ## Rebuilds, repairs and restores, killed at each of their steps
+	@$(BIN)/pytest -m long
 
 test-unit: install ## The tests that need no stack, in under a minute
 	@$(BIN)/pytest -m "not stack"

@@ -24,6 +24,8 @@ from tests.oracle import Record, Verdict, judge
 from tests.replay.running import done, kill_at, refused
 from tests.settling import wait_for_rows
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def events(env: Environment) -> tuple[list[Record], list[Record]]:

@@ -7,6 +7,8 @@ import signal
 from functools import partial
 from operator import eq
 
+import pytest
+
 from deploy.stack import Stack
 from jobs.cluster import LIVE_STATES, Cluster
 from schemas.topics import topic_names
@@ -28,6 +30,8 @@ ALL = (*VIEWS, "page_views_accounting")
 _BUILD = ("submit", "read", "load", "built")
 _SWITCH = ("prepare names", "switch", "record")
 _END = ("settle names", "stop job", "drop topics", "drop tables", "drop state", "record")
+
+pytestmark = pytest.mark.long
 
 
 def test_a_build_killed_at_every_step_goes_on(live: Environment) -> None:

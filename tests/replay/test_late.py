@@ -42,6 +42,8 @@ from tests.replay.running import done, project_with, refused, run
 from tests.replay.running import start as start_kappa
 from tests.settling import difference, settle
 
+pytestmark = pytest.mark.long
+
 VIEWS = (PER_MINUTE, SLIDING, SITE)
 Place = tuple[int, int]
 
@@ -67,8 +69,7 @@ def traffic(schema_id: int) -> list[Record]:
 def test_late_events_repair_their_own_windows_once(late: Environment) -> None:
     verdict = settle(late, 120)
     whole = with_late(late, verdict, verdict.late)
-    dry = done(late, "late", PER_MINUTE, "--dry-run")
-    assert places(dry, "ready") == set(verdict.late), dry["read"]
+    dry = dry_run(late, PER_MINUTE, "ready", set(verdict.late))
     before, after = verdict.views[PER_MINUTE], whole[PER_MINUTE]
     assert len(dry["rows"]) == len([key for key in after if before.get(key) != after[key]])
     assert view_rows(late, PER_MINUTE) == before
@@ -89,7 +90,8 @@ def test_late_events_repair_their_own_windows_once(late: Environment) -> None:
 
 def test_windows_that_the_job_may_still_write_wait(late: Environment) -> None:
     schema_id = min(late.registered)
-    settle(late, 120)
+    first = settle(late, 120)
+    dry_run(late, SITE, "ready", set(first.late))
     done(late, "late", SITE, "--yes")
     ahead = datasets.EVENING + 6 * datasets.HOUR
     # Partition 1 is an hour ahead of the others, and late there is not late everywhere.
@@ -104,13 +106,14 @@ def test_windows_that_the_job_may_still_write_wait(late: Environment) -> None:
     )
     before = with_late(late, verdict, set(verdict.late) - last_late(verdict))[SITE]
     assert_rows(late, SITE, before)
+    dry_run(late, SITE, "waiting", last_late(verdict))
     waits = done(late, "late", SITE, "--yes")
     assert (waits["repair"], waits["rows"]) == (None, [])
-    assert places(waits, "waiting") == last_late(verdict)
 
     produce(late, [on(number, ahead, schema_id) for number in (0, 2, 3)])
     verdict = judged(late)
     assert_rows(late, SITE, with_late(late, verdict, set(verdict.late) - last_late(verdict))[SITE])
+    dry_run(late, SITE, "ready", last_late(verdict))
     assert places(done(late, "late", SITE, "--yes"), "ready") == last_late(verdict)
     assert_rows(late, SITE, with_late(late, verdict, verdict.late)[SITE])
 
@@ -118,7 +121,7 @@ def test_windows_that_the_job_may_still_write_wait(late: Environment) -> None:
 def test_a_repair_killed_at_every_step_is_ended_by_the_same_command(late: Environment) -> None:
     verdict = settle(late, 120)
     whole = with_late(late, verdict, verdict.late)[PER_MINUTE]
-    done(late, "late", PER_MINUTE, "--dry-run")
+    dry_run(late, PER_MINUTE, "ready", set(verdict.late))
     kill_at(late, "started")
     found = wait_for(
         lambda: topic_rows(late, PER_MINUTE),
@@ -150,6 +153,17 @@ def test_a_view_that_another_rule_wrote_is_refused(empty: Environment, tmp_path:
     wait_for(lambda: len(read_topic(empty, empty.stream.late_topic())) > 100, 60, "late events")
     assert "are not what its events give by the code of now" in refused(empty, "late", SITE)
     assert '"sight" is no view' in refused(empty, "late", "sight")
+
+
+def dry_run(env: Environment, view: str, state: str, wanted: set[Place]) -> dict[str, Any]:
+    """Return the dry run's report once the job's checkpoints cover what it is asked about."""
+    found: dict[str, Any] = wait_for(
+        lambda: done(env, "late", view, "--dry-run"),
+        60,
+        f"the events that are {state} are the {len(wanted)} wanted",
+        until=lambda report: places(report, state) == wanted,
+    )
+    return found
 
 
 def judged(env: Environment) -> Verdict:
