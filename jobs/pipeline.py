@@ -13,7 +13,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import DataTypes, StatementSet, StreamTableEnvironment
 from pyflink.table.udf import udf
 
-from jobs.plan import JobPlan, used_fields
+from jobs.plan import JobPlan, used_fields, whole_ms
 from jobs.start import Start
 from schemas.topics import MAX_RAW_MESSAGE_BYTES
 from udfs.functions import (
@@ -52,7 +52,7 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
     tables = StreamTableEnvironment.create(environment)
     tables.get_config().set("table.local-time-zone", "UTC")
     tables.get_config().set("pipeline.name", plan.name)
-    idle = f"{_ms(options.idle_timeout)} ms"
+    idle = f"{whole_ms(options.idle_timeout)} ms"
     tables.get_config().set("table.exec.source.idle-timeout", idle)
     if plan.copy:
         # Whoever goes on with this state reads another topic: with other names than its own,
@@ -73,8 +73,8 @@ def configuration(options: JobOptions) -> Configuration:
     """Return the Flink settings that the job's correctness or speed depends on."""
     settings = {
         "execution.checkpointing.mode": "EXACTLY_ONCE",
-        "execution.checkpointing.interval": f"{_ms(options.checkpoint_interval)} ms",
-        "execution.checkpointing.min-pause": f"{_ms(options.checkpoint_interval) // 2} ms",
+        "execution.checkpointing.interval": f"{whole_ms(options.checkpoint_interval)} ms",
+        "execution.checkpointing.min-pause": f"{whole_ms(options.checkpoint_interval) // 2} ms",
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "state.backend.type": "rocksdb",
         "execution.checkpointing.incremental": "true",
@@ -82,7 +82,7 @@ def configuration(options: JobOptions) -> Configuration:
         "state.backend.rocksdb.compression.per.level": "NO_COMPRESSION",
         "pipeline.max-parallelism": str(MAX_PARALLELISM),
         "pipeline.object-reuse": "true",
-        "python.fn-execution.bundle.time": str(_ms(options.bundle_time)),
+        "python.fn-execution.bundle.time": str(whole_ms(options.bundle_time)),
         "python.fn-execution.bundle.size": str(options.batch_events),
         "python.fn-execution.arrow.batch.size": str(options.batch_events),
     }
@@ -194,7 +194,7 @@ def _aggregate(
         f"SELECT t.verdict.packet AS packet FROM {decoded} AS t WHERE t.verdict.packet IS NOT NULL"
     )
     body = Types.PRIMITIVE_ARRAY(Types.BYTE())
-    spec = PaneSpec(plan.stores, keys, _encoders(plan, options), _ms(options.early_fire))
+    spec = PaneSpec(plan.stores, keys, _encoders(plan, options), whole_ms(options.early_fire))
     records = (
         tables.to_data_stream(packets)
         .flat_map(unpack_packet, output_type=Types.TUPLE([Types.INT(), Types.LONG(), body]))
@@ -278,7 +278,7 @@ def _output_ddl(plan: JobPlan, options: JobOptions) -> str:
             'value.fields-include' = 'EXCEPT_KEY',
             'sink.delivery-guarantee' = 'exactly-once',
             'sink.transactional-id-prefix' = 'kappa-{plan.name}',
-            'properties.transaction.timeout.ms' = '{_ms(options.transaction_timeout)}',
+            'properties.transaction.timeout.ms' = '{whole_ms(options.transaction_timeout)}',
             'properties.compression.type' = 'lz4',
             'properties.max.request.size' = '{MAX_RAW_MESSAGE_BYTES}',
             'properties.linger.ms' = '5',
@@ -317,7 +317,3 @@ def _output_sql(plan: JobPlan) -> str:
                 {where}],
             k, v
         FROM decoded AS d WHERE d.verdict.missed_pane <> {NOT_LATE}"""
-
-
-def _ms(duration: timedelta) -> int:
-    return duration // timedelta(milliseconds=1)

@@ -56,6 +56,11 @@ class JobPlan:
         return self.copy or self.job.stream.topic
 
     @property
+    def accounting(self) -> View:
+        """The view that tells which offsets were aggregated; it stands last."""
+        return self.views[-1]
+
+    @property
     def stores(self) -> tuple[PaneStore, ...]:
         """The pane stores, one for all views with the same dimensions and pane."""
         return pane_stores(self.job.stream, self.views)
@@ -95,7 +100,7 @@ def pane_stores(stream: Stream, views: tuple[View, ...]) -> tuple[PaneStore, ...
     _, lateness, _ = milliseconds(stream)
     grouped: dict[tuple[tuple[str, ...], int], list[WindowedView]] = defaultdict(list)
     for view in views:
-        size, slide = _ms(view.window.size), _ms(view.window.slide)
+        size, slide = whole_ms(view.window.size), whole_ms(view.window.slide)
         windowed = WindowedView(view.name, size, slide, tuple(view.measures.items()))
         grouped[(view.dimensions, slide)].append(windowed)
     return tuple(
@@ -111,5 +116,6 @@ def used_fields(plan: JobPlan) -> set[str]:
     return used - set(SOURCE_FIELDS)
 
 
-def _ms(duration: timedelta) -> int:
+def whole_ms(duration: timedelta) -> int:
+    """Return `duration` in whole milliseconds."""
     return duration // timedelta(milliseconds=1)

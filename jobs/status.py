@@ -194,7 +194,7 @@ def watermarks(settings: Settings, stream: Stream, read: Mapping[int, int]) -> d
 def _counts(settings: Settings, job_plan: JobPlan, problems: list[str]) -> dict[str, int | None]:
     stream, version = job_plan.job.stream, job_plan.version
     clickhouse = ClickHouse(settings, reader=True, timeout=10)
-    accounting = job_plan.views[-1].table(version)
+    accounting = job_plan.accounting.table(version)
     where = {"stream": stream.name, "version": version}
     queries = {
         "aggregated": f"SELECT sum(events) FROM {accounting} FINAL",

@@ -242,14 +242,7 @@ def _check_config(spec: TopicSpec, actual: Mapping[str, str | None]) -> None:
 
 def _partitions(admin: AdminClient, kafka: Mapping[str, Any], topic: str) -> dict[int, bool]:
     """Return whether each partition of `topic` has a leader; empty where there is no topic."""
-    try:
-        # Asking for all topics, because asking for one could create it.
-        topics = admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
-    except KafkaException as error:
-        raise KafkaUnavailable(
-            f"no Kafka broker answers at {_address(kafka)}: {kafka_error(error).str()}; "
-            "is it running?"
-        ) from error
+    topics = _topics(admin, kafka)
     if topic not in topics:
         return {}
     return {number: state.leader >= 0 for number, state in topics[topic].partitions.items()}
@@ -257,6 +250,7 @@ def _partitions(admin: AdminClient, kafka: Mapping[str, Any], topic: str) -> dic
 
 def _topics(admin: AdminClient, kafka: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
+        # All of them, because asking for one could create it.
         return admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
     except KafkaException as error:
         raise KafkaUnavailable(
