@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from jobs.views import Job, Tumbling, View
+from jobs.views import Job, Tumbling, WindowView
 from schemas.streams import PAGE_VIEWS
 from udfs.measures import Count, CountDistinct, Measure, Sum
 
 STREAM = replace(PAGE_VIEWS, pane=timedelta(seconds=10))
 _COUNT_AND_SUM: dict[str, Measure] = {"views": Count(), "duration_ms": Sum("duration_ms")}
 
-COUNT_AND_SUM = View(
+COUNT_AND_SUM = WindowView(
     name="ten_seconds",
     stream=STREAM,
     dimensions=("page_id",),
@@ -26,7 +26,7 @@ EXACT_UNIQUES = replace(
     measures=_COUNT_AND_SUM | {"unique_users": CountDistinct("user_id")},
     description="Views, time and exact visitors per page and ten seconds.",
 )
-JOB = Job("ten_seconds", STREAM, (COUNT_AND_SUM, EXACT_UNIQUES))
+JOB = Job("ten_seconds", (STREAM,), (COUNT_AND_SUM, EXACT_UNIQUES))
 
 if __name__ == "__main__":
     from jobs.run import main

@@ -30,7 +30,7 @@ from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
 from jobs.page_views import JOB as PAGE_VIEWS_JOB
 from jobs.submit import cancel, submit
-from jobs.views import Job, View
+from jobs.views import Job, WindowView
 from schemas.registry import Registry, publish_schema
 from schemas.topics import begin_offsets, end_offsets, ensure_events_topic
 from udfs.measures import Count, CountDistinct, Mean, Sum
@@ -44,7 +44,7 @@ class Case:
     """A view to measure, the job that writes it, and the module Flink runs."""
 
     job: Job
-    view: View
+    view: WindowView
     script: Path
 
 
@@ -208,7 +208,7 @@ def _summary(
     )
 
 
-def _check(settings: Settings, view: View, workload: Workload) -> tuple[int, bool]:
+def _check(settings: Settings, view: WindowView, workload: Workload) -> tuple[int, bool]:
     """Wait for the rows of all windows and compare them with a group-by in pandas."""
     expected = _oracle(view, workload)
     deadline = time.monotonic() + 120
@@ -219,7 +219,7 @@ def _check(settings: Settings, view: View, workload: Workload) -> tuple[int, boo
         time.sleep(1)
 
 
-def _oracle(view: View, workload: Workload) -> dict[tuple[int, str], dict[str, Any]]:
+def _oracle(view: WindowView, workload: Workload) -> dict[tuple[int, str], dict[str, Any]]:
     columns = ["event_time", "page_id", "user_id", "duration_ms", "status"]
     frames = [batch.select(columns).to_pandas() for batch in batches(workload)]
     events = pd.concat(frames, ignore_index=True)
@@ -245,7 +245,7 @@ def _oracle(view: View, workload: Workload) -> dict[tuple[int, str], dict[str, A
     return dict(zip(result.index, result.to_dict("records"), strict=True))
 
 
-def _newest_rows(settings: Settings, view: View) -> dict[tuple[int, str], dict[str, Any]]:
+def _newest_rows(settings: Settings, view: WindowView) -> dict[tuple[int, str], dict[str, Any]]:
     schema = fastavro.parse_schema(view.avro_schema)
     found: dict[tuple[int, str], dict[str, Any]] = {}
     for value in _values(settings, view.topic(1)):

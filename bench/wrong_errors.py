@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jobs import page_views
+from jobs.views import WindowView
 from udfs.measures import Count
 
 WRONG = page_views.MEASURES | {"errors": Count("status", ">=", 400)}
 JOB = replace(
     page_views.JOB,
-    views=tuple(replace(view, measures=WRONG) for view in page_views.JOB.views),
+    views=tuple(
+        replace(view, measures=WRONG)
+        for view in page_views.JOB.views
+        if isinstance(view, WindowView)
+    ),
 )
 
 if __name__ == "__main__":

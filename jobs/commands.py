@@ -154,7 +154,7 @@ def views(
         {
             "name": view.name,
             "job": job_of(view).name,
-            "stream": view.stream.name,
+            "streams": [stream.name for stream in view.streams],
             "description": view.description,
             "key": list(view.key),
             "columns": [

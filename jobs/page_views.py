@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jobs.views import Job, Sliding, Tumbling, View
+from jobs.views import Job, QueryView, Sliding, Tumbling, WindowView
+from schemas.columns import Column, ColumnType
 from schemas.streams import PAGE_VIEWS
 from udfs.measures import Count, CountDistinct, Mean, Measure
 
@@ -15,7 +16,7 @@ MEASURES: dict[str, Measure] = {
     "errors": Count("status", ">=", 500, doc="Requests answered with a status of 500 or more."),
 }
 
-PAGE_VIEWS_PER_MINUTE = View(
+PAGE_VIEWS_PER_MINUTE = WindowView(
     name="page_views_per_minute",
     stream=PAGE_VIEWS,
     dimensions=("page_id",),
@@ -25,7 +26,7 @@ PAGE_VIEWS_PER_MINUTE = View(
     description="How much traffic each page has, minute by minute.",
 )
 
-PAGE_VIEWS_SLIDING = View(
+PAGE_VIEWS_SLIDING = WindowView(
     name="page_views_sliding",
     stream=PAGE_VIEWS,
     dimensions=("page_id",),
@@ -35,7 +36,7 @@ PAGE_VIEWS_SLIDING = View(
     description="How much traffic each page had over the last five minutes, each minute anew.",
 )
 
-SITE_TRAFFIC_PER_MINUTE = View(
+SITE_TRAFFIC_PER_MINUTE = WindowView(
     name="site_traffic_per_minute",
     stream=PAGE_VIEWS,
     dimensions=(),
@@ -45,10 +46,40 @@ SITE_TRAFFIC_PER_MINUTE = View(
     description="How much traffic the whole site has, minute by minute.",
 )
 
+PAGE_VIEW_SESSIONS = QueryView(
+    name="page_view_sessions",
+    sources=(PAGE_VIEWS,),
+    key_columns=("user_id", "session_start"),
+    query_columns=(
+        Column("user_id", ColumnType.STRING, doc="The visitor."),
+        Column("session_start", ColumnType.TIMESTAMP, doc="When the first page was asked for."),
+        Column("session_end", ColumnType.TIMESTAMP, doc="When the last page was asked for."),
+        Column("pages", ColumnType.LONG, doc="Requests in the session."),
+        Column("duration_ms", ColumnType.LONG, doc="From the first request to the last."),
+        Column("entry_page", ColumnType.STRING, doc="First page of the session."),
+        Column("exit_page", ColumnType.STRING, doc="Last page of the session."),
+        Column("is_bounce", ColumnType.BOOLEAN, doc="Whether there was only one request."),
+    ),
+    sql="""
+        WITH visits AS (
+            SELECT user_id, event_time, CAST(event_time AS TIMESTAMP(3)) AS instant,
+                DATE_FORMAT(event_time, 'yyyyMMddHHmmssSSS')
+                || LPAD(CAST(source_offset AS STRING), 19, '0') || page_id AS visit
+            FROM page_views)
+        SELECT user_id, MIN(instant), MAX(instant), COUNT(*),
+            TIMESTAMPDIFF(SECOND, MIN(instant), MAX(instant)) * 1000,
+            SUBSTRING(MIN(visit), 37), SUBSTRING(MAX(visit), 37), COUNT(*) = 1
+        FROM TABLE(SESSION(
+            TABLE visits PARTITION BY user_id, DESCRIPTOR(event_time), INTERVAL '30' MINUTE))
+        GROUP BY user_id, window_start, window_end
+    """,
+    description="Each visit: the pages one visitor asked for with no pause of 30 minutes.",
+)
+
 JOB = Job(
     "page_views",
-    PAGE_VIEWS,
-    (PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING, SITE_TRAFFIC_PER_MINUTE),
+    (PAGE_VIEWS,),
+    (PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING, SITE_TRAFFIC_PER_MINUTE, PAGE_VIEW_SESSIONS),
 )
 
 if __name__ == "__main__":

@@ -4,47 +4,29 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from pyflink.common import Configuration, Types
 from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.table import DataTypes, StatementSet, StreamTableEnvironment
+from pyflink.table import DataTypes, Schema, StatementSet, StreamTableEnvironment
 from pyflink.table.udf import udf
 
-from jobs.plan import JobPlan, used_fields, whole_ms
+from jobs.options import JobOptions, client_options, sink_options
+from jobs.plan import Input, JobPlan, whole_ms
+from jobs.queries import add_queries, event_fields
 from jobs.start import Start
-from schemas.topics import MAX_RAW_MESSAGE_BYTES
 from udfs.functions import (
     NOT_LATE,
     AggregatePanes,
     DecodeEvents,
     DecodeSpec,
     PaneSpec,
+    event_column,
     unpack_packet,
 )
-from udfs.lateness import milliseconds
 from udfs.rows import RowEncoder
 
 MAX_PARALLELISM = 128
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """How one run of a job differs from another; the plan says what it computes."""
-
-    kafka: dict[str, str]
-    registry_url: str
-    schema_ids: dict[str, int]
-    early_fire: timedelta
-    checkpoint_interval: timedelta
-    idle_timeout: timedelta
-    transaction_timeout: timedelta = timedelta(minutes=10)
-    bundle_time: timedelta = timedelta(milliseconds=200)
-    batch_events: int = 100_000
-    buckets: int = 16
-    start: Start = field(default_factory=Start)
 
 
 def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOptions) -> Any:
@@ -52,20 +34,26 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
     tables = StreamTableEnvironment.create(environment)
     tables.get_config().set("table.local-time-zone", "UTC")
     tables.get_config().set("pipeline.name", plan.name)
-    idle = f"{whole_ms(options.idle_timeout)} ms"
-    tables.get_config().set("table.exec.source.idle-timeout", idle)
     if plan.copy:
         # Whoever goes on with this state reads another topic: with other names than its own,
         # nothing but the panes is handed over.
         tables.get_config().set("table.exec.uid.generation", "ALWAYS")
-    keys = bucket_keys(plan, options.buckets)
-    decoded = _decode(tables, plan, options, keys)
-    records = _aggregate(tables, decoded, plan, options, keys)
-    tables.execute_sql(_output_ddl(plan, options))
-    tables.create_temporary_view("decoded", decoded)
-    tables.create_temporary_view("view_records", records)
+    _output(tables, plan, options)
     statements: StatementSet = tables.create_statement_set()
-    statements.add_insert_sql(_output_sql(plan))
+    written = []
+    for source in plan.inputs:
+        keys = bucket_keys(source, options.buckets)
+        decoded = _decode(tables, plan, source, options, keys)
+        records = _aggregate(tables, decoded, plan, source, options, keys)
+        name = source.stream.name
+        tables.create_temporary_view(f"{name}_decoded", decoded)
+        tables.create_temporary_view(f"{name}_records", records)
+        if source.is_queried:
+            tables.execute_sql(_events_ddl(source))
+        written.append(_output_sql(plan, source))
+    statements.add_insert_sql(f"INSERT INTO output {' UNION ALL '.join(written)}")
+    if plan.queries:
+        add_queries(tables, statements, plan, options)
     return statements
 
 
@@ -106,7 +94,7 @@ def state_locations(name: str) -> dict[str, str]:
     return {key: f"{base.rstrip('/')}/{name}"} if base else {}
 
 
-def bucket_keys(plan: JobPlan, buckets: int) -> tuple[tuple[int, ...], ...]:
+def bucket_keys(source: Input, buckets: int) -> tuple[tuple[int, ...], ...]:
     """Return, per store, the Flink key of each bucket.
 
     Flink spreads keys over subtasks by hash. With few keys chance would load one subtask more
@@ -117,7 +105,7 @@ def bucket_keys(plan: JobPlan, buckets: int) -> tuple[tuple[int, ...], ...]:
 
     group_of = get_gateway().jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment
     result = []
-    for store in plan.stores:
+    for store in source.stores:
         count = buckets if store.dimensions else 1
         own = zlib.crc32(store.name.encode())
         keys, candidate = [], own >> 1
@@ -134,38 +122,58 @@ def bucket_keys(plan: JobPlan, buckets: int) -> tuple[tuple[int, ...], ...]:
 def _decode(
     tables: StreamTableEnvironment,
     plan: JobPlan,
+    source: Input,
     options: JobOptions,
     keys: tuple[tuple[int, ...], ...],
 ) -> Any:
-    """Return the decoded rows as a DataStream, which keeps the planner from decoding twice."""
-    stream = plan.job.stream
-    kafka = tuple(sorted(options.kafka.items()))
+    """Return the decoded rows of `source`, which no query makes the planner decode twice."""
+    stream = source.stream
     spec = DecodeSpec(
         stream,
-        plan.stores,
-        tuple(sorted(used_fields(plan))),
+        source.stores,
+        source.fields,
         keys,
         options.registry_url,
-        kafka,
-        plan.events_topic,
+        tuple(sorted(options.kafka.items())),
+        source.topic,
         options.start.known,
+        source.columns,
+        source.hold,
     )
-    tables.create_temporary_function("decode_events", decode_function(spec))
-    tables.execute_sql(_source_ddl(plan, options))
-    table = tables.sql_query(
+    function, table = f"decode_{stream.name}", f"{stream.name}_source"
+    tables.create_temporary_function(function, decode_function(spec))
+    tables.execute_sql(_source_ddl(table, plan, source, options))
+    decoded = tables.sql_query(
         f"""
-        SELECT k, v, source_partition, source_offset, verdict
+        SELECT k, v, ts, source_partition, source_offset, verdict
         FROM (
-            SELECT *, decode_events(
-                v, source_partition, source_offset, CAST(ts AS TIMESTAMP(3)),
+            SELECT *, {function}(
+                v, source_partition, source_offset, ts,
                 CAST(CURRENT_WATERMARK(ts) AS TIMESTAMP(3))) AS verdict
-            FROM source)
+            FROM {table})
         WHERE verdict.reason IS NOT NULL
            OR verdict.missed_pane <> {NOT_LATE}
            OR verdict.packet IS NOT NULL
+           {"OR verdict.in_time" if source.is_queried else ""}
         """
     )
-    return tables.from_data_stream(tables.to_data_stream(table))
+    schema = (
+        Schema.new_builder()
+        .column_by_metadata("event_ts", "TIMESTAMP_LTZ(3)", "rowtime", True)
+        .watermark("event_ts", "SOURCE_WATERMARK()")
+        .build()
+    )
+    return tables.from_data_stream(tables.to_data_stream(decoded), schema)
+
+
+def _events_ddl(source: Input) -> str:
+    """Return the statement that names the stream's good events for queries."""
+    columns = "".join(f"d.verdict.{event_column(name)} AS {name}, " for name in source.columns)
+    return f"""
+        CREATE TEMPORARY VIEW {source.stream.name} AS
+        SELECT {columns}event_ts AS {source.stream.event_time_field},
+            source_partition, source_offset
+        FROM {source.stream.name}_decoded AS d WHERE d.verdict.in_time"""
 
 
 def decode_function(spec: DecodeSpec) -> Any:
@@ -178,6 +186,8 @@ def decode_function(spec: DecodeSpec) -> Any:
             DataTypes.FIELD("event_ms", DataTypes.BIGINT()),
             DataTypes.FIELD("missed_pane", DataTypes.BIGINT()),
             DataTypes.FIELD("packet", DataTypes.BYTES()),
+            DataTypes.FIELD("in_time", DataTypes.BOOLEAN()),
+            *event_fields(spec.stream, spec.columns),
         ]
     )
     return udf(DecodeEvents(spec), result_type=verdict, func_type="pandas", deterministic=False)
@@ -187,6 +197,7 @@ def _aggregate(
     tables: StreamTableEnvironment,
     decoded: Any,
     plan: JobPlan,
+    source: Input,
     options: JobOptions,
     keys: tuple[tuple[int, ...], ...],
 ) -> Any:
@@ -194,7 +205,14 @@ def _aggregate(
         f"SELECT t.verdict.packet AS packet FROM {decoded} AS t WHERE t.verdict.packet IS NOT NULL"
     )
     body = Types.PRIMITIVE_ARRAY(Types.BYTE())
-    spec = PaneSpec(plan.stores, keys, _encoders(plan, options), whole_ms(options.early_fire))
+    spec = PaneSpec(
+        source.stores,
+        keys,
+        _encoders(plan, source, options),
+        whole_ms(options.early_fire),
+        source.hold,
+    )
+    name = f"panes of {source.stream.name}"
     records = (
         tables.to_data_stream(packets)
         .flat_map(unpack_packet, output_type=Types.TUPLE([Types.INT(), Types.LONG(), body]))
@@ -203,13 +221,15 @@ def _aggregate(
             AggregatePanes(spec),
             output_type=Types.ROW_NAMED(["topic", "k", "v"], [Types.STRING(), body, body]),
         )
-        .name("panes")
-        .uid("panes")
+        .name(name)
+        .uid(name)
     )
     return tables.from_data_stream(records)
 
 
-def _encoders(plan: JobPlan, options: JobOptions) -> tuple[tuple[str, RowEncoder], ...]:
+def _encoders(
+    plan: JobPlan, source: Input, options: JobOptions
+) -> tuple[tuple[str, RowEncoder], ...]:
     return tuple(
         (
             view.name,
@@ -220,35 +240,43 @@ def _encoders(plan: JobPlan, options: JobOptions) -> tuple[tuple[str, RowEncoder
                 view.dimensions,
             ),
         )
-        for view in plan.views
+        for view in source.views
     )
 
 
-def _source_ddl(plan: JobPlan, options: JobOptions) -> str:
-    stream = plan.job.stream
-    disorder, _, _ = milliseconds(stream)
+def _source_ddl(table: str, plan: JobPlan, source: Input, options: JobOptions) -> str:
+    trail = source.hold + whole_ms(source.stream.disorder)
+    idle = whole_ms(options.idle_timeout or source.stream.idle_timeout)
     return f"""
-        CREATE TEMPORARY TABLE source (
+        CREATE TEMPORARY TABLE {table} (
             k BYTES,
             v BYTES,
             source_partition INT METADATA FROM 'partition' VIRTUAL,
             source_offset BIGINT METADATA FROM 'offset' VIRTUAL,
-            ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-            WATERMARK FOR ts AS ts - INTERVAL '{disorder / 1000:.3f}' SECOND
+            ts TIMESTAMP(3) METADATA FROM 'timestamp' VIRTUAL,
+            WATERMARK FOR ts AS ts - INTERVAL '{_interval(trail)}' DAY TO SECOND
         ) WITH (
             'connector' = 'kafka',
-            'topic' = '{plan.events_topic}',
+            'topic' = '{source.topic}',
             'key.format' = 'raw',
             'key.fields' = 'k',
             'value.format' = 'raw',
             'value.fields-include' = 'EXCEPT_KEY',
             {_startup(options.start)},
+            'scan.watermark.idle-timeout' = '{idle} ms',
             'scan.topic-partition-discovery.interval' = '10 s',
             'properties.isolation.level' = 'read_committed',
             'properties.group.id' = 'kappa-{plan.name}',
             'properties.client.id.prefix' = 'kappa-{plan.name}',
-            {_client_options(options)}
+            {client_options(options)}
         )"""
+
+
+def _interval(milliseconds: int) -> str:
+    days, rest = divmod(milliseconds, 24 * 3600 * 1000)
+    hours, rest = divmod(rest, 3600 * 1000)
+    minutes, rest = divmod(rest, 60 * 1000)
+    return f"{days} {hours:02}:{minutes:02}:{rest / 1000:06.3f}"
 
 
 def _startup(start: Start) -> str:
@@ -259,11 +287,14 @@ def _startup(start: Start) -> str:
             'scan.startup.specific-offsets' = '{places}'"""
 
 
-def _output_ddl(plan: JobPlan, options: JobOptions) -> str:
-    stream = plan.job.stream
-    topics = [*plan.topics.values(), stream.dead_letter_topic(plan.version)]
-    topics.append(stream.late_topic(plan.version))
-    return f"""
+def _output(tables: StreamTableEnvironment, plan: JobPlan, options: JobOptions) -> None:
+    """Declare the table that writes panes' rows, dead letters and late events."""
+    topics = [view.topic(plan.version) for source in plan.inputs for view in source.views]
+    for source in plan.inputs:
+        topics.append(source.stream.dead_letter_topic(plan.version))
+        topics.append(source.stream.late_topic(plan.version))
+    tables.execute_sql(
+        f"""
         CREATE TEMPORARY TABLE output (
             topic STRING METADATA,
             headers MAP<STRING, BYTES> METADATA,
@@ -276,31 +307,21 @@ def _output_ddl(plan: JobPlan, options: JobOptions) -> str:
             'key.fields' = 'k',
             'value.format' = 'raw',
             'value.fields-include' = 'EXCEPT_KEY',
-            'sink.delivery-guarantee' = 'exactly-once',
-            'sink.transactional-id-prefix' = 'kappa-{plan.name}',
-            'properties.transaction.timeout.ms' = '{whole_ms(options.transaction_timeout)}',
-            'properties.compression.type' = 'lz4',
-            'properties.max.request.size' = '{MAX_RAW_MESSAGE_BYTES}',
-            'properties.linger.ms' = '5',
-            {_client_options(options)}
+            {sink_options(f"kappa-{plan.name}", options)}
         )"""
+    )
 
 
-def _client_options(options: JobOptions) -> str:
-    return ",\n".join(f"'properties.{key}' = '{value}'" for key, value in options.kafka.items())
-
-
-def _output_sql(plan: JobPlan) -> str:
-    stream = plan.job.stream
-    _, _, pane = milliseconds(stream)
+def _output_sql(plan: JobPlan, source: Input) -> str:
+    stream = source.stream
+    pane = whole_ms(stream.pane)
     where = f"""
         'topic', ENCODE('{stream.topic}', 'UTF-8'),
         'partition', ENCODE(CAST(source_partition AS STRING), 'UTF-8'),
         'offset', ENCODE(CAST(source_offset AS STRING), 'UTF-8'),
         'timestamp', ENCODE(CAST(d.verdict.event_ms AS STRING), 'UTF-8')"""
     return f"""
-        INSERT INTO output
-        SELECT topic, CAST(NULL AS MAP<STRING, BYTES>) AS headers, k, v FROM view_records
+        SELECT topic, CAST(NULL AS MAP<STRING, BYTES>) AS headers, k, v FROM {stream.name}_records
         UNION ALL
         SELECT '{stream.dead_letter_topic(plan.version)}',
             MAP['reason', ENCODE(d.verdict.reason, 'UTF-8'),
@@ -309,11 +330,11 @@ def _output_sql(plan: JobPlan) -> str:
                     IF(d.verdict.schema_id < 0, '', CAST(d.verdict.schema_id AS STRING)), 'UTF-8'),
                 {where}],
             k, v
-        FROM decoded AS d WHERE d.verdict.reason IS NOT NULL
+        FROM {stream.name}_decoded AS d WHERE d.verdict.reason IS NOT NULL
         UNION ALL
         SELECT '{stream.late_topic(plan.version)}',
             MAP['window_start', ENCODE(CAST(d.verdict.missed_pane AS STRING), 'UTF-8'),
                 'window_end', ENCODE(CAST(d.verdict.missed_pane + {pane} AS STRING), 'UTF-8'),
                 {where}],
             k, v
-        FROM decoded AS d WHERE d.verdict.missed_pane <> {NOT_LATE}"""
+        FROM {stream.name}_decoded AS d WHERE d.verdict.missed_pane <> {NOT_LATE}"""

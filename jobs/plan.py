@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 
-from jobs.views import SOURCE_FIELDS, Job, Tumbling, View
+from jobs.views import SOURCE_FIELDS, Job, QueryView, Tumbling, View, WindowView
 from schemas.streams import Stream
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
@@ -15,9 +15,9 @@ from udfs.panes import PaneStore, WindowedView
 SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
 
 
-def accounting_view(stream: Stream) -> View:
+def accounting_view(stream: Stream) -> WindowView:
     """Return the view that every job writes beside its own: which offsets it aggregated."""
-    return View(
+    return WindowView(
         name=f"{stream.name}_accounting",
         stream=stream,
         dimensions=(SOURCE_PARTITION,),
@@ -32,11 +32,44 @@ def accounting_view(stream: Stream) -> View:
 
 
 @dataclass(frozen=True)
+class Input:
+    """One stream as a job reads it: from which topic, into which panes, with which columns.
+
+    `columns` are the event fields that SQL queries read; none where there is no such query.
+    `fields` are all that are looked at. `hold` is how far the watermark of the source trails the
+    stream's, in milliseconds: queries must not find an event late that the decode let through.
+    """
+
+    stream: Stream
+    topic: str
+    views: tuple[WindowView, ...]
+    columns: tuple[str, ...]
+    fields: tuple[str, ...]
+    is_queried: bool
+
+    @property
+    def accounting(self) -> WindowView:
+        """The view that tells which offsets were aggregated; it stands last."""
+        return self.views[-1]
+
+    @property
+    def stores(self) -> tuple[PaneStore, ...]:
+        """The pane stores, one for all views with the same dimensions and pane."""
+        return pane_stores(self.stream, self.views)
+
+    @property
+    def hold(self) -> int:
+        """Milliseconds by which the source's watermark trails the stream's own."""
+        return whole_ms(self.stream.allowed_lateness + self.stream.pane) if self.is_queried else 0
+
+
+@dataclass(frozen=True)
 class JobPlan:
     """All that the operators of one job at one version need to know.
 
-    `copy` is a topic with the same events at the same offsets that is read instead of the
-    stream's own, for as long as that one lacks its first events.
+    `views` holds, after the job's own, an accounting for each stream. `copy` is a topic with the
+    same events at the same offsets that is read instead of the one stream's own, for as long as
+    that one lacks its first events.
     """
 
     job: Job
@@ -52,31 +85,41 @@ class JobPlan:
 
     @property
     def events_topic(self) -> str:
-        """The topic that the job reads."""
+        """The topic that a job over one stream reads."""
         return self.copy or self.job.stream.topic
 
     @property
-    def accounting(self) -> View:
-        """The view that tells which offsets were aggregated; it stands last."""
-        return self.views[-1]
+    def inputs(self) -> tuple[Input, ...]:
+        """The streams, in the job's order."""
+        return tuple(self._input(stream) for stream in self.job.streams)
 
     @property
-    def stores(self) -> tuple[PaneStore, ...]:
-        """The pane stores, one for all views with the same dimensions and pane."""
-        return pane_stores(self.job.stream, self.views)
+    def queries(self) -> tuple[QueryView, ...]:
+        """The views that are written in SQL."""
+        return tuple(view for view in self.views if isinstance(view, QueryView))
 
     @property
     def layout(self) -> dict[str, str]:
         """What each view computes, as text by view name; state fits only the same."""
-        return {
-            view.name: f"{view.dimensions} {view.window} {dict(view.measures)}"
-            for view in self.views
-        }
+        return {view.name: view.layout for view in self.views}
 
     @property
     def topics(self) -> dict[str, str]:
         """View topic by view name."""
         return {view.name: view.topic(self.version) for view in self.views}
+
+    def _input(self, stream: Stream) -> Input:
+        windowed = tuple(v for v in self.views if isinstance(v, WindowView) and v.stream == stream)
+        queries = [view for view in self.queries if stream in view.streams]
+        columns = dict.fromkeys(name for view in queries for name in view.fields_of(stream))
+        return Input(
+            stream,
+            self.copy or stream.topic,
+            windowed,
+            tuple(columns),
+            tuple(sorted(used_fields(windowed) | set(columns))),
+            bool(queries),
+        )
 
 
 def versioned(job_name: str, version: int) -> str:
@@ -92,10 +135,11 @@ def reading_copy(name: str) -> str:
 def plan(job: Job, version: int, views: tuple[str, ...] = ()) -> JobPlan:
     """Plan `job` at `version`, all its views or the ones named, and its accounting."""
     chosen = tuple(v for v in job.views if not views or v.name in views)
-    return JobPlan(job, version, (*chosen, accounting_view(job.stream)))
+    accounting = (accounting_view(stream) for stream in job.streams)
+    return JobPlan(job, version, (*chosen, *accounting))
 
 
-def pane_stores(stream: Stream, views: tuple[View, ...]) -> tuple[PaneStore, ...]:
+def pane_stores(stream: Stream, views: tuple[WindowView, ...]) -> tuple[PaneStore, ...]:
     """Group `views` into the fewest stores whose panes make up their windows."""
     _, lateness, _ = milliseconds(stream)
     grouped: dict[tuple[tuple[str, ...], int], list[WindowedView]] = defaultdict(list)
@@ -109,10 +153,10 @@ def pane_stores(stream: Stream, views: tuple[View, ...]) -> tuple[PaneStore, ...
     )
 
 
-def used_fields(plan: JobPlan) -> set[str]:
-    """Return the event fields that the plan's views look at."""
-    used = {name for view in plan.views for name in view.dimensions}
-    used |= {m.field for view in plan.views for m in view.measures.values() if m.field}
+def used_fields(views: tuple[WindowView, ...]) -> set[str]:
+    """Return the event fields that `views` look at."""
+    used = {name for view in views for name in view.dimensions}
+    used |= {m.field for view in views for m in view.measures.values() if m.field}
     return used - set(SOURCE_FIELDS)
 
 

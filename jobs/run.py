@@ -38,16 +38,18 @@ def main(job: Job) -> None:
 
 def prepare(settings: Settings, job_plan: JobPlan) -> dict[str, int]:
     """Create the job's topics and register its schemas; return schema id by subject."""
-    stream = job_plan.job.stream
     registry = Registry(settings.registry, retry_for=30.0)
-    publish_schema(registry, stream)
-    partitions = ensure_events_topic(settings.kafka_client, stream)
-    for topic in (stream.dead_letter_topic(job_plan.version), stream.late_topic(job_plan.version)):
-        ensure_raw_topic(settings.kafka_client, topic, partitions)
+    kafka, version = settings.kafka_client, job_plan.version
+    partitions = {}
+    for stream in job_plan.job.streams:
+        publish_schema(registry, stream)
+        partitions[stream] = ensure_events_topic(kafka, stream)
+        for topic in (stream.dead_letter_topic(version), stream.late_topic(version)):
+            ensure_raw_topic(kafka, topic, partitions[stream])
     schema_ids = {}
     for view in job_plan.views:
-        ensure_view_topic(settings.kafka_client, view.topic(job_plan.version), partitions)
-        subject = view.subject(job_plan.version)
+        ensure_view_topic(kafka, view.topic(version), partitions[view.streams[0]])
+        subject = view.subject(version)
         schema_ids[subject] = registry.register(subject, view.avro_schema)
     return schema_ids
 
@@ -61,15 +63,17 @@ def _statements(
     """Return the Flink environment and the job's statement set in it."""
     from pyflink.datastream import StreamExecutionEnvironment
 
-    from jobs.pipeline import JobOptions, build, configuration, state_locations
+    from jobs.options import JobOptions
+    from jobs.pipeline import build, configuration, state_locations
 
+    idle = arguments.idle_timeout_seconds
     options = JobOptions(
         kafka=settings.kafka_client,
         registry_url=settings.registry,
         schema_ids=schema_ids,
         early_fire=timedelta(seconds=arguments.early_fire_seconds),
         checkpoint_interval=timedelta(seconds=arguments.checkpoint_seconds),
-        idle_timeout=timedelta(seconds=arguments.idle_timeout_seconds),
+        idle_timeout=None if idle is None else timedelta(seconds=idle),
         bundle_time=timedelta(milliseconds=arguments.bundle_ms),
         batch_events=arguments.batch_events,
         start=start_from(arguments.start, arguments.newest),
@@ -94,8 +98,7 @@ def _parser(job: Job) -> argparse.ArgumentParser:
     add("--parallelism", type=int, default=settings.parallelism)
     add("--early-fire-seconds", type=float, default=settings.early_fire_seconds)
     add("--checkpoint-seconds", type=float, default=settings.checkpoint_seconds)
-    idle = job.stream.idle_timeout.total_seconds()
-    add("--idle-timeout-seconds", type=float, default=idle, help="until a partition is idle")
+    add("--idle-timeout-seconds", type=float, help="until a partition is idle; else its stream's")
     add("--bundle-ms", type=int, default=200, help="longest wait for a batch to fill")
     add("--batch-events", type=int, default=100_000, help="most events in a batch")
     add("--explain", action="store_true", help="print Flink's operators as JSON, run nothing")

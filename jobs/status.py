@@ -13,7 +13,7 @@ from deploy.settings import Settings
 from jobs.catalogue import JOBS
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import desired_jobs
-from jobs.plan import JobPlan, plan
+from jobs.plan import Input, JobPlan, plan
 from jobs.versions import usual_version
 from jobs.views import Job
 from schemas.streams import Stream
@@ -79,11 +79,12 @@ def statuses(settings: Settings) -> list[JobStatus]:
     wanted = [d for d in desired_jobs(settings) if d.namespace == settings.namespace]
     versions = {(job.name, _usual_version(settings, job)) for job in JOBS.values()}
     versions |= {(d.job, d.version) for d in wanted}
-    return [
-        _status(settings, plan(JOBS[name].within(settings.namespace), version))
+    plans = [
+        plan(JOBS[name].within(settings.namespace), version)
         for name, version in sorted(versions)
         if name in JOBS
     ]
+    return [_status(settings, one, source) for one in plans for source in one.inputs]
 
 
 def _usual_version(settings: Settings, job: Job) -> int:
@@ -94,19 +95,19 @@ def _usual_version(settings: Settings, job: Job) -> int:
         return 1
 
 
-def _status(settings: Settings, job_plan: JobPlan) -> JobStatus:
+def _status(settings: Settings, job_plan: JobPlan, source: Input) -> JobStatus:
     problems: list[str] = []
     flink = _flink(settings, job_plan.name, problems)
     # Ends are read after the counts, so that what is placed is never more than what there is.
-    counts = _counts(settings, job_plan, problems)
-    partitions = _partitions(settings, job_plan, problems)
-    loader_lag = _loader_lag(settings, job_plan, problems)
+    counts = _counts(settings, job_plan.version, source, problems)
+    partitions = _partitions(settings, job_plan, source.stream, problems)
+    loader_lag = _loader_lag(settings, job_plan, source.stream, problems)
     events = sum(p.end for p in partitions) if partitions else None
     known = [count for count in counts.values() if count is not None]
     placed = sum(known) if len(known) == len(counts) else None
     return JobStatus(
         name=job_plan.name,
-        stream=job_plan.job.stream.topic,
+        stream=source.stream.topic,
         events=events,
         read=sum(p.read for p in partitions) if partitions else None,
         in_flight=None if events is None or placed is None else events - placed,
@@ -150,9 +151,8 @@ def _flink(settings: Settings, name: str, problems: list[str]) -> dict[str, Any]
 
 
 def _partitions(
-    settings: Settings, job_plan: JobPlan, problems: list[str]
+    settings: Settings, job_plan: JobPlan, stream: Stream, problems: list[str]
 ) -> tuple[PartitionStatus, ...]:
-    stream = job_plan.job.stream
     try:
         ends = end_offsets(settings.kafka_client, stream.topic)
         read = read_offsets(settings, f"kappa-{job_plan.name}", stream.topic)
@@ -191,23 +191,22 @@ def watermarks(settings: Settings, stream: Stream, read: Mapping[int, int]) -> d
     return {p: moment - disorder for p, moment in found.items() if moment is not None}
 
 
-def _counts(settings: Settings, job_plan: JobPlan, problems: list[str]) -> dict[str, int | None]:
-    stream, version = job_plan.job.stream, job_plan.version
+def _counts(
+    settings: Settings, version: int, source: Input, problems: list[str]
+) -> dict[str, int | None]:
     clickhouse = ClickHouse(settings, reader=True, timeout=10)
-    accounting = job_plan.accounting.table(version)
-    where = {"stream": stream.name, "version": version}
+    accounting = source.accounting.table(version)
+    where = {"stream": source.stream.name, "version": version}
+    apart = "SELECT count() FROM {} WHERE stream = %(stream)s AND version = %(version)s"
     queries = {
-        "aggregated": f"SELECT sum(events) FROM {accounting} FINAL",
-        "late": "SELECT count() FROM late_events WHERE stream = %(stream)s"
-        " AND version = %(version)s",
-        "dead": "SELECT count() FROM dead_letters WHERE stream = %(stream)s"
-        " AND version = %(version)s",
+        "aggregated": (accounting, f"SELECT sum(events) FROM {accounting} FINAL"),
+        "late": ("late_events", apart.format("late_events")),
+        "dead": ("dead_letters", apart.format("dead_letters")),
     }
     counts: dict[str, int | None] = {}
     try:
         tables = clickhouse.table_ids()
-        for name, query in queries.items():
-            table = query.split(" FROM ")[1].split()[0]
+        for name, (table, query) in queries.items():
             exists = table in tables
             counts[name] = int(clickhouse.query(query, where).rows[0][0]) if exists else 0
     except ClickHouseFailed as error:
@@ -218,11 +217,13 @@ def _counts(settings: Settings, job_plan: JobPlan, problems: list[str]) -> dict[
     return counts
 
 
-def _loader_lag(settings: Settings, job_plan: JobPlan, problems: list[str]) -> int | None:
+def _loader_lag(
+    settings: Settings, job_plan: JobPlan, stream: Stream, problems: list[str]
+) -> int | None:
     topics = {
         *job_plan.topics.values(),
-        job_plan.job.stream.dead_letter_topic(job_plan.version),
-        job_plan.job.stream.late_topic(job_plan.version),
+        stream.dead_letter_topic(job_plan.version),
+        stream.late_topic(job_plan.version),
     }
     try:
         lags = LagReader(settings.kafka_client).loader(group_of(settings), settings.topic_prefix)
@@ -255,7 +256,7 @@ def print_status(jobs: list[dict[str, Any]]) -> None:
     """Print what `report` returned as tables, and each problem as a line."""
     for job in jobs:
         rows = [(label, job[name]) for name, label in _SHOWN.items()]
-        print_table(f"Job {job['name']}", ("", "now"), rows)
+        print_table(f"Job {job['name']}, stream {job['stream']}", ("", "now"), rows)
         places = [
             (
                 str(p["partition"]),

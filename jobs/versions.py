@@ -18,7 +18,7 @@ def usual_version(settings: Settings, job: Job) -> int:
 
 def lowest_version(job: Job, topics: frozenset[str]) -> int:
     """Return the lowest version whose accounting is among `topics`, or 1. No I/O."""
-    accounting = plan(job, 1).accounting
+    accounting = plan(job, 1).inputs[0].accounting
     start = accounting.topic(1).removesuffix("1")
     found = [topic.removeprefix(start) for topic in topics if topic.startswith(start)]
     return min((int(number) for number in found if number.isdigit()), default=1)

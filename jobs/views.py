@@ -1,11 +1,12 @@
-"""How a view is declared: its key, its columns, its window and its measures. No I/O."""
+"""How a view is declared: as a windowed aggregate or in SQL. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 from schemas.columns import Column, ColumnType
 from schemas.streams import Stream
@@ -14,6 +15,10 @@ from udfs.measures import Measure
 
 class InvalidView(ValueError):
     """A declaration that contradicts itself or its stream."""
+
+
+class SeveralStreams(ValueError):
+    """A job that reads several streams, where only one can be handled."""
 
 
 @dataclass(frozen=True)
@@ -45,54 +50,44 @@ SOURCE_FIELDS = ("source_partition", "source_offset")
 """Where in Kafka an event stands; every view may use these beside the stream's own fields."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class View:
-    """A windowed aggregate over one stream, and all that its topics and tables derive from.
+    """What every view declares, and all that its topics and tables derive from it.
 
-    `dimensions` are string fields of the stream that group its events; none means one row a
-    window. `retention` is how long a row stays in ClickHouse past its window's end.
+    `retention` is how long a row stays in ClickHouse past its window's end.
     """
 
     name: str
-    stream: Stream
-    dimensions: tuple[str, ...]
-    window: Window
-    measures: Mapping[str, Measure]
     description: str
     retention: timedelta | None = None
 
-    def __post_init__(self) -> None:
-        pane = self.stream.pane
-        if self.window.size % pane or self.window.slide % pane:
-            raise InvalidView(
-                f"{self.name}: window {self.window} is no multiple of the pane of stream "
-                f"{self.stream.name}, {pane}."
-            )
-        if self.window.size % self.window.slide:
-            raise InvalidView(f"{self.name}: window size is no multiple of its slide.")
-        known = {f["name"] for f in self.stream.schema["fields"]} | set(SOURCE_FIELDS)
-        used = {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
-        if missing := sorted(used - known):
-            raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams whose events the view is made of."""
+        raise NotImplementedError
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns, in the order people see them."""
-        return (
-            *(Column(name, ColumnType.STRING) for name in self.dimensions),
-            WINDOW_START,
-            WINDOW_END,
-            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
-        )
+        raise NotImplementedError
 
     @property
     def key(self) -> tuple[str, ...]:
         """Columns that identify a row; a new revision of a row has the same key."""
-        return (WINDOW_START.name, *self.dimensions)
+        raise NotImplementedError
+
+    @property
+    def layout(self) -> str:
+        """What the view computes, as text; a job's state fits only the same."""
+        raise NotImplementedError
+
+    def over(self, streams: Mapping[str, Stream]) -> Self:
+        """Return the same view over other streams of the same names."""
+        raise NotImplementedError
 
     def topic(self, version: int) -> str:
         """Kafka topic with the revisions of the view's rows at `version`."""
-        return self.stream.prefixed(f"views.{self.name}.v{version}")
+        return self.streams[0].prefixed(f"views.{self.name}.v{version}")
 
     def subject(self, version: int) -> str:
         """Registry subject of the view topic's values."""
@@ -121,6 +116,129 @@ class View:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class WindowView(View):
+    """A windowed aggregate over one stream, folded into panes in Arrow.
+
+    `dimensions` are string fields of the stream that group its events; none means one row a
+    window.
+    """
+
+    stream: Stream
+    dimensions: tuple[str, ...]
+    window: Window
+    measures: Mapping[str, Measure]
+
+    def __post_init__(self) -> None:
+        pane = self.stream.pane
+        if self.window.size % pane or self.window.slide % pane:
+            raise InvalidView(
+                f"{self.name}: window {self.window} is no multiple of the pane of stream "
+                f"{self.stream.name}, {pane}."
+            )
+        if self.window.size % self.window.slide:
+            raise InvalidView(f"{self.name}: window size is no multiple of its slide.")
+        known = {f["name"] for f in self.stream.schema["fields"]} | set(SOURCE_FIELDS)
+        used = {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
+        if missing := sorted(used - known):
+            raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The one stream."""
+        return (self.stream,)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Dimensions, window and measures."""
+        return (
+            *(Column(name, ColumnType.STRING) for name in self.dimensions),
+            WINDOW_START,
+            WINDOW_END,
+            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
+        )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The window and the dimensions."""
+        return (WINDOW_START.name, *self.dimensions)
+
+    @property
+    def layout(self) -> str:
+        """Dimensions, window and measures, as text."""
+        return f"{self.dimensions} {self.window} {dict(self.measures)}"
+
+    def over(self, streams: Mapping[str, Stream]) -> Self:
+        """Return the same view over another stream of the same name."""
+        return replace(self, stream=streams[self.stream.name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryView(View):
+    """A view in Flink SQL, over one stream or several.
+
+    In `sql` each stream is a table of its name, with its fields as columns, `event_time` as the
+    event-time attribute (TIMESTAMP_LTZ(3)) and `source_partition` and `source_offset` beside
+    them. It holds good events that came in time only; none of them is late for any operator,
+    because the watermark it sees trails the stream's by the allowed lateness. The query's columns
+    must be `query_columns`, by position; a later view of the job may read them by the view's name. It
+    may replace a row by a newer one of the same `key`,
+    and never delete one. `state_retention` is how long Flink keeps the state of a key that nothing
+    changes; None where windows or intervals end all state by themselves. With several such views
+    the job keeps the longest. `functions` are Python functions that the query calls, by name; each
+    is made when the job is built, as `pyflink.table.udf` makes them.
+    """
+
+    sources: tuple[Stream, ...]
+    key_columns: tuple[str, ...]
+    query_columns: tuple[Column, ...]
+    sql: str
+    state_retention: timedelta | None = None
+    functions: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = {column.name for column in self.query_columns}
+        if missing := sorted(set(self.key_columns) - names):
+            raise InvalidView(f"{self.name}: key column {missing} is none of its columns.")
+        if not self.key_columns:
+            raise InvalidView(f"{self.name}: a view needs a key.")
+        nullable = [c.name for c in self.query_columns if c.nullable and c.name in self.key_columns]
+        if nullable:
+            raise InvalidView(f"{self.name}: key column {nullable} must never be null.")
+        for stream in self.sources:
+            if not re.search(rf"\b{stream.name}\b", self.sql):
+                raise InvalidView(f"{self.name}: its query does not read stream {stream.name}.")
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams that the query reads."""
+        return self.sources
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The query's columns."""
+        return self.query_columns
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The declared key."""
+        return self.key_columns
+
+    @property
+    def layout(self) -> str:
+        """The query, as text without its line breaks."""
+        return " ".join(self.sql.split())
+
+    def over(self, streams: Mapping[str, Stream]) -> Self:
+        """Return the same view over other streams of the same names."""
+        return replace(self, sources=tuple(streams[stream.name] for stream in self.sources))
+
+    def fields_of(self, stream: Stream) -> tuple[str, ...]:
+        """Return the fields of `stream` that the query names, in the stream's order."""
+        names = (f["name"] for f in stream.schema["fields"] if f["name"] != stream.event_time_field)
+        return tuple(name for name in names if re.search(rf"\b{name}\b", self.sql))
+
+
 _AVRO_TYPES: dict[ColumnType, Any] = {
     ColumnType.STRING: "string",
     ColumnType.LONG: "long",
@@ -140,14 +258,28 @@ def _avro_field(column: Column) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """One Flink job: the views it writes, all over the same stream."""
+    """One Flink job: the views it writes, over the streams it reads."""
 
     name: str
-    stream: Stream
+    streams: tuple[Stream, ...]
     views: tuple[View, ...]
+
+    def __post_init__(self) -> None:
+        for view in self.views:
+            if strangers := [s.name for s in view.streams if s not in self.streams]:
+                raise InvalidView(f"{view.name} reads {strangers}, which job {self.name} does not.")
+
+    @property
+    def stream(self) -> Stream:
+        """The job's stream, where it reads only one."""
+        if len(self.streams) > 1:
+            names = ", ".join(stream.name for stream in self.streams)
+            raise SeveralStreams(f"job {self.name} reads several streams: {names}.")
+        return self.streams[0]
 
     def within(self, namespace: str) -> Job:
         """Return the same job over the topics of `namespace`."""
-        stream = replace(self.stream, namespace=namespace)
-        views = tuple(replace(view, stream=stream) for view in self.views)
-        return Job(stream.prefixed(self.name), stream, views)
+        streams = {s.name: replace(s, namespace=namespace) for s in self.streams}
+        views = tuple(view.over(streams) for view in self.views)
+        over = tuple(streams.values())
+        return Job(over[0].prefixed(self.name), over, views)

@@ -19,7 +19,7 @@ from jobs.catalogue import job_of, view_named
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan, pane_stores, plan, used_fields
 from jobs.status import read_offsets, watermarks
-from jobs.views import Job, View
+from jobs.views import Job, WindowView
 from replay.build import await_emitted, await_loaded
 from replay.late import (
     Event,
@@ -57,7 +57,7 @@ class NotRepairable(Exception):
 class Target:
     """The view to repair, at the version that people see, and the job that writes it."""
 
-    view: View
+    view: WindowView
     version: int
     job_plan: JobPlan
 
@@ -108,6 +108,11 @@ class RepairPlan:
 def target_of(settings: Settings, view_name: str) -> Target:
     """Return what `kappa replay late` repairs for a view, or raise `NotRepairable`."""
     declared = view_named(view_name)
+    if not isinstance(declared, WindowView):
+        raise NotRepairable(
+            f"{view_name} is a query over single events; only windowed aggregates can be repaired, "
+            "this one is rebuilt with `kappa replay run`."
+        )
     job = job_of(declared).within(settings.namespace)
     with closing(ClickHouse(settings)) as clickhouse:
         version = public_versions(clickhouse).get(view_name)
@@ -115,7 +120,7 @@ def target_of(settings: Settings, view_name: str) -> Target:
         raise NotRepairable(
             f"{view_name} has no rows yet; `kappa submit {job_of(declared).name}` starts its job."
         )
-    view = next(one for one in job.views if one.name == view_name)
+    view = declared.over({stream.name: stream for stream in job.streams})
     job_plan = plan(job, version, _written(settings, job, version))
     if Cluster(settings.flink).live_job(job_plan.name) is None:
         raise NotRepairable(
@@ -159,7 +164,7 @@ def _settled(settings: Settings, target: Target, read: Mapping[int, int]) -> int
     return min(marks.values()) if marks and with_events <= marks.keys() else None
 
 
-def _kept_from(view: View, now: datetime) -> int | None:
+def _kept_from(view: WindowView, now: datetime) -> int | None:
     if view.retention is None:
         return None
     return round((now - view.retention).timestamp() * 1000)
@@ -177,7 +182,7 @@ def _recompute(
             except UnknownSchemaId:
                 return None
 
-        fields = used_fields(JobPlan(target.job_plan.job, target.version, (target.view,)))
+        fields = used_fields((target.view,))
         decoder = Decoder(stream, schema_of, needed_fields(stream, fields))
         recomputed = Recomputed(stream, target.store, decoder, late)
         chosen = spans(stream, target.store, recomputed.panes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.views import View
+from jobs.views import WindowView
 from replay.late import Key, Place, Values
 from sinks.clickhouse import ClickHouse
 from sinks.sql import identifier, literal
@@ -37,7 +37,7 @@ class CurrentRow:
 
 
 def current_rows(
-    clickhouse: ClickHouse, view: View, version: int, windows: Collection[int]
+    clickhouse: ClickHouse, view: WindowView, version: int, windows: Collection[int]
 ) -> dict[Key, CurrentRow]:
     """Return the rows of `windows` (starts in epoch ms) by key."""
     table = identifier(view.table(version))
@@ -57,7 +57,7 @@ def current_rows(
 
 
 def note_repaired(
-    clickhouse: ClickHouse, view: View, version: int, repaired: Mapping[Place, int]
+    clickhouse: ClickHouse, view: WindowView, version: int, repaired: Mapping[Place, int]
 ) -> None:
     """Let the table of repaired events have `repaired`, the repair by event; it may be again."""
     clickhouse.command(_create())
@@ -79,7 +79,7 @@ def repaired_query(view: str) -> str:
 
 
 def _rows(
-    view: View, version: int, places: Sequence[Place], repaired: Mapping[Place, int]
+    view: WindowView, version: int, places: Sequence[Place], repaired: Mapping[Place, int]
 ) -> pa.Table:
     count = len(places)
     return pa.table(

@@ -363,7 +363,7 @@ class _ViewComparison:
             return SkippedEvents()
         first, end = min(start for start, _ in windows), max(end for _, end in windows)
         found = self._reader.between(
-            self._view.stream, self._view.name, self._versions, first, end, self._compared.key
+            self._view.streams[0], self._view.name, self._versions, first, end, self._compared.key
         )
         self._drilled += found.rows_read
         if found.incomplete and found.incomplete not in self._problems:

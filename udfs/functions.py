@@ -53,7 +53,8 @@ NOT_LATE = -1
 class DecodeSpec:
     """What the decode function needs to know; pickled into the job.
 
-    `topic` is the one that is read, `known` as in `NewestBefore`.
+    `topic` is the one that is read, `known` as in `NewestBefore`. `columns` are the event fields
+    handed on row by row, and `hold` is how far Flink's watermark trails the stream's, in ms.
     """
 
     stream: Stream
@@ -64,6 +65,13 @@ class DecodeSpec:
     kafka: tuple[tuple[str, str], ...]
     topic: str
     known: tuple[tuple[int, tuple[int, int]], ...] = ()
+    columns: tuple[str, ...] = ()
+    hold: int = 0
+
+
+def event_column(name: str) -> str:
+    """Return what an event's field is called beside the verdict's own."""
+    return f"event_{name}"
 
 
 class DecodeEvents(ScalarFunction):
@@ -94,7 +102,9 @@ class DecodeEvents(ScalarFunction):
         where = partitions.to_numpy(dtype=np.int64), offsets.to_numpy(dtype=np.int64)
         batch = self._decoder.decode(values.to_numpy(), times)
         newest = self._clock.newest(*where, times)
-        late = lateness.late(self.spec.stream, times, newest, _epoch_ms(watermarks))
+        flink = _epoch_ms(watermarks)
+        flink = np.where(flink == lateness.UNKNOWN, flink, flink + self.spec.hold)
+        late = lateness.late(self.spec.stream, times, newest, flink)
         pane = lateness.milliseconds(self.spec.stream)[2]
         missed = np.full(len(times), NOT_LATE, dtype=np.int64)
         in_time = ~late[batch.rows]
@@ -102,6 +112,8 @@ class DecodeEvents(ScalarFunction):
         missed[too_late] = times[too_late] - times[too_late] % pane
         rows = batch.rows[in_time]
         events = batch.events.filter(pa.array(in_time))
+        here = np.zeros(len(times), dtype=bool)
+        here[rows] = True
         packets = np.full(len(times), None, dtype=object)
         if len(rows):
             packets[0] = self._packet(events, times[rows], where[0][rows], where[1][rows])
@@ -113,8 +125,22 @@ class DecodeEvents(ScalarFunction):
                 "event_ms": times,
                 "missed_pane": missed,
                 "packet": packets,
+                "in_time": here,
             }
+            | self._columns(events, rows, len(times))
         )
+
+    def _columns(self, events: pa.Table, rows: npt.NDArray[np.int64], count: int) -> dict[str, Any]:
+        """Return the event columns that queries read, null where there is no good event."""
+        if not self.spec.columns:
+            return {}
+        places = np.full(count, -1, dtype=np.int64)
+        places[rows] = np.arange(len(rows))
+        taken = pa.array(places, mask=places < 0)
+        return {
+            event_column(name): events[name].take(taken).to_pandas(integer_object_nulls=True)
+            for name in self.spec.columns
+        }
 
     def _packet(
         self,
@@ -158,12 +184,16 @@ def unpack_packet(row: Any) -> Iterable[tuple[int, int, bytes]]:
 
 @dataclass(frozen=True)
 class PaneSpec:
-    """What the panes' operator needs to know; pickled into the job."""
+    """What the panes' operator needs to know; pickled into the job.
+
+    `hold` is how far Flink's watermark trails the stream's, in ms.
+    """
 
     stores: tuple[PaneStore, ...]
     bucket_keys: tuple[tuple[int, ...], ...]
     encoders: tuple[tuple[str, RowEncoder], ...]
     early_fire_ms: int
+    hold: int = 0
 
 
 class AggregatePanes(KeyedProcessFunction):
@@ -196,7 +226,7 @@ class AggregatePanes(KeyedProcessFunction):
         """Append a parcel and see that a timer will look at it."""
         key, first_pane, body = value
         self._fresh.add(body)
-        timers = ctx.timer_service()
+        timers = _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
         deadline = windows.next_deadline(store, [first_pane], watermark)
         if self._is_closed(store, first_pane, watermark):
@@ -206,7 +236,7 @@ class AggregatePanes(KeyedProcessFunction):
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterable[Row]:
         """Fold what came, write what is due, forget what has expired."""
-        key, timers = ctx.get_current_key(), ctx.timer_service()
+        key, timers = ctx.get_current_key(), _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
         early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
         if early:
@@ -214,7 +244,7 @@ class AggregatePanes(KeyedProcessFunction):
             if watermark - before > _CATCHING_UP * self.spec.early_fire_ms:
                 self._ask_early(key, timers)
                 return
-        elif self._event_timer.get(key, timestamp) <= timestamp:
+        elif self._event_timer.get(key, timestamp) <= timestamp + self.spec.hold:
             self._event_timer.pop(key, None)
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
         fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
@@ -267,16 +297,34 @@ class AggregatePanes(KeyedProcessFunction):
         ends = (view.starts_with(pane)[0] + view.size - 1 for view in store.views)
         return min(ends) <= watermark
 
-    def _ask_event_time(self, key: int, deadline: int | None, timers: Any) -> None:
+    def _ask_event_time(self, key: int, deadline: int | None, timers: _Timers) -> None:
         if deadline is not None and deadline < self._event_timer.get(key, deadline + 1):
             self._event_timer[key] = deadline
             timers.register_event_time_timer(deadline)
 
-    def _ask_early(self, key: int, timers: Any) -> None:
+    def _ask_early(self, key: int, timers: _Timers) -> None:
         if self.spec.early_fire_ms and key not in self._early_timer:
             self._early_timer[key] = timers.current_watermark()
             moment = timers.current_processing_time() + self.spec.early_fire_ms
             timers.register_processing_time_timer(moment)
+
+
+class _Timers:
+    """Flink's timers by the stream's watermark, which Flink's own trails by `hold` ms."""
+
+    def __init__(self, service: Any, hold: int) -> None:
+        self._service, self._hold = service, hold
+        self.current_processing_time = service.current_processing_time
+        self.register_processing_time_timer = service.register_processing_time_timer
+
+    def current_watermark(self) -> int:
+        """Return the stream's watermark, epoch ms; the least integer before the first."""
+        watermark: int = self._service.current_watermark()
+        return watermark if watermark <= lateness.UNKNOWN else watermark + self._hold
+
+    def register_event_time_timer(self, moment: int) -> None:
+        """Ask for a timer when the stream's watermark passes `moment`."""
+        self._service.register_event_time_timer(moment - self._hold)
 
 
 class _StateBook:

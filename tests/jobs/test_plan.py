@@ -36,7 +36,7 @@ def test_an_event_is_decoded_once_for_all_views_dead_letters_and_late_events(tmp
 
 
 def test_views_with_the_same_key_and_pane_share_their_state() -> None:
-    stores = plan(JOBS["page_views"], 1).stores
+    stores = plan(JOBS["page_views"], 1).inputs[0].stores
 
     assert [(s.dimensions, [v.name for v in s.views]) for s in stores] == [
         (("page_id",), ["page_views_per_minute", "page_views_sliding"]),

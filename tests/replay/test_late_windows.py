@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.page_views import PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING
 from jobs.plan import pane_stores
-from jobs.views import View
+from jobs.views import WindowView
 from replay.late import Event, Recomputed, Sorted, rows_by_key, sort_out, spans, strangers
 from schemas.streams import PAGE_VIEWS
 from tests import datasets
@@ -15,7 +15,7 @@ from udfs.panes import PaneStore
 T = datasets.EVENING
 
 
-def store_of(view: View) -> PaneStore:
+def store_of(view: WindowView) -> PaneStore:
     (store,) = pane_stores(PAGE_VIEWS, (view,))
     return store
 
@@ -26,7 +26,7 @@ def seen(offset: int, ms: int, user: str, page: str = "/a", duration: int | None
     return Event(0, offset, T + ms, value)
 
 
-def recomputed(view: View, late: Sorted, taken: list[Event]) -> Recomputed:
+def recomputed(view: WindowView, late: Sorted, taken: list[Event]) -> Recomputed:
     fields = needed_fields(PAGE_VIEWS, {"page_id", "user_id", "duration_ms", "status"})
     decoder = Decoder(PAGE_VIEWS, lambda number: datasets.V1 if number == 1 else None, fields)
     found = Recomputed(PAGE_VIEWS, store_of(view), decoder, late)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from deploy.settings import Settings
-from jobs.views import Tumbling, View
+from jobs.views import Tumbling, View, WindowView
 from replay.differences import Cut, Difference, Expectation, Verdict
 from replay.report import VerifyReport, ViewReport
 from replay.verify import verify
@@ -29,7 +29,7 @@ from udfs.measures import Count, Mean
 NOON = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
-PAGES = View(
+PAGES = WindowView(
     name="pages",
     stream=PAGE_VIEWS,
     dimensions=("page_id",),

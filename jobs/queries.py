@@ -1,0 +1,121 @@
+"""Views written in SQL: the events' columns as Flink sees them, and the topics they go to."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+from pyflink.table import DataTypes, StatementSet, StreamTableEnvironment
+
+from jobs.options import JobOptions, sink_options
+from jobs.plan import JobPlan, whole_ms
+from jobs.views import QueryView
+from schemas.columns import ColumnType
+from schemas.streams import Stream
+from udfs.avro_columns import reader_type
+from udfs.functions import event_column
+
+_SQL_TYPES = {
+    ColumnType.STRING: "STRING",
+    ColumnType.LONG: "BIGINT",
+    ColumnType.DOUBLE: "DOUBLE",
+    ColumnType.BOOLEAN: "BOOLEAN",
+    ColumnType.TIMESTAMP: "TIMESTAMP(3)",
+}
+
+
+def event_fields(stream: Stream, columns: tuple[str, ...]) -> list[Any]:
+    """Return the fields of the decode function's result that hold event columns."""
+    by_name = {field["name"]: field for field in stream.schema["fields"]}
+    return [
+        DataTypes.FIELD(event_column(name), _data_type(reader_type(by_name[name])))
+        for name in columns
+    ]
+
+
+def add_queries(
+    tables: StreamTableEnvironment, statements: StatementSet, plan: JobPlan, options: JobOptions
+) -> None:
+    """Add an insert for each of the plan's SQL views; the streams' tables must exist."""
+    config = tables.get_config()
+    early = max(options.early_fire, timedelta(milliseconds=100))
+    config.set("table.exec.mini-batch.enabled", "true")
+    config.set("table.exec.mini-batch.allow-latency", f"{whole_ms(early)} ms")
+    config.set("table.exec.mini-batch.size", "20000")
+    # The key column holds the view's key as text, which the planner can't see through.
+    config.set("table.exec.sink.upsert-materialize", "NONE")
+    retentions = [view.state_retention for view in plan.queries if view.state_retention]
+    if retentions:
+        config.set("table.exec.state.ttl", f"{whole_ms(max(retentions))} ms")
+    for view in plan.queries:
+        for name, function in view.functions.items():
+            tables.create_temporary_function(name, function())
+        names = ", ".join(f"`{column.name}`" for column in view.columns)
+        tables.execute_sql(f"CREATE TEMPORARY VIEW `{view.name}` ({names}) AS {view.sql}")
+        tables.execute_sql(_sink_ddl(plan, view, options))
+        statements.add_insert_sql(_insert(view))
+
+
+def _data_type(arrow: pa.DataType) -> Any:
+    if pa.types.is_list(arrow):
+        return DataTypes.ARRAY(_data_type(arrow.value_type))
+    if pa.types.is_timestamp(arrow):
+        return DataTypes.TIMESTAMP(3)
+    simple = {
+        pa.string(): DataTypes.STRING(),
+        pa.binary(): DataTypes.BYTES(),
+        pa.int32(): DataTypes.INT(),
+        pa.int64(): DataTypes.BIGINT(),
+        pa.float32(): DataTypes.FLOAT(),
+        pa.float64(): DataTypes.DOUBLE(),
+        pa.bool_(): DataTypes.BOOLEAN(),
+        pa.date32(): DataTypes.DATE(),
+    }
+    return simple[arrow]
+
+
+def _sink_ddl(plan: JobPlan, view: QueryView, options: JobOptions) -> str:
+    columns = ",\n".join(
+        f"`{c.name}` {_SQL_TYPES[c.type]}{'' if c.nullable else ' NOT NULL'}" for c in view.columns
+    )
+    schema = json.dumps(view.avro_schema).replace("'", "''")
+    return f"""
+        CREATE TEMPORARY TABLE `{_sink(view)}` (
+            _key BYTES NOT NULL,
+            {columns},
+            PRIMARY KEY (_key) NOT ENFORCED
+        ) WITH (
+            'connector' = 'upsert-kafka',
+            'topic' = '{view.topic(plan.version)}',
+            'key.format' = 'raw',
+            'value.format' = 'avro-confluent',
+            'value.fields-include' = 'EXCEPT_KEY',
+            'value.avro-confluent.url' = '{options.registry_url}',
+            'value.avro-confluent.subject' = '{view.subject(plan.version)}',
+            'value.avro-confluent.schema' = '{schema}',
+            {sink_options(f"kappa-{plan.name}-{view.name}", options)}
+        )"""
+
+
+def _sink(view: QueryView) -> str:
+    return f"{view.name}_topic"
+
+
+def _insert(view: QueryView) -> str:
+    types = {column.name: column.type for column in view.columns}
+    key = ", ".join(_key_part(name, types[name]) for name in view.key)
+    values = ", ".join(
+        f"CAST(`{column.name}` AS {_SQL_TYPES[column.type]})" for column in view.columns
+    )
+    return f"""
+        INSERT INTO `{_sink(view)}`
+        SELECT ENCODE(JSON_ARRAY({key}), 'UTF-8'), {values} FROM `{view.name}`"""
+
+
+def _key_part(name: str, kind: ColumnType) -> str:
+    if kind is not ColumnType.TIMESTAMP:
+        return f"`{name}`"
+    pattern = "yyyy-MM-dd''T''HH:mm:ss.SSS''Z''"
+    return f"DATE_FORMAT(CAST(`{name}` AS TIMESTAMP(3)), '{pattern}')"
