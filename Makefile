@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-long lint format up down status install jars lock clean distclean
+.PHONY: help demo test test-unit test-long tools lint format up down status install jars lock clean distclean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,14 +20,18 @@ help: ## List these targets
 demo: install jars ## Install, start everything, send a real access log and show its views
 	@$(BIN)/kappa demo
 
-test: install jars ## Unit, plan and integration tests on the real stack
+test: install jars tools ## Unit, plan and integration tests on the real stack
 	@$(BIN)/pytest -m "not long"
 
 test-long: install jars ## Rebuilds, repairs and restores, killed at each of their steps
 	@$(BIN)/pytest -m long
 
-test-unit: install ## The tests that need no stack, in under a minute
+test-unit: install tools ## The tests that need no stack, in under a minute
 	@$(BIN)/pytest -m "not stack"
+
+tools: ## Check that the programs are there which tests run beside the stack
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+	  echo "error: prometheus and promtool are not on the PATH; install Prometheus 2.42 or later, such as Debian's package prometheus" >&2; exit 1; }
 
 lint: install ## Style and types
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The Python parts of the stack: the ClickHouse endpoint and the loader."""
+"""The Python parts of the stack: the ClickHouse endpoint, the loader and the monitor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import httpx
 from deploy.parts import Part
 from deploy.settings import Settings
 
-LOADER_METRICS_PORT = 251
-_ENDPOINT, _LOADER = "deploy.clickhouse_endpoint", "sinks.loader"
+LOADER_METRICS_PORT, MONITOR_METRICS_PORT = 251, 252
+_ENDPOINT, _LOADER, _MONITOR = "deploy.clickhouse_endpoint", "sinks.loader", "deploy.monitor"
 
 
 def services(settings: Settings) -> list[Part]:
@@ -22,6 +22,8 @@ def services(settings: Settings) -> list[Part]:
         found.append(_clickhouse(settings))
     if runnable(_LOADER):
         found.append(_loader(settings))
+    if runnable(_MONITOR):
+        found.append(_monitor(settings))
     return found
 
 
@@ -56,6 +58,19 @@ def _loader(settings: Settings) -> Part:
         healthy=lambda: _get(port, "/metrics").status_code == 200,
         environment=settings.environment(),
         after=("kafka", "registry", "clickhouse"),
+    )
+
+
+def _monitor(settings: Settings) -> Part:
+    port = settings.port(MONITOR_METRICS_PORT)
+    return Part(
+        name="monitor",
+        title="Monitor",
+        ports=(port,),
+        command=lambda: [sys.executable, "-m", _MONITOR],
+        healthy=lambda: _get(port, "/metrics").status_code == 200,
+        environment=settings.environment(),
+        after=("kafka", "postgres"),
     )
 
 

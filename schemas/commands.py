@@ -47,6 +47,9 @@ def produce(
     ignore_unknown: Annotated[
         bool, typer.Option("--ignore-unknown", help="Leave out fields the schema does not have.")
     ] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, help="Serve metrics for Prometheus on this port.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_JSON_HELP)] = False,
 ) -> None:
     """Send a file of events to its stream, each at its own time.
@@ -62,6 +65,7 @@ def produce(
     from schemas.inputs import SAMPLE
     from schemas.sending import Sending
 
+    settings = Settings()
     is_sample = file == "sample"
     order = Sending(
         path=SAMPLE if is_sample else Path(file),
@@ -70,8 +74,9 @@ def produce(
         limit=limit or None,
         skip_bad=skip_bad or is_sample,
         ignore_unknown=ignore_unknown,
+        metrics_port=metrics_port,
+        metrics_host=settings.metrics_host,
     )
-    settings = Settings()
     with _plain_errors():
         target = _stream(stream, settings)
         sent = _send(settings, target, order)
@@ -284,12 +289,20 @@ def _plain_errors() -> Iterator[None]:
     from deploy.console import CommandError
     from schemas.inputs import InputError
     from schemas.producer import DeliveryFailed, InvalidEvent
+    from schemas.producer_metrics import MetricsPortTaken
     from schemas.registry import RegistryError
     from schemas.sending import BadInput
     from schemas.streams import UnknownStream
     from schemas.topics import KafkaUnavailable, TopicMismatch
 
-    known = (InputError, BadInput, InvalidEvent, DeliveryFailed, RegistryError)
+    known = (
+        InputError,
+        BadInput,
+        InvalidEvent,
+        DeliveryFailed,
+        MetricsPortTaken,
+        RegistryError,
+    )
     try:
         yield
     except (*known, UnknownStream, KafkaUnavailable, TopicMismatch) as error:

@@ -60,8 +60,8 @@ class EventProducer:
     """Sends a stream's events; use it as a context manager, whose end waits for delivery.
 
     `schema` is the writer's schema, the stream's current one by default; it is registered first,
-    and the topic is created where it is missing. `sent` counts the records handed over. `clock`
-    gives seconds since the epoch.
+    and the topic is created where it is missing. `sent` counts the records handed over, `failed`
+    those that Kafka did not confirm. `clock` gives seconds since the epoch.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class EventProducer:
         self.stream = stream
         self.schema_id = publish(registry, stream.subject, written)
         self.partitions = ensure_events_topic(kafka, stream)
-        self.sent = 0
+        self.sent = self.failed = 0
         self._clock = clock
         self._header = header(self.schema_id)
         self._written = written
@@ -168,6 +168,11 @@ class EventProducer:
         self.sent += len(records.values)
         self._producer.poll(0)
 
+    @property
+    def waiting(self) -> int:
+        """Number of records handed over that Kafka has not confirmed yet."""
+        return len(self._producer)
+
     def flush(self) -> None:
         """Wait until Kafka has confirmed everything sent; raises `DeliveryFailed`."""
         deadline = time.monotonic() + _DELIVERY_SECONDS + 10.0
@@ -179,6 +184,7 @@ class EventProducer:
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failed += 1
+            self.failed += 1
             self._first_error = self._first_error or error.str()
 
     def _require_time(self, timestamp_ms: int) -> None:

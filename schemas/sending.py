@@ -10,6 +10,7 @@ from typing import Any
 
 from schemas.inputs import Bad, Format, Good, Source, detect_format, open_input, read_events
 from schemas.producer import EventProducer, InvalidEvent
+from schemas.producer_metrics import metrics_served
 from schemas.registry import Registry
 from schemas.streams import Stream
 from schemas.topics import end_offsets
@@ -25,7 +26,10 @@ class BadInput(Exception):
 
 @dataclass(frozen=True)
 class Sending:
-    """What to send and how; `rate` is events per second, None means no bound."""
+    """What to send and how; `rate` is events per second, None means no bound.
+
+    Metrics are served on `metrics_port` of `metrics_host` meanwhile, without a port not at all.
+    """
 
     path: Path
     format: Format | None = None
@@ -33,6 +37,8 @@ class Sending:
     limit: int | None = None
     skip_bad: bool = False
     ignore_unknown: bool = False
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,10 @@ def send_file(
     with open_input(order.path) as source:
         file_format = order.format or detect_format(source)
         pieces = read_events(source, stream, file_format, ignore_unknown=order.ignore_unknown)
-        with EventProducer(kafka, registry, stream) as producer:
+        with (
+            EventProducer(kafka, registry, stream) as producer,
+            metrics_served(producer, order.metrics_host, order.metrics_port),
+        ):
             skipped, refusals = _send_all(producer, pieces, source, order, report)
     return Sent(
         file_format,

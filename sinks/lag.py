@@ -43,6 +43,16 @@ class PartitionLag:
         return max(0, self.end - self.committed)
 
 
+@dataclass(frozen=True)
+class StableOffset:
+    """Where a partition's last stable offset is, and its end; transactions are open between."""
+
+    topic: str
+    partition: int
+    stable: int
+    end: int
+
+
 class LagReader:
     """Reads lags from the Kafka that `kafka`, a client's settings, leads to."""
 
@@ -81,6 +91,19 @@ class LagReader:
             found += self._lags(group, list(committed), committed)
         return found
 
+    def ends(self, topic_start: str) -> dict[tuple[str, int], int]:
+        """Return the end of every partition of the topics that begin with `topic_start`."""
+        partitions = self._partitions(lambda topic: topic.startswith(topic_start))
+        return self._offsets(partitions, OffsetSpec.latest())
+
+    def stable_offsets(self, prefix: str = "") -> list[StableOffset]:
+        """Return how far committed records reach in every partition of the topics to load."""
+        partitions = self._partitions(lambda topic: _is_ours(topic, prefix))
+        # In this order, so that a transaction that ends in between looks closed.
+        ends = self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+        stable = self._offsets(partitions, OffsetSpec.latest())
+        return [StableOffset(*key, stable[key], ends[key]) for key in sorted(partitions)]
+
     def _lags(
         self,
         group: str,
@@ -113,13 +136,16 @@ class LagReader:
         return list(self._wait(answer, f"read the offsets of {group}").topic_partitions)
 
     def _offsets(
-        self, partitions: list[tuple[str, int]], spec: OffsetSpec
+        self,
+        partitions: list[tuple[str, int]],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
     ) -> dict[tuple[str, int], int]:
         if not partitions:
             return {}
         answers: dict[TopicPartition, Future[Any]] = self._admin.list_offsets(
             {TopicPartition(*key): spec for key in partitions},
-            isolation_level=IsolationLevel.READ_COMMITTED,
+            isolation_level=isolation,
             request_timeout=_TIMEOUT_SECONDS,
         )
         return {

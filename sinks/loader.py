@@ -108,7 +108,7 @@ def main() -> int:
     settings = Settings()
     stop = stop_signal()
     metrics, health = LoaderMetrics(), Health()
-    serve(metrics, health, settings.metrics_host, settings.port(METRICS_PORT))
+    serve(metrics.registry, health, settings.metrics_host, settings.port(METRICS_PORT))
     try:
         open_loader(settings, metrics=metrics, health=health).run(stop)
     except Exception as error:

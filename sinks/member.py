@@ -231,7 +231,9 @@ class Loader:
             self._metrics.batch_seconds.observe(self._clock() - started)
             self._metrics.rows.labels(batch.source.table).inc(loaded.rows)
             self._metrics.batches.labels(batch.source.table).inc()
-        if isinstance(batch.source, ViewTopic) and loaded.newest_ms is not None:
+        if not isinstance(batch.source, ViewTopic):
+            self._metrics.judged(batch.source, batch.records)
+        elif loaded.newest_ms is not None:
             self._metrics.emitted(batch.source.view, loaded.newest_ms)
 
     def _check_tables(self) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+from sinks.rows import Record
+from sinks.topics import DeadLetterTopic, LateTopic
 
 _LOG = logging.getLogger("kappa.loader")
 _SILENT_SECONDS = 90.0
@@ -24,12 +28,18 @@ class LoaderMetrics:
         self.rows = self._counter("rows", "Rows inserted into ClickHouse.", "table")
         self.batches = self._counter("batches", "Batches inserted into ClickHouse.", "table")
         self.failures = self._counter("failures", "Attempts that failed and are repeated.", "topic")
+        self.dead_letters = self._counter(
+            "dead_letters", "Dead letters loaded.", "stream", "version", "reason"
+        )
+        self.late_events = self._counter("late_events", "Late events loaded.", "stream", "version")
         self.batch_seconds = Histogram(
             "kappa_loader_batch_seconds",
             "Time from decoding a batch to its rows being in ClickHouse.",
             registry=self.registry,
         )
-        self.lag = self._gauge("lag", "Records of the topic that are not loaded yet.", "topic")
+        self.lag = self._gauge(
+            "lag_records", "Records of the topic that are not loaded yet.", "topic"
+        )
         self._freshness = self._gauge(
             "freshness_seconds", "Age of the newest row that is loaded.", "view"
         )
@@ -44,23 +54,36 @@ class LoaderMetrics:
                 lambda: self._wall_clock() - self._newest[view]
             )
 
-    def _counter(self, name: str, doc: str, label: str) -> Counter:
-        return Counter(f"kappa_loader_{name}", doc, [label], registry=self.registry)
+    def judged(self, source: DeadLetterTopic | LateTopic, records: Sequence[Record]) -> None:
+        """Count `records` of `source`'s topic by what the job said of them."""
+        origin = source.stream, str(source.version)
+        if isinstance(source, LateTopic):
+            self.late_events.labels(*origin).inc(len(records))
+            return
+        reasons = Tally(dict(record.headers() or ()).get("reason", b"") for record in records)
+        for reason, count in reasons.items():
+            self.dead_letters.labels(*origin, reason.decode()).inc(count)
+
+    def _counter(self, name: str, doc: str, *labels: str) -> Counter:
+        return Counter(f"kappa_loader_{name}", doc, labels, registry=self.registry)
 
     def _gauge(self, name: str, doc: str, label: str) -> Gauge:
         return Gauge(f"kappa_loader_{name}", doc, [label], registry=self.registry)
 
 
 class Health:
-    """Whether the loader goes round and what holds it up; threads may share it."""
+    """Whether the loop of `name` goes round and what holds it up; threads may share it."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, name: str = "the loader"
+    ) -> None:
+        self._name = name
         self._clock = clock
         self._beat = clock()
         self._trouble: dict[str, str] = {}
 
     def beat(self) -> None:
-        """Note that the loader's loop went round."""
+        """Note that the loop went round."""
         self._beat = self._clock()
 
     def trouble(self, topic: str, reason: str) -> None:
@@ -72,10 +95,10 @@ class Health:
         self._trouble.pop(topic, None)
 
     def report(self) -> tuple[bool, str]:
-        """Return whether the loader goes round, and what waits; a restart would not help that."""
+        """Return whether it goes round, and what waits; a restart would not help that."""
         silent = self._clock() - self._beat
         if silent > _SILENT_SECONDS:
-            return False, f"the loader's loop stands still for {silent:.0f} s\n"
+            return False, f"{self._name}'s loop stands still for {silent:.0f} s\n"
         waiting = sorted(dict(self._trouble).items())
         return True, "".join(f"{topic} waits: {reason}\n" for topic, reason in waiting) or "ok\n"
 
@@ -85,9 +108,9 @@ class _Quiet(WSGIRequestHandler):
         """Keep each scrape out of the log."""
 
 
-def serve(metrics: LoaderMetrics, health: Health, host: str, port: int) -> WSGIServer:
+def serve(registry: CollectorRegistry, health: Health, host: str, port: int) -> WSGIServer:
     """Serve /metrics and /healthz on `host` and `port`, or on a free port where it is taken."""
-    prometheus = make_wsgi_app(metrics.registry)
+    prometheus = make_wsgi_app(registry)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ.get("PATH_INFO") != "/healthz":

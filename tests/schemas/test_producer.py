@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, TopicPartition
 
@@ -13,6 +15,7 @@ from bench.workload import Workload, batches
 from deploy.settings import Settings
 from schemas.framing import split
 from schemas.producer import DeliveryFailed, EventProducer, InvalidEvent
+from schemas.producer_metrics import MetricsPortTaken, metrics_served
 from schemas.registry import Registry
 from schemas.streams import Stream
 from schemas.topics import end_offsets
@@ -200,3 +203,29 @@ def test_more_events_than_the_queue_holds_all_arrive(
         for number in range(5_000):
             producer.send(event(number))
     assert sum(end_offsets(settings.kafka_client, stream.topic).values()) == 10_000
+
+
+def test_metrics_count_what_was_handed_over_and_say_where_the_port_is_taken(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with EventProducer(settings.kafka_client, registry, stream) as producer:
+        with metrics_served(producer, "127.0.0.1", port):
+            producer.send(event(1))
+            producer.send(event(2))
+            producer.flush()
+            text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+            with (
+                pytest.raises(MetricsPortTaken, match=str(port)),
+                metrics_served(producer, "127.0.0.1", port),
+            ):
+                pass
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+    assert [line for line in text.splitlines() if line[0] != "#"] == [
+        'kappa_producer_events_total{stream="page_views"} 2.0',
+        'kappa_producer_failures_total{stream="page_views"} 0.0',
+        'kappa_producer_waiting_events{stream="page_views"} 0.0',
+    ]

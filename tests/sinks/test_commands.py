@@ -10,10 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from confluent_kafka import Message
+from prometheus_client import generate_latest
 
 from deploy.settings import PROJECT_ROOT
 from sinks.metrics import Health, LoaderMetrics, serve
 from sinks.queries import explain_unknown_table
+from sinks.topics import DeadLetterTopic, LateTopic
 from tests.harness import wait_for
 from tests.sinks.loading import Sandbox
 
@@ -126,17 +129,36 @@ def test_metrics_count_rows_and_age() -> None:
     metrics.rows.labels("counts_v1").inc(3)
     metrics.emitted("counts", 990_000)
     metrics.emitted("counts", 980_000)
-    server = serve(metrics, health, "127.0.0.1", 0)
+    server = serve(metrics.registry, health, "127.0.0.1", 0)
     text = httpx.get(f"http://127.0.0.1:{server.server_port}/metrics", trust_env=False).text
     server.shutdown()
     assert 'kappa_loader_rows_total{table="counts_v1"} 3.0' in text
     assert 'kappa_loader_freshness_seconds{view="counts"} 10.0' in text
 
 
+def test_metrics_count_dead_letters_by_reason_and_late_events() -> None:
+    metrics = LoaderMetrics()
+    letters = [
+        Message(topic="dlq.clicks", headers=[("reason", reason)])
+        for reason in (b"empty", b"undecodable", b"empty")
+    ]
+    metrics.judged(DeadLetterTopic("clicks", 1), letters)
+    metrics.judged(LateTopic("clicks", 2), letters[:2])
+    lines = generate_latest(metrics.registry).decode().splitlines()
+    counted = [
+        line for line in lines if line.startswith(("kappa_loader_dead", "kappa_loader_late"))
+    ]
+    assert [line for line in counted if "_created" not in line] == [
+        'kappa_loader_dead_letters_total{reason="empty",stream="clicks",version="1"} 2.0',
+        'kappa_loader_dead_letters_total{reason="undecodable",stream="clicks",version="1"} 1.0',
+        'kappa_loader_late_events_total{stream="clicks",version="2"} 2.0',
+    ]
+
+
 def test_health_names_what_waits_and_a_loop_that_stands_still() -> None:
     now = [0.0]
     health = Health(clock=lambda: now[0])
-    server = serve(LoaderMetrics(), health, "127.0.0.1", 0)
+    server = serve(LoaderMetrics().registry, health, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{server.server_port}/healthz"
 
     def answer() -> tuple[int, str]:
@@ -155,8 +177,8 @@ def test_health_names_what_waits_and_a_loop_that_stands_still() -> None:
 
 
 def test_a_loader_serves_metrics_even_where_the_port_is_taken() -> None:
-    first = serve(LoaderMetrics(), Health(), "127.0.0.1", 0)
-    second = serve(LoaderMetrics(), Health(), "127.0.0.1", first.server_port)
+    first = serve(LoaderMetrics().registry, Health(), "127.0.0.1", 0)
+    second = serve(LoaderMetrics().registry, Health(), "127.0.0.1", first.server_port)
     assert second.server_port != first.server_port
     first.shutdown()
     second.shutdown()

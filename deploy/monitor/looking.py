@@ -1,0 +1,135 @@
+"""Read Kafka and the control plane for the monitor, and remember what was found."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from deploy.monitor.arrivals import Arrivals
+from deploy.monitor.figures import (
+    JOB,
+    LOADER,
+    OTHER,
+    Freshness,
+    Lag,
+    OpenTransactions,
+    ReplayProgress,
+    StableOffsets,
+    freshness,
+    lags,
+)
+from deploy.settings import Settings
+from jobs.catalogue import VIEWS, job_of
+from jobs.submit import flink_name
+from replay.build import events_read, rebuilt_plan
+from replay.control import Control, ControlUnavailable
+from replay.records import ReplayRecord, ReplayState
+from schemas.topics import KafkaUnavailable
+from sinks.lag import LagReader
+from sinks.loader import group_of
+from sinks.topics import ViewTopic, parse_topic
+
+_EVENTS = "events."
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that was found at one look; `answers` says by service whether it did answer."""
+
+    answers: dict[str, bool] = field(default_factory=dict)
+    lags: list[Lag] = field(default_factory=list)
+    freshness: list[Freshness] = field(default_factory=list)
+    events: dict[str, int] = field(default_factory=dict)
+    """Events that each stream's topic ever got."""
+    transactions: list[OpenTransactions] = field(default_factory=list)
+    replays: list[ReplayProgress] = field(default_factory=list)
+
+
+class Lookout:
+    """Looks at one namespace; `clock` gives seconds."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._reader = LagReader(settings.kafka_client)
+        self._control = Control(settings.postgres, settings.namespace)
+        self._arrivals = Arrivals()
+        self._stable = StableOffsets()
+
+    def look(self) -> Findings:
+        """Return what there is now; a service that does not answer leaves its figures out."""
+        answers = {"kafka": True, "postgres": True}
+        found: list[Lag] = []
+        versions: dict[str, tuple[str, int]] = {}
+        events: dict[str, int] = {}
+        transactions: list[OpenTransactions] = []
+        replays: list[ReplayProgress] = []
+        try:
+            found, versions = self._lags()
+            prefix = self._settings.topic_prefix
+            events = self._events(prefix)
+            transactions = self._stable.look(self._reader.stable_offsets(prefix), self._clock())
+        except KafkaUnavailable:
+            answers["kafka"] = False
+        try:
+            replays = self._replays()
+        except ControlUnavailable:
+            answers["postgres"] = False
+        except KafkaUnavailable:
+            answers["kafka"] = False
+        fresh = freshness(found, versions, self._job_group)
+        return Findings(answers, found, fresh, events, transactions, replays)
+
+    def close(self) -> None:
+        """Give back the connection to PostgreSQL."""
+        self._control.close()
+
+    def _lags(self) -> tuple[list[Lag], dict[str, tuple[str, int]]]:
+        """Return all lags, and view and version of each view topic."""
+        prefix, group = self._settings.topic_prefix, group_of(self._settings)
+        readers = self._reader.readers(f"{prefix}{_EVENTS}", but=group)
+        loader = self._reader.loader(group, prefix)
+        versions = self._versions({one.topic for one in loader})
+        jobs = {self._job_group(*version) for version in versions.values()}
+        now = self._clock()
+        found = [
+            *lags(readers, lambda g: JOB if g in jobs else OTHER, self._arrivals, now),
+            *lags(loader, lambda _: LOADER, self._arrivals, now),
+        ]
+        return found, versions
+
+    def _events(self, prefix: str) -> dict[str, int]:
+        ends = self._reader.ends(f"{prefix}{_EVENTS}")
+        events: dict[str, int] = defaultdict(int)
+        for (topic, _), end in ends.items():
+            events[topic.removeprefix(f"{prefix}{_EVENTS}")] += end
+        return events
+
+    def _versions(self, topics: Collection[str]) -> dict[str, tuple[str, int]]:
+        sources = {topic: parse_topic(topic, self._settings.topic_prefix) for topic in topics}
+        return {
+            topic: (source.view, source.version)
+            for topic, source in sources.items()
+            if isinstance(source, ViewTopic) and source.view in VIEWS
+        }
+
+    def _job_group(self, view: str, version: int) -> str:
+        return f"kappa-{flink_name(self._settings, job_of(VIEWS[view]).name, version)}"
+
+    def _replays(self) -> list[ReplayProgress]:
+        return [self._progress(one) for one in self._control.replays() if one.state.open]
+
+    def _progress(self, replay: ReplayRecord) -> ReplayProgress:
+        pinned = replay.plan.events
+        read = pinned
+        if replay.state is ReplayState.BUILDING:
+            job_plan = rebuilt_plan(self._settings, replay)
+            lags_read = self._reader.readers(job_plan.events_topic, but="")
+            group = f"kappa-{job_plan.name}"
+            offsets = {p.partition: p.committed for p in lags_read if p.group == group}
+            read = events_read(replay, offsets)
+        return ReplayProgress(
+            replay.id, replay.job, replay.to_version, replay.state.value, pinned, read
+        )

@@ -1,0 +1,88 @@
+"""Lags, freshness and stuck offsets, from what was read at one moment or two."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from deploy.monitor.arrivals import Arrivals
+from deploy.monitor.figures import (
+    JOB,
+    LOADER,
+    Freshness,
+    Lag,
+    OpenTransactions,
+    ReplayProgress,
+    StableOffsets,
+    freshness,
+    lags,
+)
+from deploy.monitor.looking import Findings
+from deploy.monitor.metrics import FindingsCollector
+from sinks.lag import PartitionLag, StableOffset
+
+TOPIC = "views.clicks.v2"
+
+
+def test_a_lag_sums_records_and_takes_the_worst_partition() -> None:
+    arrivals = Arrivals()
+    for now, ends in ((0.0, (10, 4)), (30.0, (12, 6))):
+        found = lags(
+            [
+                PartitionLag("readers", TOPIC, 0, committed=11, end=ends[0]),
+                PartitionLag("readers", TOPIC, 1, committed=1, end=ends[1]),
+            ],
+            lambda _: LOADER,
+            arrivals,
+            now,
+        )
+    assert found == [Lag("readers", LOADER, TOPIC, records=1 + 5, seconds=30.0)]
+
+
+def test_a_view_is_as_stale_as_its_job_and_its_loader_together() -> None:
+    found = [
+        Lag("kappa-clicks.v2", JOB, "events.clicks", 9, 4.0),
+        Lag("kappa-clicks.v2", JOB, "events.users", 1, 7.0),
+        Lag("kappa-loader", LOADER, TOPIC, 3, 2.0),
+        Lag("kappa-loader", LOADER, "views.clicks.v1", 0, 0.0),
+    ]
+    versions = {TOPIC: ("clicks", 2), "views.clicks.v1": ("clicks", 1)}
+    fresh = freshness(found, versions, lambda view, version: f"kappa-{view}.v{version}")
+    assert fresh == [Freshness("clicks", 2, 9.0)], "version 1 has no job that ever committed"
+
+
+def test_an_offset_that_moves_is_not_stuck() -> None:
+    stable = StableOffsets()
+    assert stable.look([StableOffset(TOPIC, 0, 5, 9)], 100.0) == [OpenTransactions(TOPIC, 4, 0.0)]
+    assert stable.look([StableOffset(TOPIC, 0, 5, 12)], 130.0) == [OpenTransactions(TOPIC, 7, 30.0)]
+    assert stable.look([StableOffset(TOPIC, 0, 8, 12)], 140.0) == [OpenTransactions(TOPIC, 4, 0.0)]
+    assert stable.look([StableOffset(TOPIC, 0, 12, 12)], 150.0) == [OpenTransactions(TOPIC, 0, 0.0)]
+
+
+def test_findings_become_metrics_and_what_is_gone_is_not_shown() -> None:
+    found = Findings(
+        {"kafka": True, "postgres": False},
+        [Lag("kappa-clicks", JOB, "events.clicks", 9, 4.5)],
+        [Freshness("clicks", 1, 6.5)],
+        {"clicks": 1000},
+        [OpenTransactions(TOPIC, 4, 30.0)],
+        [ReplayProgress(7, "clicks", 2, "building", 500, 125)],
+    )
+    registry = CollectorRegistry()
+    registry.register(FindingsCollector(lambda: found))
+    lines = [line for line in generate_latest(registry).decode().splitlines() if line[0] != "#"]
+    reader = 'group="kappa-clicks",reader="job",topic="events.clicks"'
+    replay = 'job_name="clicks",replay="7",state="building",version="2"'
+    assert lines == [
+        'kappa_service_answers{service="kafka"} 1.0',
+        'kappa_service_answers{service="postgres"} 0.0',
+        f"kappa_lag_records{{{reader}}} 9.0",
+        f"kappa_lag_seconds{{{reader}}} 4.5",
+        'kappa_view_freshness_seconds{version="1",view="clicks"} 6.5',
+        'kappa_events_total{stream="clicks"} 1000.0',
+        f'kappa_open_transaction_records{{topic="{TOPIC}"}} 4.0',
+        f'kappa_stable_offset_stuck_seconds{{topic="{TOPIC}"}} 30.0',
+        f"kappa_replay_pinned_events{{{replay}}} 500.0",
+        f"kappa_replay_read_events{{{replay}}} 125.0",
+    ]
+    found = Findings({"kafka": False})
+    assert "events.clicks" not in generate_latest(registry).decode()
