@@ -36,11 +36,13 @@ def up(as_json: _AsJson = False) -> None:
     stack = Stack(Settings())
     if as_json:
         stack.up()
-        print_json({"parts": [asdict(one) for one in stack.status()]})
+        parts = [asdict(one) for one in stack.status()]
+        print_json({"parts": parts, "dashboard": stack.settings.serving})
         return
     with OUT.status("Starting the stack …") as spinner:
         stack.up(_progress(spinner))
     OUT.print(f"All parts are up after {time.monotonic() - began:.1f} s.", highlight=False)
+    OUT.print(f"Dashboard and API: {stack.settings.serving}", highlight=False)
 
 
 def _progress(spinner: Status) -> Progress:

@@ -122,6 +122,8 @@ def _print_where_next(settings: Settings) -> None:
     host = f"http://127.0.0.1:{settings.clickhouse_http_port}"
     password = settings.clickhouse_reader_password.get_secret_value()
     lines = [
+        ("Dashboard", settings.serving),
+        ("  its API", f"{settings.serving}/docs"),
         ("Ask in SQL", 'kappa sql "SELECT * FROM page_views_per_minute LIMIT 5"'),
         (
             "  over HTTP",

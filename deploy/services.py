@@ -1,4 +1,4 @@
-"""The Python parts of the stack: the ClickHouse endpoint, the loader and the monitor."""
+"""The Python parts of the stack: ClickHouse endpoint, loader, monitor, API and dashboard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from deploy.parts import Part
 from deploy.settings import Settings
 
 LOADER_METRICS_PORT, MONITOR_METRICS_PORT = 251, 252
-_ENDPOINT, _LOADER, _MONITOR = "deploy.clickhouse_endpoint", "sinks.loader", "deploy.monitor"
+_ENDPOINT, _LOADER = "deploy.clickhouse_endpoint", "sinks.loader"
+_MONITOR, _SERVING = "deploy.monitor", "serving.server"
 
 
 def services(settings: Settings) -> list[Part]:
@@ -24,6 +25,8 @@ def services(settings: Settings) -> list[Part]:
         found.append(_loader(settings))
     if runnable(_MONITOR):
         found.append(_monitor(settings))
+    if runnable(_SERVING):
+        found.append(_serving(settings))
     return found
 
 
@@ -71,6 +74,19 @@ def _monitor(settings: Settings) -> Part:
         healthy=lambda: _get(port, "/metrics").status_code == 200,
         environment=settings.environment(),
         after=("kafka", "postgres"),
+    )
+
+
+def _serving(settings: Settings) -> Part:
+    port = settings.serving_http_port
+    return Part(
+        name="serving",
+        title="API and dashboard",
+        ports=(port,),
+        command=lambda: [sys.executable, "-m", _SERVING],
+        healthy=lambda: _get(port, "/healthz").status_code == 200,
+        environment=settings.environment(),
+        after=("clickhouse",),
     )
 
 

@@ -49,6 +49,15 @@ class Settings(BaseSettings):
         default="127.0.0.1", description="Address on which the loader serves its metrics."
     )
 
+    serving_host: str = Field(
+        default="127.0.0.1", description="Address on which the API and the dashboard listen."
+    )
+    serving_port: int = Field(default=0, description="Their port.")
+    serving_names: str = Field(
+        default="",
+        description='Host names under which they are reached, with commas; "*" for any.',
+    )
+
     checkpoint_seconds: float = Field(default=2.0, gt=0, description="Checkpoint interval.")
     early_fire_seconds: float = Field(
         default=1.0, ge=0, description="How often open windows are written; 0 for never."
@@ -110,6 +119,17 @@ class Settings(BaseSettings):
     def clickhouse_http_port(self) -> int:
         """Port of ClickHouse's HTTP interface."""
         return self.clickhouse_port or self.port(123)
+
+    @cached_property
+    def serving_http_port(self) -> int:
+        """Port of the API and the dashboard."""
+        return self.serving_port or self.port(300)
+
+    @property
+    def serving(self) -> str:
+        """Address of the dashboard and the API, no trailing slash."""
+        host = "127.0.0.1" if self.serving_host in ("0.0.0.0", "::") else self.serving_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.serving_http_port}"
 
     @cached_property
     def postgres(self) -> str:

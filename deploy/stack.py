@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,11 @@ def all_parts(settings: Settings) -> list[Part]:
     ]
 
 
+def part_names(parts: Iterable[Part]) -> str:
+    """Return the names of `parts` as a supervisor's record has them."""
+    return " ".join(part.name for part in parts)
+
+
 class Stack:
     """The embedded stack of one home."""
 
@@ -90,7 +95,9 @@ class Stack:
         with (self.place.run / "up.lock").open("w") as lock:
             # Two that come at once must not both start a supervisor.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self._supervised():
+            if self._supervised():
+                self._check_parts()
+            else:
                 end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=15)
                 self._check_ports()
                 self._start_supervisor()
@@ -174,6 +181,16 @@ class Stack:
     def _supervised(self) -> bool:
         return self.supervisor_pid() is not None
 
+    def _check_parts(self) -> None:
+        record = self._supervisor_record()
+        known = record.detail.split() if record is not None else []
+        missing = [part.title for part in self.parts if part.name not in known]
+        if missing:
+            raise CommandError(
+                f"The running stack has no {' and no '.join(missing)}, because an older version "
+                "started it; do `kappa down`, then `kappa up`."
+            )
+
     def _check_ports(self) -> None:
         deadline = time.monotonic() + _PORT_SECONDS
         for part in self.parts:
@@ -208,7 +225,8 @@ class Stack:
             )
         self._supervisor = process
         # Until it writes its own: so nobody takes it for stopped while it is still importing.
-        record = Record(pid=process.pid, created=created(process.pid))
+        names = part_names(self.parts)
+        record = Record(pid=process.pid, created=created(process.pid), detail=names)
         record.write(self.place.run / f"{SUPERVISOR}.json")
 
     def _supervisor_environment(self) -> dict[str, str]:

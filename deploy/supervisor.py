@@ -18,7 +18,7 @@ from deploy.parts import Folders, Part, folders
 from deploy.processes import MARK, Record, created, end, mark, members
 from deploy.services import runnable
 from deploy.settings import PROJECT_ROOT, Settings
-from deploy.stack import RESUME, SUPERVISOR, all_parts
+from deploy.stack import RESUME, SUPERVISOR, all_parts, part_names
 
 log = logging.getLogger("supervisor")
 _TICK_SECONDS = 0.1
@@ -222,9 +222,12 @@ def main() -> None:
             log.warning("another supervisor holds %s", place.home)
             return
         record = place.run / f"{SUPERVISOR}.json"
-        Record(pid=os.getpid(), created=created(os.getpid()), state="healthy").write(record)
+        supervisor = Supervisor(settings)
+        names = part_names(one.part for one in supervisor.watched.values())
+        began = created(os.getpid())
+        Record(pid=os.getpid(), created=began, state="healthy", detail=names).write(record)
         try:
-            Supervisor(settings).run()
+            supervisor.run()
         finally:
             record.unlink(missing_ok=True)
 

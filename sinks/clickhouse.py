@@ -93,6 +93,10 @@ class ClickHouse:
         answer = self._try(lambda client: client.raw_query(sql, fmt=output_format))
         return bytes(answer)
 
+    def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+        """Return the rows of `sql` as an Arrow table; text may be any bytes."""
+        return self._try(lambda client: client.query_arrow(sql, parameters=parameters))
+
     def insert(self, table: str, rows: pa.Table) -> None:
         """Insert `rows`; when this returns, they are there."""
         self._try(lambda client: client.insert_arrow(table, rows, settings=_INSERT_SETTINGS))

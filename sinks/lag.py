@@ -104,6 +104,16 @@ class LagReader:
         stable = self._offsets(partitions, OffsetSpec.latest())
         return [StableOffset(*key, stable[key], ends[key]) for key in sorted(partitions)]
 
+    def newest(self, topic_start: str) -> dict[str, int]:
+        """Return the newest record timestamp, epoch ms, of each topic that begins so."""
+        partitions = self._partitions(lambda topic: topic.startswith(topic_start))
+        found: dict[str, int] = {}
+        for place, answer in self._listed(partitions, OffsetSpec.max_timestamp()).items():
+            moment = int(self._wait(answer, f"read the times of {place.topic}").timestamp)
+            if moment >= 0:
+                found[place.topic] = max(moment, found.get(place.topic, 0))
+        return found
+
     def _lags(
         self,
         group: str,
@@ -141,6 +151,17 @@ class LagReader:
         spec: OffsetSpec,
         isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
     ) -> dict[tuple[str, int], int]:
+        return {
+            _key(place): int(self._wait(answer, f"read the offsets of {place.topic}").offset)
+            for place, answer in self._listed(partitions, spec, isolation).items()
+        }
+
+    def _listed(
+        self,
+        partitions: list[tuple[str, int]],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    ) -> dict[TopicPartition, Future[Any]]:
         if not partitions:
             return {}
         answers: dict[TopicPartition, Future[Any]] = self._admin.list_offsets(
@@ -148,10 +169,7 @@ class LagReader:
             isolation_level=isolation,
             request_timeout=_TIMEOUT_SECONDS,
         )
-        return {
-            _key(place): int(self._wait(answer, f"read the offsets of {place.topic}").offset)
-            for place, answer in answers.items()
-        }
+        return answers
 
     def _wait(self, answer: Future[T], purpose: str) -> T:
         try:

@@ -1,0 +1,98 @@
+"""Read one source again and again, beside all others, and keep what it said last.
+
+A source that is slow or down holds up nothing but its own part of the picture.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.cluster import ClusterError, ClusterUnavailable
+from replay.control import ControlUnavailable
+from schemas.topics import KafkaUnavailable
+from sinks.clickhouse import ClickHouseFailed
+
+_LOG = logging.getLogger("kappa.serving")
+_EXPECTED = (
+    ClickHouseFailed,
+    KafkaUnavailable,
+    ClusterUnavailable,
+    ClusterError,
+    ControlUnavailable,
+)
+# Reading takes a fifth of a lane's time at most, however slow its source is.
+_REST_FACTOR = 4.0
+_IDLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a lane read last: `at` is when, in epoch seconds, and 0 before the first time.
+
+    `problem` says why the newest attempt failed; the data is then older.
+    """
+
+    data: Any = None
+    at: float = 0.0
+    problem: str = ""
+
+
+class Lane(threading.Thread):
+    """A thread that calls `read` each `every` seconds while somebody watches, less often if not."""
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[], Any],
+        every: float,
+        watched: Callable[[], bool],
+        took: Callable[[str, float, bool], None],
+    ) -> None:
+        super().__init__(name=f"lane-{name}", daemon=True)
+        self.section = name
+        self.reading = Reading()
+        self._read = read
+        self._every = every
+        self._watched = watched
+        self._took = took
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Go on until `end`."""
+        while not self._ended.is_set():
+            began = time.monotonic()
+            self._once()
+            seconds = time.monotonic() - began
+            self._took(self.section, seconds, not self.reading.problem)
+            pace = self._every if self._watched() else max(self._every, _IDLE_SECONDS)
+            self._wake.clear()
+            self._wake.wait(max(pace - seconds, _REST_FACTOR * seconds))
+
+    def hurry(self) -> None:
+        """Read again at once."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """Stop after the reading that is under way."""
+        self._ended.set()
+        self._wake.set()
+
+    def _once(self) -> None:
+        try:
+            self.reading = Reading(self._read(), time.time())
+        except _EXPECTED as error:
+            self._failed(str(error))
+        except Exception as error:
+            _LOG.exception("reading %s failed", self.section)
+            self._failed(f"Reading {self.section} failed: {type(error).__name__}.")
+
+    def _failed(self, problem: str) -> None:
+        if problem != self.reading.problem:
+            _LOG.warning("%s: %s", self.section, problem)
+        self.reading = Reading(self.reading.data, self.reading.at, problem)

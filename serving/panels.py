@@ -1,0 +1,167 @@
+"""The queries behind the dashboard's panels. A view that is absent makes its panel None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serving.catalogue import ViewInfo
+from serving.formats import json_rows, readable
+from serving.reading import read_catalogue
+from sinks.clickhouse import ClickHouse
+from sinks.sql import identifier, literal
+from sinks.tables import EMITTED_AT
+
+SITE, PAGES = "site_traffic_per_minute", "page_views_per_minute"
+TOP, STATS, FRAUD, SESSIONS = "top_pages", "page_stats", "fraud_alerts", "page_view_sessions"
+ANOMALIES = ("traffic_anomalies", "page_view_anomalies")
+_POINTS, _TOP_ROWS, _ALERTS, _MARKS = 120, 10, 8, 60
+_TOP_MINUTES = 5
+
+Views = Mapping[str, ViewInfo]
+
+
+def traffic(clickhouse: ClickHouse) -> dict[str, Any]:
+    """Return the site's newest windows, the busiest pages, anomalies and fraud alerts."""
+    views = read_catalogue(clickhouse)
+    points = _points(clickhouse, views)
+    since = points["start"][0] if points and points["start"] else None
+    return {
+        "points": points,
+        "anomalies": _anomalies(clickhouse, views, since),
+        "top_pages": _top_pages(clickhouse, views),
+        "alerts": _alerts(clickhouse, views),
+        "page_stats": STATS in views,
+    }
+
+
+def _points(clickhouse: ClickHouse, views: Views) -> dict[str, Any] | None:
+    view = views.get(SITE)
+    if view is None or not view.has("window_start", "views", "unique_users", "errors"):
+        return None
+    rows = clickhouse.query(
+        "SELECT toUnixTimestamp(window_start), toUnixTimestamp(window_end), views, unique_users,"
+        f" errors FROM {identifier(SITE)} ORDER BY window_start DESC LIMIT {_POINTS}"
+    ).rows[::-1]
+    names = ("start", "end", "views", "users", "errors")
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _anomalies(
+    clickhouse: ClickHouse, views: Views, since: int | None
+) -> list[dict[str, Any]] | None:
+    view = next((views[name] for name in ANOMALIES if name in views), None)
+    if view is None or not view.has("window_start"):
+        return None
+    wanted = ("window_start", "page_id", "site", "views", "baseline", "severity")
+    sql = (
+        f"SELECT {_present(view, wanted)} FROM {identifier(view.name)}"
+        " WHERE window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')"
+        f" ORDER BY window_start DESC LIMIT {_MARKS}"
+    )
+    return _rows(clickhouse, sql, {"since": (since or 0) * 1000})
+
+
+def _top_pages(clickhouse: ClickHouse, views: Views) -> dict[str, Any] | None:
+    """Return the pages with the most views of late; those of `top_pages` where that view runs."""
+    ranked, minutes = views.get(TOP), views.get(PAGES)
+    if ranked is not None and ranked.has("page_id", "views", "window_start", "window_end"):
+        rows = _rows(
+            clickhouse,
+            f"SELECT page_id, views, window_start, window_end FROM {identifier(TOP)}"
+            f" WHERE window_start = (SELECT max(window_start) FROM {identifier(ranked.table)})"
+            f" ORDER BY views DESC, page_id LIMIT {_TOP_ROWS}",
+        )
+        if rows:
+            first = rows[0]
+            return _ranking(TOP, first["window_start"], first["window_end"], rows)
+    if minutes is None:
+        return None
+    # The newest window needs no FINAL, and without it the table's own statistics tell.
+    newest = f"(SELECT max(window_start) FROM {identifier(minutes.table)})"
+    rows = _rows(
+        clickhouse,
+        "SELECT page_id, sum(views) AS views, min(window_start) AS first,"
+        f" max(window_end) AS last FROM {identifier(PAGES)}"
+        f" WHERE window_start > {newest} - toIntervalMinute({_TOP_MINUTES})"
+        f" GROUP BY page_id ORDER BY views DESC, page_id LIMIT {_TOP_ROWS}",
+    )
+    since = min((row["first"] for row in rows), default=None)
+    until = max((row["last"] for row in rows), default=None)
+    return _ranking(PAGES, since, until, rows)
+
+
+def _ranking(
+    view: str, since: str | None, until: str | None, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    pages = [{"page_id": row["page_id"], "views": row["views"]} for row in rows]
+    return {"view": view, "from": since, "to": until, "pages": pages}
+
+
+def _alerts(clickhouse: ClickHouse, views: Views) -> list[dict[str, Any]] | None:
+    view = views.get(FRAUD)
+    if view is None or not view.has("event_time"):
+        return None
+    wanted = ("transaction_id", "user_id", "event_time", "amount", "score", "reasons")
+    return _rows(
+        clickhouse,
+        f"SELECT {_present(view, wanted)} FROM {identifier(FRAUD)}"
+        f" ORDER BY event_time DESC LIMIT {_ALERTS}",
+    )
+
+
+def view_states(clickhouse: ClickHouse) -> list[dict[str, Any]]:
+    """Return every view with its version, rows and when its newest row was emitted (epoch ms)."""
+    views = read_catalogue(clickhouse)
+    if not views:
+        return []
+    newest = clickhouse.query(
+        " UNION ALL ".join(
+            f"SELECT {literal(name)}, toUnixTimestamp64Milli(maxOrNull({identifier(EMITTED_AT)}))"
+            f" FROM {identifier(view.table)}"
+            for name, view in views.items()
+        )
+    ).rows
+    moments = dict(newest)
+    return [
+        {
+            "name": view.name,
+            "doc": view.doc,
+            "version": view.version,
+            "versions": view.versions,
+            "rows": view.stored_rows,
+            "newest": moments.get(view.name),
+        }
+        for view in views.values()
+    ]
+
+
+def accounts(clickhouse: ClickHouse) -> dict[str, dict[str, int]]:
+    """Return by stream how many events became aggregated, late or dead, at the shown version."""
+    views = read_catalogue(clickhouse)
+    found: dict[str, dict[str, int]] = {}
+    versions: dict[str, int | None] = {}
+    for name, view in views.items():
+        stream = name.removesuffix("_accounting")
+        if stream != name and view.has("events"):
+            (total,) = clickhouse.query(f"SELECT sum(events) FROM {identifier(name)}").rows[0]
+            found[stream] = {"aggregated": total or 0, "late": 0, "dead": 0}
+            versions[stream] = view.version
+    for name, table in (("late", "late_events"), ("dead", "dead_letters")):
+        if table not in views:
+            continue
+        grouped = f"SELECT stream, version, count() FROM {identifier(table)} GROUP BY ALL"
+        for stream, version, count in clickhouse.query(grouped).rows:
+            if versions.get(stream) == version:
+                found[stream][name] = count
+    return found
+
+
+def _present(view: ViewInfo, wanted: Sequence[str]) -> str:
+    return ", ".join(identifier(name) for name in wanted if name in view.by_name)
+
+
+def _rows(
+    clickhouse: ClickHouse, sql: str, parameters: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    return json_rows(readable(clickhouse.arrow(sql, parameters)))

@@ -1,0 +1,179 @@
+"""Put together once a second what all sources said last: the picture that live clients get."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from deploy.settings import Settings
+from serving import panels
+from serving.lanes import Lane, Reading
+from serving.latency import ArrivalCurve
+from serving.metrics import ServingMetrics
+from serving.sources import FlinkSource, KafkaSource, ReplaySource
+from sinks.clickhouse import ClickHouse
+
+PERIOD_SECONDS = 1.0
+_HISTORY_SECONDS = 300
+_RATE_SECONDS = 5.0
+_QUERY_SECONDS = 10.0
+
+
+class Events:
+    """How many events each stream has and gets a second, and how long they take into the views."""
+
+    def __init__(self, ends: Callable[[], dict[str, int]], wall_clock: Callable[[], float]) -> None:
+        self._ends = ends
+        self._wall_clock = wall_clock
+        self._totals: dict[str, deque[tuple[float, int]]] = {}
+        self._curves: dict[str, ArrivalCurve] = {}
+
+    def arrived(self) -> dict[str, Any]:
+        """Read the topics' ends; return each stream's total, its rate and the rate's history."""
+        ends, now = self._ends(), self._wall_clock()
+        for stream, total in ends.items():
+            kept = self._totals.setdefault(stream, deque())
+            if kept and kept[-1][1] > total:
+                kept.clear()
+            kept.append((now, total))
+            while kept[0][0] < now - _HISTORY_SECONDS - 1:
+                kept.popleft()
+            self._curve(stream).arrived(now, total)
+        return {
+            stream: {"total": total, "rate": self._rate(stream), "history": self._rates(stream)}
+            for stream, total in ends.items()
+        }
+
+    def placed(self, accounts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+        """Note the events accounted for; return them by stream with what they waited."""
+        now = self._wall_clock()
+        found: dict[str, Any] = {}
+        for stream, counts in accounts.items():
+            curve = self._curve(stream)
+            curve.placed(now, sum(counts.values()))
+            found[stream] = {**counts, **asdict(curve.report(now))}
+        return found
+
+    def _curve(self, stream: str) -> ArrivalCurve:
+        return self._curves.setdefault(stream, ArrivalCurve())
+
+    def _rate(self, stream: str) -> float:
+        """Return the events a second of the last few seconds."""
+        kept = self._totals[stream]
+        now, total = kept[-1]
+        first, before = next(one for one in kept if one[0] >= now - _RATE_SECONDS - 0.5)
+        return round((total - before) / (now - first), 1) if now > first else 0.0
+
+    def _rates(self, stream: str) -> list[tuple[int, float]]:
+        """Return pairs of epoch second and events a second since the pair before."""
+        kept = list(self._totals[stream])
+        return [
+            (round(now), round((total - before) / (now - first), 1))
+            for (first, before), (now, total) in itertools.pairwise(kept)
+            if now > first
+        ]
+
+
+class Sampler:
+    """The lanes of all sources, and the picture made of them."""
+
+    def __init__(
+        self, settings: Settings, metrics: ServingMetrics, watched: Callable[[], bool]
+    ) -> None:
+        self._settings = settings
+        self._server = uuid.uuid4().hex[:8]
+        self._number = 0
+        kafka = KafkaSource(settings)
+        events = Events(kafka.ends, time.time)
+        lags = self._lane("lags", kafka.lags, 2.0, watched, metrics)
+        accounted = self._clickhouse()
+        traffic, states = self._clickhouse(), self._clickhouse()
+        self.lanes = [
+            self._lane("events", events.arrived, 1.0, watched, metrics),
+            self._lane(
+                "accounts",
+                lambda: events.placed(panels.accounts(accounted)),
+                1.0,
+                watched,
+                metrics,
+            ),
+            self._lane("traffic", lambda: panels.traffic(traffic), 1.0, watched, metrics),
+            self._lane("views", lambda: panels.view_states(states), 1.0, watched, metrics),
+            self._lane("jobs", FlinkSource(settings), 1.0, watched, metrics),
+            lags,
+            self._lane(
+                "replays",
+                ReplaySource(settings, lambda: lags.reading.data),
+                2.0,
+                watched,
+                metrics,
+            ),
+        ]
+
+    def _clickhouse(self) -> ClickHouse:
+        return ClickHouse(self._settings, reader=True, timeout=_QUERY_SECONDS)
+
+    def _lane(
+        self,
+        name: str,
+        read: Callable[[], Any],
+        every: float,
+        watched: Callable[[], bool],
+        metrics: ServingMetrics,
+    ) -> Lane:
+        lane = Lane(name, read, every, watched, metrics.took)
+        metrics.watch_age(name, lambda: time.time() - lane.reading.at)
+        return lane
+
+    def start(self) -> None:
+        """Begin to read all sources."""
+        for lane in self.lanes:
+            lane.start()
+
+    def hurry(self) -> None:
+        """Read all sources at once, because somebody begins to watch."""
+        for lane in self.lanes:
+            lane.hurry()
+
+    def end(self) -> None:
+        """Stop reading."""
+        for lane in self.lanes:
+            lane.end()
+
+    def clickhouse_answers(self) -> Reading:
+        """Return what the views' lane read last, for who asks whether ClickHouse is there."""
+        return next(lane.reading for lane in self.lanes if lane.section == "views")
+
+    def picture(self) -> str:
+        """Return the newest picture as JSON; instants are in epoch milliseconds."""
+        self._number += 1
+        sections = {
+            lane.section: {
+                "at": round(reading.at * 1000),
+                "problem": reading.problem,
+                "data": reading.data,
+            }
+            for lane in self.lanes
+            for reading in [lane.reading]
+        }
+        picture = {
+            "server": self._server,
+            "number": self._number,
+            "at": round(time.time() * 1000),
+            "database": self._settings.database,
+            "sections": sections,
+        }
+        return json.dumps(picture, separators=(",", ":"), allow_nan=False, default=str)
+
+    async def run(self, publish: Callable[[str], None]) -> None:
+        """Publish a picture each second until cancelled."""
+        while True:
+            publish(self.picture())
+            await asyncio.sleep(PERIOD_SECONDS - time.time() % PERIOD_SECONDS)

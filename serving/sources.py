@@ -1,0 +1,164 @@
+"""What Kafka, Flink and the control plane say of the stack: sources of the dashboard."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from deploy.settings import Settings
+from jobs.cluster import LIVE_STATES, Cluster, RunningJob
+from replay.build import events_read
+from replay.control import Control
+from replay.records import ReplayRecord, ReplayState
+from sinks.lag import LagReader, PartitionLag
+from sinks.loader import group_of
+from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
+
+_ENDED_SECONDS = 600.0
+_REPLAYS, _JOURNAL = 3, 6
+_NO_WATERMARK = -(2**63)
+
+
+class KafkaSource:
+    """Ends of the events topics, and lags of jobs and loader."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lags = LagReader(settings.kafka_client)
+        self._events = f"{settings.topic_prefix}events."
+
+    def ends(self) -> dict[str, int]:
+        """Return how many events each stream's topic has."""
+        found: dict[str, int] = defaultdict(int)
+        for (topic, _), end in self._lags.ends(self._events).items():
+            found[topic.removeprefix(self._events)] += end
+        return dict(found)
+
+    def lags(self) -> dict[str, Any]:
+        """Return the lag of each job and of the loader by view, and each stream's newest time."""
+        group = group_of(self._settings)
+        readers = self._lags.readers(self._events, but=group)
+        views: dict[str, int] = defaultdict(int)
+        for one in self._lags.loader(group, self._settings.topic_prefix):
+            views[self._loaded_name(one)] += one.lag
+        newest = self._lags.newest(self._events)
+        return {
+            "jobs": self._by_job(readers),
+            "views": dict(views),
+            "newest": {topic.removeprefix(self._events): ms for topic, ms in newest.items()},
+        }
+
+    def _by_job(self, readers: list[PartitionLag]) -> dict[str, dict[str, Any]]:
+        jobs: dict[str, dict[str, Any]] = {}
+        for one in readers:
+            name = one.group.removeprefix("kappa-")
+            job = jobs.setdefault(name, {"stream": "", "lag": 0, "read": {}})
+            job["stream"] = one.topic.removeprefix(self._events)
+            job["lag"] += one.lag
+            job["read"][one.partition] = one.committed
+        return jobs
+
+    def _loaded_name(self, one: PartitionLag) -> str:
+        try:
+            source = parse_topic(one.topic, self._settings.topic_prefix)
+        except UnknownTopicName:
+            return one.topic
+        if isinstance(source, ViewTopic):
+            return f"{source.view}.v{source.version}"
+        return source.table.removesuffix("_loaded")
+
+
+class FlinkSource:
+    """The namespace's jobs as Flink's REST API tells of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._cluster = Cluster(settings.flink, timeout=5)
+        prefix = re.escape(settings.topic_prefix)
+        self._ours = re.compile(rf"{prefix}[a-z0-9_]+(\.v[0-9]+)?(\.archive)?")
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Return one entry for each job that lives, failed, or ended a short while ago."""
+        newest: dict[str, RunningJob] = {}
+        for job in self._cluster.jobs():
+            if self._ours.fullmatch(job.name):
+                newest.setdefault(job.name, job)
+        return [self._job(job) for _, job in sorted(newest.items()) if self._shown(job)]
+
+    def _shown(self, job: RunningJob) -> bool:
+        if job.state in LIVE_STATES or job.state == "FAILED":
+            return True
+        return time.time() - job.started_ms / 1000 < _ENDED_SECONDS
+
+    def _job(self, job: RunningJob) -> dict[str, Any]:
+        checkpoints = self._cluster.get(f"/jobs/{job.id}/checkpoints")
+        latest = (checkpoints.get("latest") or {}).get("completed")
+        live = job.state in LIVE_STATES
+        return {
+            "name": job.name,
+            "state": job.state,
+            "failure": "" if job.state == "RUNNING" else self._cluster.failure(job.id),
+            "started": job.started_ms,
+            "checkpoint": latest["latest_ack_timestamp"] if latest else None,
+            "checkpoints_failed": checkpoints["counts"]["failed"],
+            "watermark": self._watermark(job.id) if live else None,
+        }
+
+    def _watermark(self, job_id: str) -> int | None:
+        """Return the watermark, epoch ms, of the operator furthest along; None before the first."""
+        found = []
+        for vertex in self._cluster.get(f"/jobs/{job_id}")["vertices"]:
+            subtasks = self._cluster.get(f"/jobs/{job_id}/vertices/{vertex['id']}/watermarks")
+            marks = [int(one["value"]) for one in subtasks]
+            if marks and min(marks) > _NO_WATERMARK:
+                found.append(min(marks))
+        return max(found, default=None)
+
+
+class ReplaySource:
+    """Replays of the namespace; `lags` returns what `KafkaSource.lags` read last, or None."""
+
+    def __init__(self, settings: Settings, lags: Callable[[], dict[str, Any] | None]) -> None:
+        self._control = Control(settings.postgres, settings.namespace, "kappa serve")
+        self._prefix = settings.topic_prefix
+        self._lags = lags
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Return the newest replays, each with how far it is and its last steps."""
+        states = self._control.version_states()
+        return [
+            {
+                "id": one.id,
+                "job": one.job,
+                "views": one.views,
+                "from_versions": one.from_versions,
+                "to_version": one.to_version,
+                "state": one.state.value,
+                "open": one.state.open,
+                "changed": round(one.changed_at.timestamp() * 1000),
+                "events": one.plan.events,
+                "read": self._read(one),
+                "versions": [
+                    {"view": view, "version": version, "state": state.value}
+                    for (view, version), state in states.items()
+                    if view in one.views
+                ],
+                "journal": self._journal(one),
+            }
+            for one in self._control.replays()[:_REPLAYS]
+        ]
+
+    def _read(self, replay: ReplayRecord) -> int:
+        if replay.state is not ReplayState.BUILDING:
+            return replay.plan.events
+        jobs = (self._lags() or {}).get("jobs", {})
+        job = jobs.get(f"{self._prefix}{replay.job}.v{replay.to_version}", {})
+        return events_read(replay, job.get("read", {}))
+
+    def _journal(self, replay: ReplayRecord) -> list[dict[str, Any]]:
+        return [
+            {"step": one.step, "state": one.state, "at": round(one.at.timestamp() * 1000)}
+            for one in self._control.journal(replay.id)[-_JOURNAL:]
+        ]

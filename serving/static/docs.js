@@ -1,0 +1,2 @@
+// Show the API's own description.
+SwaggerUIBundle({ url: "/openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null });

@@ -1,0 +1,87 @@
+// Begins: connects, and shows each picture as it comes.
+
+import { recolour } from "./charts.js";
+import { byId, say } from "./dom.js";
+import { clock, span } from "./format.js";
+import { connect } from "./live.js";
+import { begin } from "./lookup.js";
+import * as panels from "./panels.js";
+
+const OLD_SECONDS = 15, TICK = 500;
+let picture = null, arrived = 0, paintSeconds = 0, link = "connecting", nextTry = 0, scheduled = false;
+
+const live = connect({
+  picture(newest, at) {
+    [picture, arrived] = [newest, at];
+    if (!scheduled) requestAnimationFrame(draw);
+    scheduled = true;
+  },
+  link(state, next) {
+    [link, nextTry] = [state, next];
+    tell();
+  },
+});
+
+/** The server's clock, epoch ms: what it said, and the time since. */
+const serverNow = () => picture.at + performance.now() - arrived;
+
+function draw() {
+  scheduled = false;
+  const { sections } = picture, now = serverNow();
+  for (const show of [panels.events, panels.traffic, panels.top, panels.fraud, panels.views, panels.jobs, panels.replays]) show(sections, now);
+  panels.pixel(sections, picture, live.transitSeconds() + paintSeconds);
+  say(byId("database"), picture.database);
+  tell();
+  const of = arrived;
+  // The frame after this one begins once this one is on the screen.
+  requestAnimationFrame(() => { paintSeconds = (performance.now() - of) / 1000; });
+}
+
+/** Say how old everything is; values that are no longer renewed look so. */
+function tell() {
+  document.body.dataset.link = link;
+  say(byId("link"), { live: "Live", lost: "Connection lost", connecting: "Connecting" }[link]);
+  say(byId("as-of"), picture ? `as of ${clock(picture.at)}${link === "live" ? "" : `, ${span((serverNow() - picture.at) / 1000)} ago`}` : "");
+  const lost = link === "lost";
+  byId("banner").hidden = !lost;
+  say(byId("banner-text"), lost ? (picture ? "Connection lost: these values are old." : "The server does not answer.") : "");
+  say(byId("banner-next"), lost ? `Next try ${nextTry > Date.now() ? `in ${Math.ceil((nextTry - Date.now()) / 1000)} s` : "now"}.` : "");
+  if (picture) for (const place of document.querySelectorAll("[data-section]")) age(place);
+}
+
+function age(place) {
+  const section = picture.sections[place.dataset.section];
+  const old = link === "lost" || Boolean(section.problem) || (serverNow() - section.at) / 1000 > OLD_SECONDS;
+  place.dataset.stale = String(old);
+  const note = place.querySelector(".stale-note");
+  if (note) say(note, old ? `${section.at ? `As of ${clock(section.at)}. ` : ""}${section.problem}` : "");
+}
+
+const NAMES = { "": ["Auto", "as the system"], light: ["Light", "light"], dark: ["Dark", "dark"] };
+const themes = Object.keys(NAMES);
+
+function showTheme() {
+  const [name, words] = NAMES[document.documentElement.dataset.theme ?? ""];
+  say(byId("theme"), name);
+  byId("theme").setAttribute("aria-label", `Colours: ${words}`);
+  redraw();
+}
+
+function redraw() {
+  recolour();
+  if (picture) draw();
+}
+
+byId("theme").addEventListener("click", () => {
+  const current = document.documentElement.dataset.theme ?? "";
+  const next = themes[(themes.indexOf(current) + 1) % themes.length];
+  if (next) document.documentElement.dataset.theme = next;
+  else delete document.documentElement.dataset.theme;
+  try { localStorage.setItem("theme", next); } catch { /* without storage it lasts until reload */ }
+  showTheme();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+addEventListener("resize", () => { if (picture && !scheduled) { scheduled = true; requestAnimationFrame(draw); } });
+setInterval(tell, TICK);
+begin();
+showTheme();

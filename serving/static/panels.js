@@ -1,0 +1,254 @@
+// One function a panel: from the picture's sections to what stands on the page.
+
+import * as charts from "./charts.js";
+import { byId, empty, list, make, row, say } from "./dom.js";
+import { NONE, clock, compact, minute, moment, number, percent, rate, span } from "./format.js";
+import { look } from "./lookup.js";
+
+const RECENT = 5;
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+function tile(id, value, note, mood = "") {
+  const place = byId(`tile-${id}`);
+  say(place.querySelector(".value"), value);
+  say(place.querySelector(".note"), note);
+  place.dataset.mood = mood;
+}
+
+export function events({ events: section }) {
+  if (!section.data) return;
+  const streams = Object.entries(section.data);
+  const total = sum(streams.map(([, one]) => one.total));
+  const busiest = streams.filter(([, one]) => one.rate > 0).map(([name, one]) => `${name} ${rate(one.rate)}`);
+  tile("rate", rate(sum(streams.map(([, one]) => one.rate))),
+    streams.length > 1 && busiest.length ? busiest.join(" · ") : `${number(total)} in all`);
+  charts.spark(joined(streams.map(([, one]) => one.history)));
+}
+
+/** Add up histories of [second, value] of the same seconds. */
+function joined(histories) {
+  const values = new Map();
+  for (const [second, value] of histories.flat()) values.set(second, (values.get(second) || 0) + value);
+  return [...values].sort(([one], [other]) => one - other);
+}
+
+export function traffic({ traffic: section }, now) {
+  if (!section.data) return;
+  const { points, anomalies } = section.data;
+  const none = points === null ? "No data yet: view site_traffic_per_minute does not run." : points.start.length ? "" : "No traffic yet.";
+  empty("traffic", none);
+  if (none) {
+    tile("users", NONE, "no data yet");
+    tile("errors", NONE, "no data yet");
+    return;
+  }
+  now_tiles(points, now);
+  const marks = marked(points, anomalies);
+  charts.traffic(points, marks, (place) => legend(points, place));
+  legend(points, hovered);
+  say(byId("traffic-note"), anomaly_note(anomalies, now));
+  byId("traffic-chart").setAttribute("aria-label", description(points, anomalies, now));
+  newest_rows(points, now);
+}
+
+function now_tiles(points, now) {
+  const last = points.start.length - 1, start = points.start[last] * 1000;
+  const before = last ? `; ${number(points.users[last - 1])} the window before` : "";
+  tile("users", number(points.users[last]), `at ${moment(start, now)}${before}`);
+  const errors = sum(points.errors.slice(-RECENT)), views = sum(points.views.slice(-RECENT));
+  const mood = errors > views / 20 ? "bad" : errors > views / 100 ? "warn" : "";
+  tile("errors", percent(errors, views), `${number(errors)} of ${number(views)} in the last ${Math.min(RECENT, last + 1)} windows`, mood);
+}
+
+function marked(points, anomalies) {
+  const places = new Map(points.start.map((second, place) => [second, place]));
+  const marks = (anomalies || []).map((one) => Date.parse(one.window_start) / 1000).filter((second) => places.has(second));
+  return new Map(marks.map((second) => [second, points.views[places.get(second)]]));
+}
+
+function anomaly_note(anomalies, now) {
+  if (anomalies === null) return "Anomalies: no data yet, their view does not run.";
+  if (!anomalies.length) return "No anomalies in this time.";
+  const [first] = anomalies;
+  const where = first.page_id ?? first.site ?? "the site";
+  const usual = first.baseline === undefined ? "" : `, usual are ${compact(first.baseline)}`;
+  return `${anomalies.length} anomal${anomalies.length > 1 ? "ies" : "y"} in this time; the newest at ${moment(Date.parse(first.window_start), now)}: ${number(first.views)} views of ${where}${usual}${first.severity ? ` (${first.severity})` : ""}.`;
+}
+
+function description(points, anomalies, now) {
+  const last = points.start.length - 1;
+  return `Views, users and errors of the last ${last + 1} windows. Newest, ${moment(points.start[last] * 1000, now)}: ${number(points.views[last])} views, ${number(points.users[last])} users, ${number(points.errors[last])} errors; ${anomalies?.length ?? 0} anomalies.`;
+}
+
+let hovered = null;
+
+function legend(points, place) {
+  hovered = place;
+  const at = place ?? points.start.length - 1;
+  const items = [["views", "Views", points.views[at]], ["users", "Users", points.users[at]], ["bad", "Errors", points.errors[at]]];
+  list(byId("traffic-legend"), [["when", minute(points.start[at] * 1000), null], ...items],
+    () => make("span", ""),
+    (element, [kind, label, value]) => {
+      element.dataset.kind = kind;
+      say(element, value === null ? label : `${label} ${number(value)}`);
+    });
+}
+
+function newest_rows(points, now) {
+  const last = points.start.length - 1;
+  const places = Array.from({ length: Math.min(10, last + 1) }, (_, back) => last - back);
+  list(byId("traffic-rows"), places, () => row(byId("traffic-rows")), (line, at) => {
+    const cells = [moment(points.start[at] * 1000, now), ...[points.views, points.users, points.errors].map((of) => number(of[at]))];
+    cells.forEach((text, place) => say(line.children[place], text));
+  });
+}
+
+export function top({ traffic: section }, now) {
+  if (!section.data) return;
+  const found = section.data.top_pages;
+  empty("top", found === null ? "No data yet: view page_views_per_minute does not run." : found.pages.length ? "" : "No pages yet.");
+  const pages = found?.pages ?? [], most = pages[0]?.views || 1;
+  say(byId("top-span"), pages.length ? `${moment(Date.parse(found.from), now)} to ${minute(Date.parse(found.to))}` : "");
+  list(byId("top-list"), pages, bar, (line, page) => {
+    const [button, value] = line.children;
+    button.dataset.page = page.page_id;
+    button.title = page.page_id;
+    say(button.lastElementChild, page.page_id);
+    button.firstElementChild.style.width = `${(100 * page.views) / most}%`;
+    say(value, number(page.views));
+  });
+}
+
+function bar() {
+  const button = make("button", "bar", make("span", "fill"), make("span", "name"));
+  button.type = "button";
+  button.addEventListener("click", () => look(button.dataset.page));
+  return make("li", "", button, make("span", "num"));
+}
+
+export function fraud({ traffic: section }, now) {
+  if (!section.data) return;
+  const alerts = section.data.alerts;
+  empty("fraud", alerts === null ? "No data yet: view fraud_alerts does not run." : alerts.length ? "" : "No alerts.");
+  list(byId("fraud-list"), alerts ?? [], () => make("li", "", make("span", "score"), make("div", "", make("p", ""), make("p", "soft"))), (line, one) => {
+    const [score, texts] = line.children;
+    say(score, one.score === undefined ? "!" : Number(one.score).toFixed(Number(one.score) < 10 ? 1 : 0));
+    const amount = one.amount === undefined ? "" : `${number(one.amount)} by `;
+    say(texts.children[0], `${amount}${one.user_id ?? "unknown"}`);
+    const reasons = Array.isArray(one.reasons) ? one.reasons.join(", ") : one.reasons ?? "";
+    say(texts.children[1], [moment(Date.parse(one.event_time), now), reasons, one.transaction_id].filter(Boolean).join(" · "));
+  });
+}
+
+export function pixel({ accounts: section }, picture, extraSeconds) {
+  if (!section.data) return;
+  const streams = Object.values(section.data);
+  const waited = streams.filter((one) => one.median !== null);
+  const since = (picture.at - section.at) / 1000 + extraSeconds;
+  const pending = sum(streams.map((one) => one.pending));
+  const oldest = Math.max(...streams.map((one) => one.oldest_pending ?? 0), 0);
+  if (waited.length) {
+    const median = Math.max(...waited.map((one) => one.median)) + since;
+    const longest = Math.max(...waited.map((one) => one.longest)) + since;
+    tile("pixel", span(median), `median of a minute, longest ${span(longest)}`, longest > 15 ? "warn" : "");
+  } else {
+    tile("pixel", NONE, pending ? `${number(pending)} on their way, ${span(oldest)} so far` : "no new events for a minute");
+  }
+  const late = sum(streams.map((one) => one.late)), dead = sum(streams.map((one) => one.dead));
+  tile("apart", number(late + dead), `${number(late)} late, ${number(dead)} dead`, dead ? "warn" : "");
+}
+
+export function views(sections, now) {
+  const { views: section, lags, accounts, replays } = sections;
+  if (!section.data) return;
+  empty("views", section.data.length ? "" : "No views yet: start a job with kappa submit.");
+  const newest = Math.max(0, ...section.data.map((one) => one.newest ?? 0));
+  const pending = sum(Object.values(accounts.data ?? {}).map((one) => one.pending));
+  tile("fresh", newest ? span((now - newest) / 1000) : NONE, newest ? (pending ? `ago, ${number(pending)} events on their way` : "ago, every event is in the views") : "no rows yet");
+  const states = new Map((replays.data ?? []).flatMap((one) => one.open ? one.versions : []).map((one) => [`${one.view}.v${one.version}`, one.state]));
+  const shown = [...section.data].sort((one, other) => internal(one) - internal(other) || one.name.localeCompare(other.name));
+  list(byId("views-rows"), shown, view_row, (line, one) => {
+    const [name, version, stored, age, lag] = line.children;
+    say(name.children[0], one.name);
+    say(name.children[1], one.doc);
+    say(version.children[0], one.version ? `v${one.version}` : NONE);
+    const others = (one.versions ?? []).filter((number) => number !== one.version);
+    say(version.children[1], others.map((number) => `v${number} ${states.get(`${one.name}.v${number}`) ?? "stored"}`).join(", "));
+    say(stored, number(one.rows));
+    say(age, one.newest ? `${span((now - one.newest) / 1000)} ago` : NONE);
+    const behind = lags.data?.views?.[one.version ? `${one.name}.v${one.version}` : one.name];
+    say(lag, behind === undefined ? NONE : number(behind));
+  });
+}
+
+const internal = (view) => Number(view.name.endsWith("_accounting") || view.version === null);
+
+function view_row() {
+  const line = row(byId("views-rows"));
+  line.children[0].append(make("span", "name"), make("span", "doc soft"));
+  line.children[1].append(make("span", "badge"), make("span", "soft"));
+  return line;
+}
+
+export function jobs({ jobs: section, lags, accounts }, now) {
+  if (!section.data) return;
+  empty("jobs", section.data.length ? "" : "No jobs run: start one with kappa submit.");
+  list(byId("jobs-rows"), section.data, job_row, (line, job) => {
+    const lag = lags.data?.jobs?.[job.name];
+    const counts = accounts.data?.[lag?.stream] ?? {};
+    const newest = lags.data?.newest?.[lag?.stream];
+    const [name, state, ...figures] = line.children;
+    say(name.children[0], job.name);
+    say(name.children[1], job.failure || (lag?.stream ? `stream ${lag.stream}` : ""));
+    const badge = state.firstElementChild;
+    say(badge, job.state.toLowerCase());
+    badge.dataset.mood = job.state === "RUNNING" ? "good" : job.state === "FAILED" ? "bad" : "warn";
+    const failed = job.checkpoints_failed ? ` (${number(job.checkpoints_failed)} failed)` : "";
+    const delay = job.watermark && newest ? Math.max(0, (newest - job.watermark) / 1000) : null;
+    const texts = [
+      job.checkpoint ? `${span((now - job.checkpoint) / 1000)} ago${failed}` : `${NONE}${failed}`,
+      number(lag?.lag), span(delay), number(counts.aggregated), number(counts.late), number(counts.dead), number(counts.pending),
+    ];
+    texts.forEach((text, place) => say(figures[place], text));
+    figures[2].title = delay === null ? "Known again after the next events." : `Watermark ${moment(job.watermark, now)}, newest event ${moment(newest, now)}`;
+  });
+}
+
+function job_row() {
+  const line = row(byId("jobs-rows"));
+  line.children[0].append(make("span", "name"), make("span", "doc soft"));
+  line.children[1].append(make("span", "badge"));
+  return line;
+}
+
+const NEXT = {
+  building: "Goes on with kappa replay build, ends with kappa replay abort.",
+  built: "Next: kappa replay verify, then kappa replay promote.",
+  promoted: "Back with kappa replay rollback; for good with kappa replay retire.",
+  rolled_back: "Forward with kappa replay promote; for good with kappa replay retire.",
+};
+
+export function replays({ replays: section }, now) {
+  if (!section.data) return;
+  empty("replays", section.data.length ? "" : "No replays yet: kappa replay run rebuilds a view beside the live one.");
+  list(byId("replays-list"), section.data, replay_card, (card, one) => {
+    const [head, progress, text, versions, steps, next] = card.children;
+    const from = [...new Set(Object.values(one.from_versions))].map((version) => `v${version}`).join(", ");
+    say(head.children[0], `${one.job} ${from} → v${one.to_version}`);
+    say(head.children[1], one.state.replace("_", " "));
+    head.children[1].dataset.mood = { promoted: "good", rolled_back: "warn", aborted: "warn" }[one.state] ?? "";
+    progress.hidden = one.state !== "building";
+    progress.max = Math.max(1, one.events);
+    progress.value = one.read;
+    progress.setAttribute("aria-label", `Replay ${one.id}, events read`);
+    say(text, one.state === "building" ? `${number(one.read)} of ${number(one.events)} events read, ${percent(one.read, one.events)}` : `${number(one.events)} events, ${span((now - one.changed) / 1000)} ago`);
+    say(versions, one.open ? one.versions.filter((v) => !v.view.endsWith("_accounting")).map((v) => `${v.view} v${v.version} ${v.state}`).join(" · ") : "");
+    list(steps, one.open ? one.journal : [], () => make("li", ""), (line, entry) => say(line, `${clock(entry.at)} ${entry.step} ${entry.state}`));
+    say(next, one.open ? NEXT[one.state] ?? "" : "");
+  });
+}
+
+function replay_card() {
+  const head = make("p", "head", make("strong", ""), make("span", "badge"));
+  return make("article", "replay", head, make("progress", ""), make("p", ""), make("p", "soft"), make("ol", "steps soft"), make("p", "next"));
+}
