@@ -18,7 +18,7 @@ from deploy.settings import Settings
 REST_PORT = 80
 JOBMANAGER_RPC_PORT, BLOB_PORT, DATA_PORT = 83, 84, 86
 JOBMANAGER_METRICS_PORT, TASKMANAGER_METRICS_PORT = 249, 250
-SLOTS = 4
+SLOTS = 12
 
 _JOBMANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
@@ -26,13 +26,13 @@ _TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 # scripts (which cost two JVM starts), the TaskManager wants each of them given.
 _MEMORY_MB = {
     "taskmanager.memory.framework.heap.size": 128,
-    "taskmanager.memory.task.heap.size": 896,
+    "taskmanager.memory.task.heap.size": 1152,
     "taskmanager.memory.framework.off-heap.size": 128,
     "taskmanager.memory.task.off-heap.size": 64,
     "taskmanager.memory.network.min": 256,
     "taskmanager.memory.network.max": 256,
-    "taskmanager.memory.managed.size": 1152,
-    "taskmanager.memory.jvm-metaspace.size": 256,
+    "taskmanager.memory.managed.size": 1536,
+    "taskmanager.memory.jvm-metaspace.size": 384,
     "taskmanager.memory.jvm-overhead.min": 192,
     "taskmanager.memory.jvm-overhead.max": 192,
 }
@@ -203,6 +203,7 @@ def taskmanager(settings: Settings) -> Part:
 
     heap = _MEMORY_MB["taskmanager.memory.task.heap.size"] + 128
     direct = 128 + 64 + _MEMORY_MB["taskmanager.memory.network.max"]
+    metaspace = _MEMORY_MB["taskmanager.memory.jvm-metaspace.size"]
     memory = [f"-Xmx{heap}m", f"-Xms{heap}m", f"-XX:MaxDirectMemorySize={direct}m"]
     return Part(
         name="taskmanager",
@@ -213,7 +214,7 @@ def taskmanager(settings: Settings) -> Part:
             "taskmanager",
             _TASKMANAGER,
             TASKMANAGER_METRICS_PORT,
-            [*memory, "-XX:+UseParallelGC", "-XX:MaxMetaspaceSize=256m"],
+            [*memory, "-XX:+UseParallelGC", f"-XX:MaxMetaspaceSize={metaspace}m"],
             {"taskmanager.resource-id": identity.read_text()},
         ),
         prepare=prepare,

@@ -60,15 +60,17 @@ PAGE_VIEW_SESSIONS = QueryView(
         Column("exit_page", ColumnType.STRING, doc="Last page of the session."),
         Column("is_bounce", ColumnType.BOOLEAN, doc="Whether there was only one request."),
     ),
+    # The first and the last page are those of the least and the greatest time and offset.
     sql="""
         WITH visits AS (
-            SELECT user_id, event_time, CAST(event_time AS TIMESTAMP(3)) AS instant,
-                DATE_FORMAT(event_time, 'yyyyMMddHHmmssSSS')
-                || LPAD(CAST(source_offset AS STRING), 19, '0') || page_id AS visit
+            SELECT user_id, event_time, event_ms,
+                LPAD(CAST(event_ms AS STRING), 13, '0')
+                || LPAD(CAST(source_offset AS STRING), 19, '0') || page_id AS page
             FROM page_views)
-        SELECT user_id, MIN(instant), MAX(instant), COUNT(*),
-            TIMESTAMPDIFF(SECOND, MIN(instant), MAX(instant)) * 1000,
-            SUBSTRING(MIN(visit), 37), SUBSTRING(MAX(visit), 37), COUNT(*) = 1
+        SELECT user_id,
+            TO_TIMESTAMP_LTZ(MIN(event_ms), 3), TO_TIMESTAMP_LTZ(MAX(event_ms), 3),
+            COUNT(*), MAX(event_ms) - MIN(event_ms),
+            SUBSTRING(MIN(page), 33), SUBSTRING(MAX(page), 33), COUNT(*) = 1
         FROM TABLE(SESSION(
             TABLE visits PARTITION BY user_id, DESCRIPTOR(event_time), INTERVAL '30' MINUTE))
         GROUP BY user_id, window_start, window_end

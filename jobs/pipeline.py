@@ -172,7 +172,7 @@ def _events_ddl(source: Input) -> str:
     return f"""
         CREATE TEMPORARY VIEW {source.stream.name} AS
         SELECT {columns}event_ts AS {source.stream.event_time_field},
-            source_partition, source_offset
+            d.verdict.event_ms AS event_ms, source_partition, source_offset
         FROM {source.stream.name}_decoded AS d WHERE d.verdict.in_time"""
 
 

@@ -178,15 +178,17 @@ class QueryView(View):
     """A view in Flink SQL, over one stream or several.
 
     In `sql` each stream is a table of its name, with its fields as columns, `event_time` as the
-    event-time attribute (TIMESTAMP_LTZ(3)) and `source_partition` and `source_offset` beside
-    them. It holds good events that came in time only; none of them is late for any operator,
-    because the watermark it sees trails the stream's by the allowed lateness. The query's columns
-    must be `query_columns`, by position; a later view of the job may read them by the view's name. It
-    may replace a row by a newer one of the same `key`,
-    and never delete one. `state_retention` is how long Flink keeps the state of a key that nothing
-    changes; None where windows or intervals end all state by themselves. With several such views
-    the job keeps the longest. `functions` are Python functions that the query calls, by name; each
-    is made when the job is built, as `pyflink.table.udf` makes them.
+    event-time attribute (TIMESTAMP_LTZ(3)), and `event_ms` (epoch milliseconds),
+    `source_partition` and `source_offset` beside them. It holds good events that came in time
+    only; none of them is late for any operator, because the watermark it sees trails the stream's
+    by the allowed lateness. The query's columns must be `query_columns`, by position; a later view
+    of the job may read them by the view's name. It may replace a row by a newer one of the same
+    `key`, and never delete one.
+
+    `state_retention` is how long Flink keeps the state of a key that nothing changes; None where
+    windows or intervals end all state by themselves. With several such views the job keeps the
+    longest. `functions` are Python functions that the query calls, by name: each is made when the
+    job is built, as `pyflink.table.udf` makes them.
     """
 
     sources: tuple[Stream, ...]

@@ -54,6 +54,7 @@ class Environment:
     logs: Path
     job_id: str = ""
     job_name: str = ""
+    jobs: dict[str, str] = field(default_factory=dict)
     loader: subprocess.Popen[bytes] | None = None
     registered: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -100,15 +101,22 @@ def wait_for(
 
 
 @contextmanager
-def environment(stack: Stack) -> Iterator[Environment]:
-    """Give a namespace of its own; its loader and job are stopped at the end."""
-    settings = stack.settings.model_copy(update={"namespace": f"t{uuid.uuid4().hex[:8]}"})
+def environment(stack: Stack, **changed: Any) -> Iterator[Environment]:
+    """Give a namespace of its own; its loader and jobs are stopped at the end.
+
+    `changed` are settings that differ from the stack's.
+    """
+    namespace = f"t{uuid.uuid4().hex[:8]}"
+    settings = stack.settings.model_copy(update={"namespace": namespace, **changed})
     env = Environment(settings, stack.place.logs)
     try:
         yield env
     finally:
         stop_loader(env)
         cancel_job(env)
+        for name in env.jobs:
+            if Cluster(env.settings.flink).live_job(name):
+                cancel(env.settings, name)
 
 
 def start(env: Environment) -> None:
@@ -146,8 +154,11 @@ def create_topic(env: Environment) -> None:
     ensure_events_topic({"bootstrap.servers": env.settings.kafka}, env.stream)
 
 
-def produce(env: Environment, records: Iterable[Record]) -> list[Record]:
-    """Write `records` to the partitions they name and return them with their true offsets."""
+def produce(env: Environment, records: Iterable[Record], topic: str = "") -> list[Record]:
+    """Write `records` to the partitions they name and return them with their true offsets.
+
+    Without `topic` it is that of the page views.
+    """
     producer = Producer(
         {
             "bootstrap.servers": env.settings.kafka,
@@ -172,7 +183,7 @@ def produce(env: Environment, records: Iterable[Record]) -> list[Record]:
 
     for record in records:
         producer.produce(
-            env.stream.topic,
+            topic or env.stream.topic,
             value=record.value,
             key=record.key,
             partition=record.partition,

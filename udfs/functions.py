@@ -255,7 +255,8 @@ class AggregatePanes(KeyedProcessFunction):
         for rows in windows.settled_rows(store, book, changed, fired, watermark):
             yield from self._records(rows)
         if self.spec.early_fire_ms:
-            yield from self._early(key, store, book, changed, watermark, early)
+            # Flink's watermark starts anew after a restart; what was closed before stays closed.
+            yield from self._early(key, store, book, changed, max(fired, watermark), early)
         windows.expire(store, book, watermark)
         book.page.fired = max(fired, watermark)
         book.commit()

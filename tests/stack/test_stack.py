@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.console import CommandError
-from deploy.flink import client_environment
+from deploy.flink import SLOTS, client_environment
 from deploy.processes import members
 from deploy.settings import Settings
 from deploy.stack import Stack
@@ -112,7 +112,7 @@ def test_every_part_answers_its_own_protocol(own_stack: Stack, own_settings: Set
     with psycopg.connect(own_settings.postgres) as connection:
         assert connection.execute("SELECT 40 + 2").fetchone() == (42,)
     overview = httpx.get(f"{own_settings.flink}/overview").json()
-    assert (overview["taskmanagers"], overview["slots-total"]) == (1, 4)
+    assert (overview["taskmanagers"], overview["slots-total"]) == (1, SLOTS)
     assert httpx.get(f"{own_settings.registry}/subjects").status_code == 200
     assert clickhouse(own_settings, "SELECT 40 + 2") == "42"
     for offset in (249, 250):

@@ -108,7 +108,8 @@ def test_a_restart_between_folding_and_writing_loses_no_row() -> None:
     after = Task(state)
 
     written = after.advance(TimeDomain.PROCESSING_TIME, 10_000)
-    assert '["1970-01-01T00:01:00Z","/open"]' in written
+    # The closed window is not written again: of its panes some may be gone.
+    assert written == ['["1970-01-01T00:01:00Z","/open"]']
     assert after.advance(TimeDomain.PROCESSING_TIME, 20_000) == []
 
 

@@ -1,0 +1,59 @@
+"""One world for all view tests: every domain's job runs in it, and a TaskManager dies in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from deploy.stack import Stack
+from tests.harness import Environment, environment, flink, start_loader, wait_for
+from tests.views.domains import DOMAINS
+from tests.views.world import Sender
+
+DEADLINE = 240.0
+
+
+@dataclass(frozen=True)
+class World:
+    """A namespace in which every domain's events were sent, the last of them closing all."""
+
+    env: Environment
+    job_ids: dict[str, str]
+
+
+@pytest.fixture(scope="package")
+def world(stack: Stack) -> Iterator[World]:
+    """Run every domain: half of its events, kill -9 of the TaskManager, the other half."""
+    with environment(stack, checkpoint_seconds=5.0) as env:
+        senders = {name: Sender(env, domain) for name, domain in DOMAINS.items()}
+        job_ids = {}
+        for name, sender in senders.items():
+            sender.prepare()
+            job_ids[name] = env.jobs[sender.job_name] = sender.submit()
+        start_loader(env)
+        for sender in senders.values():
+            sender.send(0, 2)
+        for job_id in job_ids.values():
+            _checkpoint(env, job_id)
+        pid = stack.wait_healthy("taskmanager").pid
+        os.kill(pid, signal.SIGKILL)
+        for sender in senders.values():
+            sender.send(1, 2)
+            sender.close()
+        stack.wait_healthy("taskmanager", other_than=pid)
+        yield World(env, job_ids)
+
+
+def _checkpoint(env: Environment, job_id: str) -> None:
+    """Wait until a checkpoint has completed that began after this call."""
+    path = f"/jobs/{job_id}/checkpoints"
+    before = flink(env, path)["counts"]["completed"]
+    wait_for(
+        lambda: flink(env, path)["counts"]["completed"] >= before + 2,
+        DEADLINE,
+        f"two more checkpoints of {job_id}",
+    )

@@ -1,0 +1,46 @@
+"""Every view equals its oracle: on events in disorder, and past a killed TaskManager."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.catalogue import job_named
+from tests.harness import flink, wait_for
+from tests.views.conftest import DEADLINE, World
+from tests.views.domains import DOMAINS, VIEWS
+from tests.views.world import ordered, view_rows
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.mark.parametrize(("name", "view"), VIEWS)
+def test_view_equals_its_oracle(world: World, name: str, view: str) -> None:
+    domain = DOMAINS[name]
+    expected = ordered(domain.expected(domain.events())[view])
+    assert expected, "the generated events make no row of the view"
+    found = wait_for(
+        lambda: view_rows(world.env, domain, view),
+        DEADLINE,
+        lambda: _difference(expected, view_rows(world.env, domain, view)),
+        until=lambda rows: rows == expected,
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_every_view_of_the_job_is_compared(name: str) -> None:
+    assert set(DOMAINS[name].COLUMNS) == {view.name for view in job_named(DOMAINS[name].JOB).views}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_the_job_was_restarted_once_and_runs(world: World, name: str) -> None:
+    assert flink(world.env, f"/jobs/{world.job_ids[name]}")["state"] == "RUNNING"
+
+
+def _difference(expected: list[tuple[object, ...]], found: list[tuple[object, ...]]) -> str:
+    missing = [row for row in expected if row not in found]
+    strange = [row for row in found if row not in expected]
+    return (
+        f"{len(expected)} rows expected, {len(found)} found; missing {len(missing)}, the first "
+        f"{missing[:3]}; not expected {len(strange)}, the first {strange[:3]}"
+    )

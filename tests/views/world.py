@@ -1,0 +1,114 @@
+"""All jobs at once on one stack: generated events in disorder, a killed TaskManager, the rows.
+
+A domain is a module of this folder with
+- `JOB`: the name of the job,
+- `events()`: the generated events by stream name, each stream's by event time,
+- `closing(stream, time_ms)`: an event of `stream` at a later time, which moves the watermark and
+  makes no row that the domain compares,
+- `expected(events)`: the rows of each view, by view name, as tuples in the order of `COLUMNS`,
+- `COLUMNS`: by view name the compared columns, and `WHERE`, where given, which rows they are
+  compared for, as SQL.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, cast
+
+import fastavro
+
+from bench.generators import Event, disordered
+from jobs.catalogue import job_named
+from jobs.submit import submit
+from schemas.registry import Registry, publish_schema
+from schemas.streams import Stream
+from schemas.topics import ensure_events_topic
+from tests.harness import Environment, produce, rows
+from tests.oracle import Record
+
+LATER_MS = 3 * 24 * 3600 * 1000
+"""How far after the last event the closing ones stand: past every window, gap and time-out."""
+
+
+class Sender:
+    """Sends a domain's streams: parts of the events in disorder, at last the closing ones."""
+
+    def __init__(self, env: Environment, domain: ModuleType) -> None:
+        self._env, self._domain = env, domain
+        job = job_named(domain.JOB).within(env.settings.namespace)
+        self.job_name = job.name
+        self.streams = {stream.name: stream for stream in job.streams}
+        self.events: dict[str, list[Event]] = domain.events()
+        self._frames: dict[str, tuple[bytes, Any]] = {}
+
+    def prepare(self) -> None:
+        """Register the schemas and create the topics."""
+        with Registry(self._env.settings.registry) as registry:
+            for name, stream in self.streams.items():
+                number = publish_schema(registry, stream)
+                schema = cast(Any, fastavro.parse_schema(stream.schema))
+                self._frames[name] = b"\0" + number.to_bytes(4, "big"), schema
+                ensure_events_topic(self._env.settings.kafka_client, stream)
+
+    def submit(self) -> str:
+        """Submit the job, one task an operator, and return its id."""
+        return submit(self._env.settings, self._domain.JOB, options={"parallelism": 1}).job_id
+
+    def send(self, part: int, parts: int) -> None:
+        """Send the `part`-th of `parts` parts of each stream, in disorder."""
+        for name, stream in self.streams.items():
+            disorder = stream.disorder.total_seconds() * 1000
+            arrived = disordered(self.events[name], int(disorder) - 1, seed=len(name))
+            begin, end = (len(arrived) * n // parts for n in (part, part + 1))
+            self._produce(stream, [self._record(stream, e) for e in arrived[begin:end]])
+
+    def close(self) -> None:
+        """Send an event to every partition that closes all windows."""
+        newest = max(e["event_time"] for found in self.events.values() for e in found)
+        for name, stream in self.streams.items():
+            event = self._domain.closing(name, newest + LATER_MS)
+            record = self._record(stream, event)
+            parts = range(stream.partitions)
+            self._produce(stream, [_at(record, partition) for partition in parts])
+
+    def _record(self, stream: Stream, event: Event) -> Record:
+        frame, schema = self._frames[stream.name]
+        body = io.BytesIO()
+        fastavro.schemaless_writer(body, schema, event)
+        key = str(event[stream.key_field]).encode()
+        # Any spread will do that keeps a key's events together.
+        partition = sum(key) % stream.partitions
+        return Record(partition, -1, event["event_time"], key, frame + body.getvalue())
+
+    def _produce(self, stream: Stream, records: list[Record]) -> None:
+        produce(self._env, records, topic=stream.topic)
+
+
+def _at(record: Record, partition: int) -> Record:
+    return Record(partition, -1, record.timestamp_ms, record.key, record.value)
+
+
+def view_rows(env: Environment, domain: ModuleType, view: str) -> list[tuple[Any, ...]]:
+    """Return what people see in `view`, as `expected` gives it, in ascending order."""
+    columns = ", ".join(domain.COLUMNS[view])
+    where: Mapping[str, str] = getattr(domain, "WHERE", {})
+    condition = f" WHERE {where[view]}" if view in where else ""
+    return ordered(rows(env, f"SELECT {columns} FROM {env.settings.database}.{view}{condition}"))
+
+
+def ordered(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return rows in one order, whatever their types: times as epoch ms, floats rounded."""
+    return sorted(((*map(_plain, row),) for row in found), key=repr)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if hasattr(value, "timestamp"):
+        from datetime import UTC
+
+        moment = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1000)
+    return value
