@@ -9,6 +9,7 @@ import typer
 
 from deploy.console import ERR, OUT, print_json, print_table
 from replay.opening import confirm, opened
+from replay.options import Manner, spread
 
 if TYPE_CHECKING:
     from replay.late_repair import RepairPlan, RowChange
@@ -22,16 +23,14 @@ def add_late(group: typer.Typer) -> None:
     group.command("late")(late_command)
 
 
+@spread
 def late_command(
+    *,
     view: Annotated[str, typer.Argument(help="The view to repair, as people see it.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show windows and events; change nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Wait so many seconds for a control plane that is down.")
-    ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    manner: Manner,
 ) -> None:
     """Fold events that came later than allowed into their windows, without rebuilding the rest.
 
@@ -45,7 +44,7 @@ def late_command(
     from jobs.catalogue import job_of, view_named
     from replay.late_repair import plan_repair, repair, target_of
 
-    with opened(wait) as work:
+    with opened(manner.wait) as work:
         if not dry_run:
             work.control.lock(job_of(view_named(view)).name)
         with ERR.status("Computing …"):
@@ -53,9 +52,9 @@ def late_command(
         number = None
         if not dry_run:
             if planned.events:
-                confirm(yes, _question(planned))
+                confirm(manner.yes, _question(planned))
             number = repair(work, planned)
-    if as_json:
+    if manner.as_json:
         print_json(_document(planned, number, dry_run))
     else:
         _print(planned, number, dry_run)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import fastavro
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -86,15 +85,10 @@ class EventProducer:
         self._failed = 0
         self._first_error = ""
 
-    def __enter__(self) -> EventProducer:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is None:
             self.flush()
         else:

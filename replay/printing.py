@@ -1,0 +1,162 @@
+"""What `kappa replay` prints of plans, replays and their journal, and its progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from deploy.console import OUT, print_json, print_table, progress_bar
+from replay.opening import say
+
+if TYPE_CHECKING:
+    from replay.build import BuildProgress, Progress
+    from replay.records import JournalEntry, Lease, ReplayPlan, ReplayRecord, VersionState
+    from replay.steps import Work
+
+    Versions = Mapping[tuple[str, int], VersionState]
+    Journals = Mapping[int, Sequence[JournalEntry]]
+
+_PHASES = {"restore": "Events restored", "read": "Events read", "load": "Records loaded"}
+_NEXT = {
+    "building": "being built; kappa replay build goes on with it.",
+    "built": "built and goes on reading; next: kappa replay verify, kappa replay promote.",
+    "promoted": "live. kappa replay rollback goes back; kappa replay retire drops the old one.",
+    "rolled_back": "no longer shown; the old one is. Next: kappa replay promote or abort.",
+    "retiring": "live; the old one is being dropped: kappa replay retire finishes it.",
+    "aborting": "being dropped: kappa replay abort finishes it.",
+    "retired": "live, and the old one is gone.",
+    "aborted": "gone; the old one is as it was.",
+}
+
+
+@contextmanager
+def build_bar() -> Iterator[Progress]:
+    """Give the means to show how far a build is."""
+    with progress_bar(unit="") as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(progress: BuildProgress) -> None:
+            what = _PHASES[progress.phase]
+            if progress.phase not in tasks:
+                tasks[progress.phase] = bar.add_task(what, total=progress.total)
+            bar.update(
+                tasks[progress.phase],
+                completed=progress.done,
+                total=progress.total,
+                description=_read_label(progress) if progress.phase == "read" else what,
+            )
+
+        yield show
+
+
+def _read_label(progress: BuildProgress) -> str:
+    slowed = "" if progress.limit is None else f", held at {progress.limit:,.0f}/s"
+    lag = f"live job behind by {progress.live_lag or 0:,}"
+    return f"{_PHASES['read']} ({progress.rate:,.0f}/s{slowed}; {lag})"
+
+
+def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
+    """Print what a replay would do, beside a command's output with `to_error`."""
+    versions = ", ".join(f"{v} {old} → {plan.to_version}" for v, old in plan.from_versions.items())
+    offsets = ", ".join(f"{p}: {plan.begin[p]:,}–{end:,}" for p, end in plan.pinned.items())
+    needed, free = plan.bytes_needed / 1e6, plan.bytes_free / 1e6
+    rows = [
+        ("views and versions", versions),
+        ("events, by partition", offsets),
+        ("events in all", f"{plan.events:,}"),
+        ("schemas", ", ".join(map(str, plan.schema_ids)) or "none registered"),
+        ("Flink slots", f"{plan.slots_needed} of {plan.slots_free} free"),
+        ("disk", f"about {needed:,.1f} MB of {free:,.0f} MB free"),
+        ("time", f"about {plan.seconds:,.0f} s at {plan.rate:,.0f} events/s ({plan.rate_from})"),
+        ("expected to differ", "; ".join((*plan.expected.columns, *plan.expected.conditions))),
+    ]
+    if plan.archive:
+        rows.append(("from archive", f"{plan.archive} holds the topic's first events"))
+    if plan.from_earliest:
+        rows.append(("from earliest", "accepted: the topic's first events are gone"))
+    if to_error:
+        for name, value in rows:
+            say(f"{name}: {value or 'nothing'}")
+        return
+    print_table(f"Replay of {plan.job}", ("", "plan"), rows)
+
+
+def print_replay(work: Work, replay: ReplayRecord, as_json: bool) -> None:
+    """Print how a replay is and what comes next."""
+    if as_json:
+        print_json(_replay_json(replay, work.control.journal(replay.id)))
+        return
+    OUT.print(
+        f"Replay {replay.id}: version {replay.to_version} of {', '.join(replay.views)} is "
+        f"{_NEXT[replay.state.value]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _replay_json(replay: ReplayRecord, journal: Sequence[JournalEntry]) -> dict[str, Any]:
+    return {
+        "id": replay.id,
+        "job": replay.job,
+        "views": replay.views,
+        "from_versions": dict(replay.from_versions),
+        "to_version": replay.to_version,
+        "state": replay.state.value,
+        "created_at": replay.created_at,
+        "changed_at": replay.changed_at,
+        "plan": replay.plan.as_json(),
+        "journal": [vars(entry) for entry in journal],
+    }
+
+
+def status_json(
+    replays: Sequence[ReplayRecord],
+    versions: Versions,
+    leases: Sequence[Lease],
+    journals: Journals,
+) -> dict[str, Any]:
+    """Return what `kappa replay status` prints for programs."""
+    return {
+        "replays": [_replay_json(one, journals.get(one.id, [])) for one in replays],
+        "versions": [
+            {"view": view, "version": version, "state": state.value}
+            for (view, version), state in versions.items()
+        ],
+        "leases": [vars(lease) for lease in leases],
+    }
+
+
+def print_status(
+    replays: Sequence[ReplayRecord],
+    versions: Versions,
+    leases: Sequence[Lease],
+    journals: Journals,
+) -> None:
+    """Print all replays, versions and leases, and the journal of the newest replay."""
+    rows = [
+        (str(r.id), r.job, f"{_versions(r)} → {r.to_version}", r.state.words, r.changed_at)
+        for r in replays
+    ]
+    print_table("Replays", ("id", "job", "versions", "state", "since"), rows)
+    shown = [(view, str(version), state.value) for (view, version), state in versions.items()]
+    print_table("Versions", ("view", "version", "state"), shown)
+    if leases:
+        held = [(one.view, str(one.replay_id), one.holder, one.taken_at) for one in leases]
+        print_table("Leases", ("view", "replay", "begun by", "since"), held)
+    if replays:
+        lines = [(e.at, e.step, e.state, _detail(e.detail)) for e in journals[replays[0].id]]
+        print_table(f"Journal of replay {replays[0].id}", ("at", "step", "state", ""), lines)
+
+
+def _detail(detail: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in detail.items() if value)
+
+
+def replaced(replay: ReplayRecord) -> str:
+    """Return what a replay replaces, as people are asked about it."""
+    return f"version {_versions(replay)} of {', '.join(replay.views)}"
+
+
+def _versions(replay: ReplayRecord) -> str:
+    return " and ".join(str(one) for one in sorted(set(replay.from_versions.values())))
