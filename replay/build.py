@@ -23,6 +23,7 @@ from replay.handover import (
     reading_copy,
     stop_with_panes,
 )
+from replay.pace import Limits
 from replay.records import ReplayRecord, ReplayState
 from replay.restored import restore
 from replay.steps import Work
@@ -37,11 +38,16 @@ _POLL_SECONDS = 0.5
 _STUCK_SECONDS = 300.0
 
 
+PHASES = ("restore", "read", "load")
+
+
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far a rebuild is: events read of those pinned, and records loaded of those written.
+    """How far a phase of a rebuild is: events restored, events read, or records loaded.
 
-    `rate` is in events a second since the build began or went on, `seconds_left` what remains.
+    `rate` is how many there were a second lately, `seconds_left` the time that remains at it.
+    While events are read, `live_lag` is how many the live job is behind, and `limit` how many a
+    second may be read, None for any.
     """
 
     phase: str
@@ -49,28 +55,27 @@ class BuildProgress:
     total: int
     rate: float
     seconds_left: float | None
-    live_lag: int
+    live_lag: int | None = None
+    limit: float | None = None
 
 
 Progress = Callable[[BuildProgress], None]
 
 
 def build(
-    work: Work, replay: ReplayRecord, progress: Progress, max_rate: float | None = None
+    work: Work, replay: ReplayRecord, progress: Progress, limits: Limits | None = None
 ) -> ReplayRecord:
-    """Run a replay until its versions hold all that was pinned; goes on where it stopped.
-
-    `max_rate` bounds the events a second that it reads.
-    """
+    """Run a replay until its versions hold all that was pinned; goes on where it stopped."""
     if replay.state is not ReplayState.BUILDING:
         return replay
     job_plan = rebuilt_plan(work.settings, replay)
+    limits = limits or Limits()
     options: Mapping[str, str | float] = {}
     if replay.plan.archive:
-        options = handed_over(work, replay) or _read_copy(work, replay, progress, max_rate)
+        options = handed_over(work, replay) or _read_copy(work, replay, progress, limits)
         with work.step(replay, "drop copy"):
             drop_copy(work.settings, reading_copy(job_plan))
-    rate = _read(work, replay, job_plan, options, progress, max_rate)["rate"]
+    rate = _read(work, replay, job_plan, options, progress, limits)["rate"]
     with work.step(replay, "load") as outcome:
         outcome.update(await_loaded(work.settings, job_plan, progress))
     with work.step(replay, BUILT_STEP) as outcome:
@@ -85,11 +90,11 @@ def _read(
     job_plan: JobPlan,
     options: Mapping[str, str | float],
     progress: Progress,
-    max_rate: float | None,
+    limits: Limits,
 ) -> dict[str, float]:
     """Run the job of `job_plan` until it has read all that was pinned."""
     live_name = live_plan(work.settings, replay).name
-    throttle = Throttle(work.settings, job_plan.name, live_name, max_rate)
+    throttle = Throttle(work.settings, job_plan.name, live_name, limits)
     again = any(entry.step == "read" for entry in work.control.journal(replay.id))
     throttle.begin(again=again)
     with work.step(replay, "submit", job=job_plan.name) as outcome:
@@ -100,7 +105,7 @@ def _read(
 
 
 def _read_copy(
-    work: Work, replay: ReplayRecord, progress: Progress, max_rate: float | None
+    work: Work, replay: ReplayRecord, progress: Progress, limits: Limits
 ) -> Mapping[str, str | float]:
     """Restore the topic's events, read them, and hand over; return the options to go on with."""
     settings = work.settings
@@ -114,7 +119,7 @@ def _read_copy(
         # The copy never grows, so its shorter partitions end early: none may be called idle, lest
         # the others come late.
         alone: dict[str, str | float] = {"copy": first.copy, "idle_timeout_seconds": 0}
-        _read(work, replay, first, alone, progress, max_rate)
+        _read(work, replay, first, alone, progress, limits)
     with work.step(replay, HAND_OVER, pinned=replay.plan.pinned) as outcome:
         options = begin_after(settings, replay, first).as_options()
         if not goes_on:
@@ -130,7 +135,7 @@ def _restore(settings: Settings, replay: ReplayRecord, first: JobPlan, progress:
     def report(records: int) -> None:
         rate = pace.rate(records)
         left = (replay.plan.events - records) / rate if rate else None
-        progress(BuildProgress("restore", records, replay.plan.events, rate, left, 0))
+        progress(BuildProgress("restore", records, replay.plan.events, rate, left))
 
     archive = Archive(replay.plan.archive, topic)
     return restore(settings.kafka_client, topic, archive, first.copy, replay.plan.pinned, report)
@@ -191,12 +196,14 @@ def _await_read(
         most_lag = max(most_lag, lag)
         rate = pace.rate(done)
         left = (replay.plan.events - done) / rate if rate else None
-        progress(BuildProgress("read", done, replay.plan.events, rate, left, lag))
+        progress(BuildProgress("read", done, replay.plan.events, rate, left, lag, throttle.limit))
         if done >= replay.plan.events:
             throttle.end()
             rate = pace.overall(done) or replay.plan.rate
             return {"rate": rate, "most_live_lag": most_lag, "slowed": throttle.slowed}
-        throttle.look(rate, lag)
+        if strain := throttle.look(rate, lag):
+            paced = {"limit": throttle.limit, "read_rate": round(rate), **vars(strain)}
+            work.control.write(replay.id, "pace", "done", paced)
         _check_alive(settings, job_plan, pace)
         time.sleep(_POLL_SECONDS)
 
@@ -285,7 +292,7 @@ def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> d
             )
             rate = pace.rate(total - missing)
             left = missing / rate if rate else None
-            progress(BuildProgress("load", total - missing, total, rate, left, 0))
+            progress(BuildProgress("load", total - missing, total, rate, left))
             if not missing:
                 return {"records": total}
             if pace.stuck():

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-MOST_LIVE_LAG = 100_000
-"""Events that the live job may be behind before the rebuild slows down."""
-
-MOST_CHECKPOINT_SECONDS = 30.0
-"""Time that the live job's last checkpoint may take before the rebuild slows down."""
+from typing import Any
 
 _LEAST_RATE = 500.0
 _FIRST_BYTES_PER_EVENT = 150.0
 # A quota that is nearly right is left alone: each change takes a second or two.
 _CLOSE_ENOUGH = 0.15
+# Well within its bounds the live job leaves room for the rebuild to go faster again.
+_AT_EASE = 0.5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a rebuild must keep to.
+
+    `rate` is the events a second that it may read, None for any. `live_lag` (events) and
+    `checkpoint_seconds` are the strain on the live job beyond which it slows down.
+    """
+
+    rate: float | None = None
+    live_lag: int = 100_000
+    checkpoint_seconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -23,34 +34,40 @@ class Strain:
     live_lag: int
     checkpoint_seconds: float
 
-    @property
-    def too_much(self) -> bool:
-        """Whether the rebuild must slow down."""
-        return self.live_lag > MOST_LIVE_LAG or self.checkpoint_seconds > MOST_CHECKPOINT_SECONDS
+    def beyond(self, limits: Limits, share: float = 1.0) -> bool:
+        """Whether it is more than a share of what `limits` allow."""
+        lagging = self.live_lag > share * limits.live_lag
+        return lagging or self.checkpoint_seconds > share * limits.checkpoint_seconds
 
-    @property
-    def little(self) -> bool:
-        """Whether it may go faster again."""
-        return (
-            self.live_lag < MOST_LIVE_LAG // 2
-            and self.checkpoint_seconds < MOST_CHECKPOINT_SECONDS / 2
-        )
+
+def checkpoint_seconds(checkpoints: Mapping[str, Any], now: float) -> float:
+    """Return the time of a job's last checkpoint, or of the one under way where that is longer.
+
+    `checkpoints` is what Flink's REST API says of them, `now` is in seconds since the epoch.
+    """
+    last = (checkpoints["latest"] or {}).get("completed") or {}
+    pending = [
+        now * 1000 - one["trigger_timestamp"]
+        for one in checkpoints["history"]
+        if one["status"] == "IN_PROGRESS"
+    ]
+    return float(max([last.get("end_to_end_duration", 0), *pending])) / 1000
 
 
 def next_limit(
-    limit: float | None, read_rate: float, ceiling: float | None, strain: Strain
+    limit: float | None, read_rate: float, limits: Limits, strain: Strain
 ) -> float | None:
     """Return the events a second that the rebuild may read from now on; None is no limit.
 
-    `limit` is what it may read now, `read_rate` what it did read, `ceiling` what people allow.
+    `limit` is what it may read now, `read_rate` what it did read.
     """
-    if strain.too_much:
+    if strain.beyond(limits):
         return max(_LEAST_RATE, (min(limit, read_rate) if limit else read_rate) / 2)
-    if limit is None or limit == ceiling or not strain.little:
-        return limit or ceiling
+    if limit is None or limit == limits.rate or strain.beyond(limits, _AT_EASE):
+        return limit or limits.rate
     doubled = limit * 2
-    if ceiling is not None:
-        return min(doubled, ceiling)
+    if limits.rate is not None:
+        return min(doubled, limits.rate)
     # The rebuild reads much less than it may, so the limit holds nothing back any more.
     return None if read_rate < limit / 2 else doubled
 

@@ -16,12 +16,12 @@ _SETTLE_SECONDS = 12.0
 
 @dataclass
 class Throttle:
-    """Keeps one rebuild at its pace; `ceiling` is in events a second, None for no limit."""
+    """Keeps one rebuild within `limits`; `limit` is what it may read now, `slowed` how often."""
 
     settings: Settings
     job_name: str
     live_name: str
-    ceiling: float | None
+    limits: pace.Limits
     limit: float | None = None
     slowed: int = 0
     _quota: float | None = None
@@ -29,23 +29,25 @@ class Throttle:
 
     def begin(self, *, again: bool) -> None:
         """Set the limit that people asked for; `again` takes away one that a killed build left."""
-        if self.ceiling is not None:
-            self.limit = self.ceiling
-            self._apply(self.ceiling)
+        if self.limits.rate is not None:
+            self.limit = self.limits.rate
+            self._apply(self.limit)
         elif again:
             free_consumers(self.settings, self._clients())
 
-    def look(self, read_rate: float, live_lag: int) -> None:
-        """Change the limit if the live job's state or the rate that was read call for it."""
+    def look(self, read_rate: float, live_lag: int) -> pace.Strain | None:
+        """Change the limit where the live job's state calls for it; return that if it did."""
         if time.monotonic() - self._changed < _SETTLE_SECONDS:
-            return
+            return None
+        before = self.limit
         strain = pace.Strain(live_lag, self._checkpoint_seconds())
-        self.slowed += strain.too_much
-        self.limit = pace.next_limit(self.limit, read_rate, self.ceiling, strain)
+        self.slowed += strain.beyond(self.limits)
+        self.limit = pace.next_limit(self.limit, read_rate, self.limits, strain)
         if self.limit is not None:
             self._apply(read_rate)
         elif self._quota is not None:
             self.end()
+        return None if self.limit == before else strain
 
     def end(self) -> None:
         """Take the limit away."""
@@ -70,6 +72,4 @@ class Throttle:
         live = cluster.live_job(self.live_name)
         if live is None:
             return 0.0
-        latest = cluster.get(f"/jobs/{live.id}/checkpoints")["latest"] or {}
-        completed = latest.get("completed") or {}
-        return float(completed.get("end_to_end_duration", 0)) / 1000
+        return pace.checkpoint_seconds(cluster.get(f"/jobs/{live.id}/checkpoints"), time.time())
