@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -120,11 +121,17 @@ def from_batch(batch: pa.RecordBatch) -> Iterator[ArchivedRecord]:
 class Archive:
     """The archive of one topic below a URL: a local path, or a URI that pyarrow.fs knows (s3://…).
 
-    S3's address, region and credentials are those of pyarrow: parameters of the URI such as
-    `?endpoint_override=`, or AWS_… in the environment.
+    S3's address and region are those of pyarrow: parameters of the URI such as
+    `?endpoint_override=`, or AWS_… in the environment. Credentials come from the environment.
     """
 
     def __init__(self, url: str, topic: str) -> None:
+        if urlsplit(url).password:
+            # The URL is printed, and kept in a replay's plan.
+            raise ArchiveFailed(
+                "the archive's URL holds a password; give credentials as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY in the environment."
+            )
         location = url if "://" in url else str(Path(url).expanduser().resolve())
         try:
             self._fs, root = fs.FileSystem.from_uri(location)
