@@ -75,6 +75,8 @@ PAGE_VIEW_SESSIONS = QueryView(
             TABLE visits PARTITION BY user_id, DESCRIPTOR(event_time), INTERVAL '30' MINUTE))
         GROUP BY user_id, window_start, window_end
     """,
+    time_columns=("session_start", "session_end"),
+    settled_after=timedelta(minutes=30),
     description="Each visit: the pages one visitor asked for with no pause of 30 minutes.",
 )
 

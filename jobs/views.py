@@ -189,6 +189,10 @@ class QueryView(View):
     windows or intervals end all state by themselves. With several such views the job keeps the
     longest. `functions` are Python functions that the query calls, by name: each is made when the
     job is built, as `pyflink.table.udf` makes them.
+
+    `time_columns` hold the first and last instant of a row, and nothing changes it once events are
+    `settled_after` past the last; without them a replay compares rows whose events may not all have
+    come in both versions.
     """
 
     sources: tuple[Stream, ...]
@@ -197,6 +201,8 @@ class QueryView(View):
     sql: str
     state_retention: timedelta | None = None
     functions: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    time_columns: tuple[str, str] | None = None
+    settled_after: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
         names = {column.name for column in self.query_columns}

@@ -71,8 +71,9 @@ class Bucket:
 class Comparison:
     """How the tables of one view are compared.
 
-    `after` and `until` bound the end of the windows that count; None for no bound. `size` is the
-    span of a bucket; None puts rows into buckets by a hash of their key.
+    `time` names the columns with the first and last instant of a row, a window's or another's.
+    `after` and `until` bound the end of the rows that count; None for no bound. `size` is the span
+    of a bucket; None puts rows into buckets by a hash of their key.
     """
 
     view: str
@@ -80,6 +81,7 @@ class Comparison:
     new: StoredTable
     columns: tuple[ComparedColumn, ...]
     sums: tuple[str, ...]
+    time: tuple[str, str] = ("window_start", "window_end")
     after: datetime | None = None
     until: datetime | None = None
     size: timedelta | None = None
@@ -91,12 +93,10 @@ class Comparison:
         return self.old.key
 
     @property
-    def has_windows(self) -> bool:
-        """Whether rows say which window they are of."""
+    def has_time(self) -> bool:
+        """Whether rows say which time they are of."""
         return all(
-            table.types.get(name) == _TIME
-            for table in (self.old, self.new)
-            for name in ("window_start", "window_end")
+            table.types.get(name) == _TIME for table in (self.old, self.new) for name in self.time
         )
 
 
@@ -140,11 +140,10 @@ def numeric_columns(old: StoredTable, new: StoredTable) -> tuple[str, ...]:
     )
 
 
-def span_query(table: StoredTable) -> str:
-    """Ask for rows, least and greatest window start in epoch ms; parts know it without reading."""
-    least, greatest = (
-        f"toUnixTimestamp64Milli({edge}({identifier('window_start')}))" for edge in ("min", "max")
-    )
+def span_query(comparison: Comparison, table: StoredTable) -> str:
+    """Ask for rows, least and greatest start in epoch ms; parts know it without reading."""
+    start = identifier(comparison.time[0])
+    least, greatest = (f"toUnixTimestamp64Milli({edge}({start}))" for edge in ("min", "max"))
     return f"SELECT count(), {least}, {greatest} FROM {identifier(table.name)}"
 
 
@@ -204,13 +203,13 @@ def row_query(comparison: Comparison, buckets: Sequence[int]) -> str:
     """Ask for the rows of `buckets` that differ, in the order of their keys.
 
     Columns: bucket, kind (0 changed, 1 only in old, 2 only in new), a string of 0 and 1 per
-    compared column, another per condition, the key, the window's end if there is one, and the
+    compared column, another per condition, the key, the row's end if there is one, and the
     values of the compared columns in the old and in the new version.
     """
     key, columns = comparison.key, comparison.columns
     absent_old, absent_new = (f"isNull({side}.{identifier(key[0])})" for side in ("old", "new"))
     kind = f"multiIf({absent_new}, 1, {absent_old}, 2, 0)"
-    names = (*key, "window_end") if _has_end(comparison) else key
+    names = (*key, comparison.time[1]) if _has_end(comparison) else key
     shown = [
         f"coalesce(old.{identifier(n)}, new.{identifier(n)}) AS _k{i}" for i, n in enumerate(names)
     ]
@@ -280,12 +279,12 @@ def _bucket(comparison: Comparison) -> str:
     if comparison.size is None:
         names = ", ".join(identifier(name) for name in comparison.key)
         return f"toInt64(cityHash64(tuple({names}, 0)) % {MAX_BUCKETS})"
-    ms, size = f"toUnixTimestamp64Milli({identifier('window_start')})", comparison.size // _MS
+    ms, size = f"toUnixTimestamp64Milli({identifier(comparison.time[0])})", comparison.size // _MS
     return f"intDiv({ms} - positiveModulo({ms}, {size}), {size})"
 
 
 def _bounds(comparison: Comparison) -> list[str]:
-    end = identifier("window_end")
+    end = identifier(comparison.time[1])
     bounds = []
     if comparison.after is not None:
         bounds.append(f"{end} > {_instant(comparison.after)}")
@@ -301,7 +300,7 @@ def _where(terms: Sequence[str]) -> str:
 def _within(comparison: Comparison, buckets: Sequence[int]) -> str:
     if comparison.size is None:
         return f"{_bucket(comparison)} IN ({', '.join(map(str, buckets))})"
-    start, size = identifier("window_start"), comparison.size
+    start, size = identifier(comparison.time[0]), comparison.size
     terms = [
         f"({start} >= {_instant(bucket_start(first, size))} "
         f"AND {start} < {_instant(bucket_start(last + 1, size))})"
@@ -362,7 +361,7 @@ def _comparable(value: str, column: ComparedColumn, table: StoredTable) -> str:
 
 
 def _has_end(comparison: Comparison) -> bool:
-    return comparison.has_windows and "window_end" not in comparison.key
+    return comparison.has_time and comparison.time[1] not in comparison.key
 
 
 def _bare(kind: str) -> str:

@@ -42,10 +42,13 @@ class Cut:
     `offsets` is by partition what both have read, the offset of the next event; empty where it is
     not known. Windows that end at `settled_before` or earlier can't change any more in either
     version; None where both have read and loaded everything, so that all rows count.
+    `closed_before` is the same, but not None then: rows that are only written when they are final
+    may be in one version and not yet in the other.
     """
 
     offsets: Mapping[int, int] = field(default_factory=dict)
     settled_before: datetime | None = None
+    closed_before: datetime | None = None
 
 
 def cut_at(
@@ -63,12 +66,12 @@ def cut_at(
     tables: with equal offsets all rows count then.
     """
     offsets = {p: min(old_read.get(p, 0), new_read.get(p, 0)) for p in {*old_read, *new_read}}
-    if drained and all(old_read.get(p, 0) == new_read.get(p, 0) for p in offsets):
-        return Cut(offsets)
     behind = [p for p in offsets if max(old_read.get(p, 0), new_read.get(p, 0)) > 0]
-    if not behind or any(p not in watermarks for p in behind):
-        return None
-    return Cut(offsets, min(watermarks[p] for p in behind) - allowed_lateness)
+    known = behind and all(p in watermarks for p in behind)
+    closed = min(watermarks[p] for p in behind) - allowed_lateness if known else None
+    if drained and all(old_read.get(p, 0) == new_read.get(p, 0) for p in offsets):
+        return Cut(offsets, None, closed)
+    return None if closed is None else Cut(offsets, closed, closed)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import compress
 from typing import Any
 
 from deploy.settings import Settings
-from jobs.views import View
+from jobs.views import WINDOW_END, WINDOW_START, QueryView, View
 from replay import comparison as sql
 from replay.comparison import Bucket, Comparison, StoredTable
 from replay.differences import (
@@ -157,12 +157,28 @@ def _comparison(
 ) -> Comparison:
     old, new = tables
     columns = sql.compared_columns(old, new, count_schema_changes=count_schema_changes)
-    plain = Comparison(view.name, old, new, columns, sql.numeric_columns(old, new))
-    if not plain.has_windows:
+    plain = Comparison(view.name, old, new, columns, sql.numeric_columns(old, new), _time(view))
+    if not plain.has_time:
         return plain
     retentions = [table.retention for table in tables if table.retention is not None]
     after = now + _EXPIRY_MARGIN - min(retentions) if retentions else None
-    return replace(plain, after=after, until=cut.settled_before)
+    return replace(plain, after=after, until=_until(view, cut))
+
+
+def _time(view: View) -> tuple[str, str]:
+    """Return the columns with the first and last instant of a row."""
+    declared = view.time_columns if isinstance(view, QueryView) else None
+    return declared or (WINDOW_START.name, WINDOW_END.name)
+
+
+def _until(view: View, cut: Cut) -> datetime | None:
+    """Return the instant by which a row must have ended to be in both versions and final."""
+    if not isinstance(view, QueryView):
+        return cut.settled_before
+    if cut.closed_before is None:
+        return None
+    # Queries see a watermark that trails the one by which windows close by a pane.
+    return cut.closed_before - view.settled_after - max(one.pane for one in view.streams)
 
 
 @dataclass
@@ -294,9 +310,11 @@ class _ViewComparison:
     def _cut_into_buckets(self) -> tuple[datetime, datetime] | None:
         """Choose the span of a bucket; return the first and last instant of the tables."""
         compared = self._compared
-        if not compared.has_windows or "window_start" not in compared.key:
+        if not compared.has_time or compared.time[0] not in compared.key:
             return None
-        answers = [self._ask(sql.span_query(table)) for table in (compared.old, compared.new)]
+        answers = [
+            self._ask(sql.span_query(compared, table)) for table in (compared.old, compared.new)
+        ]
         self._scanned += sum(answer.rows_read for answer in answers)
         found = [answer.rows[0] for answer in answers if answer.rows[0][0]]
         first, last = min((f[1] for f in found), default=0), max((f[2] for f in found), default=0)
@@ -375,7 +393,7 @@ class _ViewComparison:
         key_values, end, old, new = self._parts(values[4:])
         names = [column.name for column in self._compared.columns]
         key = dict(zip(self._compared.key, key_values, strict=True))
-        start = key.get("window_start")
+        start = key.get(self._compared.time[0])
         return DifferingRow(
             key,
             pattern,

@@ -187,14 +187,17 @@ def test_an_expectation_that_fits_nothing_is_refused(declared: Expectation, comp
 def test_the_cut_ends_a_lateness_before_the_least_watermark_of_any_partition() -> None:
     marks = {0: NOON, 1: NOON - MINUTE}
     assert cut_at({0: 9, 1: 4, 2: 0}, {0: 7, 1: 5}, marks, LATENESS) == Cut(
-        {0: 7, 1: 4, 2: 0}, NOON - MINUTE - LATENESS
+        {0: 7, 1: 4, 2: 0}, NOON - MINUTE - LATENESS, NOON - MINUTE - LATENESS
     )
 
 
 def test_all_rows_count_when_both_have_read_the_same_and_nothing_is_under_way() -> None:
     read = {0: 9, 1: 4}
-    assert cut_at(read, read, {0: NOON, 1: NOON}, LATENESS, drained=True) == Cut(read)
-    assert cut_at(read, read, {0: NOON, 1: NOON}, LATENESS) == Cut(read, NOON - LATENESS)
+    assert cut_at(read, read, {0: NOON, 1: NOON}, LATENESS, drained=True) == Cut(
+        read, None, NOON - LATENESS
+    )
+    closed = NOON - LATENESS
+    assert cut_at(read, read, {0: NOON, 1: NOON}, LATENESS) == Cut(read, closed, closed)
 
 
 def test_nothing_is_settled_while_one_version_has_not_begun_a_partition() -> None:

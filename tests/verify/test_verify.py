@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from jobs.views import Sliding
+from jobs.views import QueryView, Sliding
 from replay.differences import Cut, Kind, Verdict
 from replay.report import ColumnSum
 from replay.verify import CannotVerify, verify
+from schemas.columns import Column, ColumnType
 from schemas.framing import frame
+from schemas.streams import PAGE_VIEWS
 from tests.verify.tables import MINUTE, NOON, PAGES, SITE, Versions, counts, row, told
 from udfs.measures import Count, Sum
 
@@ -228,6 +230,31 @@ def test_a_view_whose_key_has_no_window_is_compared_too(versions: Versions) -> N
     (view,) = versions.verify(replace(PAGES, name="alerts")).views
     assert [one.row.key for one in view.samples] == [{"id": "77"}]
     assert (view.counts, view.timeline) == ({Verdict.UNEXPLAINED: 1}, ())
+
+
+def test_rows_of_a_query_count_once_they_are_final_in_both_versions(versions: Versions) -> None:
+    visits = QueryView(
+        name="visits",
+        sources=(PAGE_VIEWS,),
+        key_columns=("user", "began"),
+        query_columns=(
+            Column("user", ColumnType.STRING),
+            Column("began", ColumnType.TIMESTAMP),
+            Column("ended", ColumnType.TIMESTAMP),
+        ),
+        sql="SELECT user_id, event_time, event_time FROM page_views",
+        time_columns=("began", "ended"),
+        settled_after=10 * MINUTE,
+        description="Visits.",
+    )
+    rows = [{"user": "a", "began": NOON, "ended": NOON + n * MINUTE} for n in (0, 1)]
+    versions.fill(visits, 1, [{**rows[0], "user": "b"}, rows[0]])
+    versions.fill(visits, 2, [{**rows[1], "user": "b"}])
+    # The row must have ended ten minutes and a pane of one minute before the cut.
+    for passed, found in ((10, 0), (11, 2), (12, 2)):
+        (view,) = versions.verify(visits, cut=Cut({}, None, NOON + passed * MINUTE)).views
+        assert (passed, view.differences) == (passed, found)
+    assert view.kinds == {Kind.ONLY_OLD: 1, Kind.CHANGED: 1}
 
 
 def test_differences_are_counted_over_time(versions: Versions) -> None:
