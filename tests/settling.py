@@ -16,7 +16,7 @@ def wait_for_rows(env: Environment, expected: Verdict, deadline_seconds: float =
     """Wait until ClickHouse shows exactly the oracle's rows in every view."""
     for view, wanted in expected.views.items():
         wait_for(
-            partial(_view_difference, env, view, wanted),
+            partial(view_difference, env, view, wanted),
             deadline_seconds,
             partial(_complaint, env, view, wanted),
             until=lambda text: text == "",
@@ -28,7 +28,8 @@ def _complaint(env: Environment, view: str, wanted: Rows) -> str:
     return f"{view} equals the oracle (its topic: {in_topic:.300})"
 
 
-def _view_difference(env: Environment, view: str, wanted: Rows) -> str:
+def view_difference(env: Environment, view: str, wanted: Rows) -> str:
+    """Return how the rows that people see in `view`, or in a table, differ from those wanted."""
     return difference(wanted, view_rows(env, view))
 
 

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from deploy.settings import PROJECT_ROOT
+from jobs.cluster import LIVE_STATES, Cluster
 from replay.control import Control
 from replay.records import JournalEntry, ReplayRecord
 from sinks.clickhouse import ClickHouse
-from tests.harness import Environment, rows, wait_for
+from tests.harness import Environment, read_topic, rows, wait_for
 
 VIEWS = ("page_views_per_minute", "page_views_sliding", "site_traffic_per_minute")
+PUBLIC = (*VIEWS, "page_view_sessions", "page_views_accounting")
 SAMPLE_EVENTS = 9_999
+Place = tuple[int, int]
 _PACKAGES = ("schemas", "udfs", "jobs", "sinks", "replay", "serving", "deploy")
 
 
@@ -98,10 +101,9 @@ def control(env: Environment) -> Control:
 
 
 def journal(env: Environment) -> list[JournalEntry]:
-    """Return the journal of the newest replay, or nothing where there is none."""
+    """Return the journal of the newest replay."""
     with control(env) as found:
-        replays = found.replays()
-        return found.journal(replays[0].id) if replays else []
+        return found.journal(found.replays()[0].id)
 
 
 def newest(env: Environment) -> ReplayRecord:
@@ -112,26 +114,48 @@ def newest(env: Environment) -> ReplayRecord:
 
 def kill_at(env: Environment, step: str, *words: str) -> None:
     """Run `kappa replay` with `words` and end it with SIGKILL once it began `step`."""
-    seen = sum(entry.step == step for entry in journal(env))
-    process = start(env, "replay", *words)
+    process = start_up_to(env, step, *words)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+
+
+def start_up_to(env: Environment, step: str, *words: str) -> subprocess.Popen[str]:
+    """Start `kappa replay` with `words` and return its process as soon as it has begun `step`."""
     with control(env) as found:
 
-        def begun() -> bool:
-            replays = found.replays()
-            entries = found.journal(replays[0].id) if replays else []
-            return sum(entry.step == step for entry in entries) > seen
+        def begun() -> int:
+            with found.transaction() as connection:
+                (row,) = connection.execute(
+                    "SELECT count(*) FROM kappa.journal j JOIN kappa.replays r ON r.id = replay_id"
+                    " WHERE namespace = %s AND step = %s AND j.state = 'started'",
+                    (env.settings.namespace, step),
+                ).fetchall()
+            return int(row["count"])
 
+        seen = begun()
+        process = start(env, "replay", *words)
         try:
             # A step may take some milliseconds only, so there is no pause between two looks.
-            deadline = time.monotonic() + 120
-            while not begun():
-                ended = process.poll() is not None and not begun()
+            deadline = time.monotonic() + 240
+            while begun() == seen:
+                ended = process.poll() is not None and begun() == seen
                 assert not ended, f"{words[0]} ended before {step!r}: {process.communicate()[1]}"
                 assert time.monotonic() < deadline, f"{words[0]} never began {step!r}"
                 time.sleep(0.002)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=30)
+        except BaseException:
+            process.kill()
+            raise
+    return process
+
+
+def letters(env: Environment, topic: str, *headers: str) -> dict[Place, str]:
+    """Return what `topic` says of each event, by its partition and offset in the events topic."""
+    found: dict[Place, str] = {}
+    for message in read_topic(env, topic):
+        place = int(message.headers["partition"]), int(message.headers["offset"])
+        assert place not in found, f"{place} stands in {topic} twice"
+        found[place] = " ".join(message.headers[name] for name in headers)
+    return found
 
 
 def shown(env: Environment) -> dict[str, int]:
@@ -140,6 +164,24 @@ def shown(env: Environment) -> dict[str, int]:
     assert ended.returncode == 0, ended.stderr
     tables = json.loads(ended.stdout)["tables"]
     return {one["name"]: one["version"] for one in tables if one["public"] and one["version"]}
+
+
+def one_version(env: Environment) -> int:
+    """Return the version that all public names show; they must agree."""
+    versions = set(shown(env).values())
+    assert len(versions) == 1
+    return versions.pop()
+
+
+def live_jobs(env: Environment) -> list[str]:
+    """Return the names of the namespace's jobs that run, without its prefix."""
+    prefix = f"{env.settings.namespace}."
+    jobs = Cluster(env.settings.flink).jobs()
+    return sorted(
+        job.name.removeprefix(prefix)
+        for job in jobs
+        if job.name.startswith(prefix) and job.state in LIVE_STATES
+    )
 
 
 @dataclass

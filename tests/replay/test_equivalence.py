@@ -13,17 +13,15 @@ from tests.harness import (
     completed_checkpoints,
     failures,
     produce,
-    read_topic,
     register,
     start,
     view_rows,
     wait_for,
 )
-from tests.oracle import Record, Rows, Verdict
-from tests.replay.running import done
-from tests.settling import difference, settle
+from tests.oracle import Record, Verdict
+from tests.replay.running import Place, done, letters
+from tests.settling import settle, view_difference
 
-Place = tuple[int, int]
 Letters = dict[Place, str]
 
 
@@ -39,7 +37,7 @@ def test_live_rebuilt_and_computed_are_the_same_rows(empty: Environment, stack: 
 
     for view, wanted in verdict.views.items():
         wait_for(
-            partial(difference_in, empty, f"{view}_v2", wanted),
+            partial(view_difference, empty, f"{view}_v2 FINAL", wanted),
             60,
             f"{view}: the rebuilt rows are the oracle's",
             until=lambda text: text == "",
@@ -75,11 +73,6 @@ def build_live_through_a_crash(env: Environment, stack: Stack, records: list[Rec
     wait_for(lambda: failures(env), 60, "Flink has noticed the crash")
 
 
-def difference_in(env: Environment, table: str, wanted: Rows) -> str:
-    """Return how the newest rows of `table` differ from those wanted."""
-    return difference(wanted, view_rows(env, f"{table} FINAL"))
-
-
 def assert_no_event_is_judged_otherwise(env: Environment, verdict: Verdict) -> None:
     """Assert that late and dead events are the same ones everywhere; name those that are not."""
     stream = env.stream
@@ -90,16 +83,6 @@ def assert_no_event_is_judged_otherwise(env: Environment, verdict: Verdict) -> N
     oracle_late = {place: f"{start} {end}" for place, (start, end) in verdict.late.items()}
     assert differing(oracle_late, *lates) == {}
     assert differing(verdict.dead, *deads) == {}
-
-
-def letters(env: Environment, topic: str, *headers: str) -> Letters:
-    """Return what `topic` says of each event, by its partition and offset in the events topic."""
-    found: Letters = {}
-    for message in read_topic(env, topic):
-        place = int(message.headers["partition"]), int(message.headers["offset"])
-        assert place not in found, f"{place} stands in {topic} twice"
-        found[place] = " ".join(message.headers[name] for name in headers)
-    return found
 
 
 def differing(oracle: Letters, live: Letters, rebuilt: Letters) -> dict[Place, tuple[object, ...]]:
