@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -68,16 +68,18 @@ def refused(env: Environment, *words: str) -> str:
     return sentence
 
 
-def project_with(tmp_path: Path, module: str, before: str, after: str) -> Path:
-    """Return a copy of the project in which `module` says `after` where it said `before`."""
+def project_with(tmp_path: Path, module: str, changes: Mapping[str, str]) -> Path:
+    """Return a copy of the project whose `module` says what `changes` has for what it said."""
     copy = tmp_path / "project"
     for package in _PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT_ROOT / package, copy / package, ignore=ignored)
     (copy / ".jars").symlink_to(PROJECT_ROOT / ".jars")
     text = (copy / module).read_text()
-    assert text.count(before) == 1
-    (copy / module).write_text(text.replace(before, after))
+    for before, after in changes.items():
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    (copy / module).write_text(text)
     return copy
 
 

@@ -40,7 +40,7 @@ from tests.oracle import (
 )
 from tests.replay.running import done, project_with, refused, run
 from tests.replay.running import start as start_kappa
-from tests.settling import difference, settle
+from tests.settling import difference, settle, view_difference
 
 pytestmark = pytest.mark.long
 
@@ -118,6 +118,32 @@ def test_windows_that_the_job_may_still_write_wait(late: Environment) -> None:
     assert_rows(late, SITE, with_late(late, verdict, verdict.late)[SITE])
 
 
+def test_verify_explains_what_a_repair_folded_in_and_a_rebuild_left_out(late: Environment) -> None:
+    verdict = settle(late, 240)
+    rebuilt, repaired_rows = verdict.views, with_late(late, verdict, verdict.late)
+    changed = [k for k, row in repaired_rows[SITE].items() if rebuilt[SITE].get(k) != row]
+    dry_run(late, SITE, "ready", set(verdict.late))
+    done(late, "late", SITE, "--yes")
+    done(late, "build", "--yes")
+
+    report = done(late, "verify")
+    assert report["unexplained"] == 0
+    counts = {view["view"]: view["counts"] for view in report["views"]}
+    assert {name: of["explained"] for name, of in counts.items() if any(of.values())} == {
+        SITE: len(changed)
+    }
+    [site] = [view for view in report["views"] if view["view"] == SITE]
+    named = [event for sample in site["samples"] for event in sample["events"]]
+    assert {(event["verdict"], event["version"]) for event in named} == {("late", 2)}
+    assert {(event["partition"], event["offset"]) for event in named} <= set(verdict.late)
+
+    done(late, "promote", "--yes")
+    assert_shown(late, SITE, rebuilt[SITE])
+    assert places(done(late, "late", SITE, "--yes"), "ready") == set(verdict.late)
+    assert_shown(late, SITE, repaired_rows[SITE])
+    assert done(late, "verify")["counts"] == {"expected": 0, "explained": 0, "unexplained": 0}
+
+
 def test_a_repair_killed_at_every_step_is_ended_by_the_same_command(late: Environment) -> None:
     verdict = settle(late, 120)
     whole = with_late(late, verdict, verdict.late)[PER_MINUTE]
@@ -143,7 +169,7 @@ def test_a_repair_killed_at_every_step_is_ended_by_the_same_command(late: Enviro
 
 def test_a_view_that_another_rule_wrote_is_refused(empty: Environment, tmp_path: Path) -> None:
     right, wrong = '"errors": Count("status", ">=", 500', '"errors": Count("status", ">=", 200'
-    project = project_with(tmp_path, "jobs/page_views.py", right, wrong)
+    project = project_with(tmp_path, "jobs/page_views.py", {right: wrong})
     schema_id = register(empty, datasets.V1)
     create_topic(empty)
     start_loader(empty)
@@ -204,6 +230,16 @@ def assert_rows(env: Environment, view: str, wanted: Rows) -> None:
             f"{view}: late events are in their windows",
             until=lambda text: text == "",
         )
+
+
+def assert_shown(env: Environment, view: str, wanted: Rows) -> None:
+    """Wait until people see exactly the rows wanted."""
+    wait_for(
+        partial(view_difference, env, view, wanted),
+        120,
+        f"people see the rows wanted in {view}",
+        until=lambda text: text == "",
+    )
 
 
 def places(report: dict[str, Any], state: str) -> set[Place]:

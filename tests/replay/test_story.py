@@ -36,8 +36,7 @@ def wrong(empty: Environment, tmp_path: Path) -> Environment:
     project = project_with(
         tmp_path,
         "jobs/page_views.py",
-        '"errors": Count("status", ">=", 500',
-        '"errors": Count("status", ">=", 400',
+        {'"errors": Count("status", ">=", 500': '"errors": Count("status", ">=", 400'},
     )
     register(empty, datasets.V1)
     create_topic(empty)
