@@ -50,6 +50,7 @@ def _plain_errors() -> Iterator[None]:
     from jobs.catalogue import UnknownJob, UnknownView
     from jobs.cluster import ClusterError, ClusterUnavailable
     from jobs.submit import SubmissionFailed
+    from jobs.views import SeveralStreams
     from replay.archive_files import ArchiveFailed
     from replay.control import Busy, ControlUnavailable, LeaseTaken
     from replay.facts import DifferentJobs
@@ -86,6 +87,7 @@ def _plain_errors() -> Iterator[None]:
         QuotaFailed,
         Refused,
         RegistryError,
+        SeveralStreams,
         SubmissionFailed,
         UnknownJob,
         UnknownTopic,
