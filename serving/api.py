@@ -56,7 +56,7 @@ def add_api(app: FastAPI, readers: Readers) -> None:
         cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
         format: Annotated[str | None, Query(description="json, csv or arrow.")] = None,
     ) -> Response:
-        known = readers.views()
+        known = readers.views(view)
         if view not in known:
             raise unknown("view", view, known)
         return _page(readers, known[view], request)
@@ -69,7 +69,7 @@ def add_api(app: FastAPI, readers: Readers) -> None:
         responses=_ERRORS,
     )
     def page_stats(page_id: Annotated[str, Path(max_length=2000)]) -> dict[str, Any]:
-        view = readers.views().get(STATS)
+        view = readers.views(STATS).get(STATS)
         if view is None:
             raise ApiError(
                 404,

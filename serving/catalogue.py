@@ -116,4 +116,6 @@ def _versions(tables: Iterable[str]) -> dict[str, tuple[int, ...]]:
 
 
 def _key(sorting_key: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("`") for part in sorting_key.split(",") if part.strip())
+    # A key of one column keeps the brackets of its declaration.
+    names = sorting_key.removeprefix("(").removesuffix(")").split(",")
+    return tuple(name.strip().strip("`") for name in names if name.strip())

@@ -72,11 +72,12 @@ class Readers:
         finally:
             self._free.put(clickhouse)
 
-    def views(self) -> dict[str, ViewInfo]:
-        """Return every public view by name, as of a second ago at most."""
+    def views(self, needed: str = "") -> dict[str, ViewInfo]:
+        """Return every public view by name, as of now if `needed` is new, else of a second ago."""
         with self._lock:
             since, known = self._known
-            if time.monotonic() - since < _CATALOGUE_SECONDS:
+            fresh = time.monotonic() - since < _CATALOGUE_SECONDS
+            if fresh and (not needed or needed in known):
                 return known
             with self.lend() as clickhouse:
                 known = read_catalogue(clickhouse)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import time
 import uuid
 from collections import deque
@@ -20,6 +21,7 @@ from serving.metrics import ServingMetrics
 from serving.sources import FlinkSource, KafkaSource, ReplaySource
 from sinks.clickhouse import ClickHouse
 
+_LOG = logging.getLogger("kappa.serving")
 PERIOD_SECONDS = 1.0
 _HISTORY_SECONDS = 300
 _RATE_SECONDS = 5.0
@@ -175,5 +177,10 @@ class Sampler:
     async def run(self, publish: Callable[[str], None]) -> None:
         """Publish a picture each second until cancelled."""
         while True:
-            publish(self.picture())
-            await asyncio.sleep(PERIOD_SECONDS - time.time() % PERIOD_SECONDS)
+            try:
+                publish(self.picture())
+            except (TypeError, ValueError):
+                _LOG.exception("this second's picture could not be written")
+            left = PERIOD_SECONDS - time.time() % PERIOD_SECONDS
+            # A timer may ring a moment early, and the second must not be done twice.
+            await asyncio.sleep(left if left > PERIOD_SECONDS / 2 else left + PERIOD_SECONDS)

@@ -1,0 +1,68 @@
+"""What events wait, read off two counts that only grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from serving.latency import ArrivalCurve, Waiting
+from serving.sampler import Events
+
+
+def test_events_wait_from_the_middle_of_their_second_until_all_are_placed() -> None:
+    curve = ArrivalCurve()
+    curve.arrived(0.0, 100)
+    curve.arrived(1.0, 110)
+    curve.arrived(2.0, 130)
+    curve.placed(3.0, 110)
+    curve.placed(5.5, 130)
+    assert curve.report(6.0) == Waiting(3.25, 4.0, 4.0, 0, None)
+
+
+def test_events_that_are_not_placed_are_pending_and_get_older() -> None:
+    curve = ArrivalCurve()
+    curve.arrived(0.0, 0)
+    curve.arrived(1.0, 5)
+    curve.placed(2.0, 3)
+    assert curve.report(4.0) == Waiting(None, None, None, 2, 3.5)
+
+
+def test_events_from_before_the_first_look_count_as_pending_without_an_age() -> None:
+    curve = ArrivalCurve()
+    curve.arrived(0.0, 50)
+    curve.placed(0.5, 20)
+    assert curve.report(1.0) == Waiting(None, None, None, 30, None)
+
+
+def test_what_was_waited_is_forgotten_after_the_window() -> None:
+    curve = ArrivalCurve(window_seconds=10)
+    curve.arrived(0.0, 0)
+    curve.arrived(1.0, 1)
+    curve.placed(2.0, 1)
+    assert curve.report(2.0).last == 1.5
+    curve.placed(13.0, 1)
+    assert curve.report(13.0) == Waiting(None, None, None, 0, None)
+
+
+def test_a_topic_that_was_made_anew_begins_anew() -> None:
+    curve = ArrivalCurve()
+    curve.arrived(0.0, 100)
+    curve.arrived(1.0, 120)
+    curve.arrived(2.0, 5)
+    curve.arrived(3.0, 7)
+    curve.placed(4.0, 7)
+    assert curve.report(4.0) == Waiting(1.5, 1.5, 1.5, 0, None)
+
+
+def test_the_rate_is_that_of_the_last_seconds_and_its_history_that_of_each() -> None:
+    clock: Iterator[float] = iter([1000.0, 1001.0, 1002.0, 1010.0, 1011.0])
+    ends = iter([0, 10, 40, 40, 45])
+    events = Events(lambda: {"page_views": next(ends)}, lambda: next(clock))
+    for _ in range(4):
+        events.arrived()
+    assert events.arrived() == {
+        "page_views": {
+            "total": 45,
+            "rate": 5.0,
+            "history": [(1001, 10.0), (1002, 30.0), (1010, 0.0), (1011, 5.0)],
+        }
+    }

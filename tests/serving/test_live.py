@@ -1,0 +1,171 @@
+"""The live socket: a picture each second, for every client, whatever the others do."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.serving.conftest import settings_over
+from tests.serving.site import Database, Server, minute, serving
+
+SECONDS = 60
+
+
+def join(server: Server, **more: Any) -> ClientConnection:
+    return connect(server.socket_url, proxy=None, open_timeout=SECONDS, **more)
+
+
+def picture(client: ClientConnection) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(client.recv(timeout=SECONDS))
+    return found
+
+
+def test_a_picture_comes_each_second(server: Server) -> None:
+    with join(server) as client:
+        picture(client)
+        pictures = [picture(client) for _ in range(4)]
+    numbers = [one["number"] for one in pictures]
+    assert numbers == list(range(numbers[0], numbers[0] + 4))
+    gaps = [later["at"] - earlier["at"] for earlier, later in itertools.pairwise(pictures)]
+    assert all(500 <= gap <= 2000 for gap in gaps), gaps
+    assert set(pictures[0]["sections"]) == {
+        "events",
+        "accounts",
+        "traffic",
+        "views",
+        "jobs",
+        "lags",
+        "replays",
+    }
+
+
+def test_sources_that_are_down_are_named_and_hold_up_no_other(
+    database: Database, server: Server
+) -> None:
+    database.view("seen_live", {"page_id": "string"}, ("page_id",), [{"page_id": "/a"}])
+    with join(server) as client:
+        for _ in range(SECONDS):
+            sections = picture(client)["sections"]
+            names = [view["name"] for view in sections["views"]["data"] or []]
+            if "seen_live" in names and sections["replays"]["problem"]:
+                break
+    assert "seen_live" in names
+    assert sections["views"]["problem"] == ""
+    assert sections["jobs"]["data"] is None
+    assert sections["jobs"]["problem"].startswith("no Flink cluster answers at")
+    assert sections["replays"]["problem"].startswith("PostgreSQL, the control plane, does not")
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+def test_a_page_of_another_origin_is_refused(server: Server, origin: str) -> None:
+    with pytest.raises(InvalidStatus) as refused, join(server, origin=origin):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_a_page_of_its_own_origin_is_served(server: Server) -> None:
+    with join(server, origin=server.url) as client:
+        assert picture(client)["number"] > 0
+
+
+def test_another_name_is_refused(server: Server) -> None:
+    given = {"host": "evil.example", "origin": "http://evil.example"}
+    with pytest.raises(InvalidStatus), join(server, additional_headers=given):
+        pass
+
+
+def test_what_a_client_sends_comes_back_if_it_is_short(server: Server) -> None:
+    with join(server) as client:
+        client.send("ping 12.5")
+        answers = [client.recv(timeout=SECONDS) for _ in range(3)]
+        assert "ping 12.5" in answers
+        client.send("x" * 65)
+        with pytest.raises(ConnectionClosed) as closed:
+            list(client)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
+
+
+def test_a_client_that_does_not_read_slows_no_other(server: Server) -> None:
+    host, port = server.settings.serving_host, server.settings.serving_http_port
+    stuck = socket.socket()
+    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    stuck.connect((host, port))
+    with stuck, join(server) as client:
+        stuck.sendall(
+            f"GET /api/live HTTP/1.1\r\nhost: {host}:{port}\r\nupgrade: websocket\r\n"
+            "connection: upgrade\r\nsec-websocket-version: 13\r\n"
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        numbers = [picture(client)["number"] for _ in range(8)]
+    assert numbers == list(range(numbers[0], numbers[0] + 8))
+
+
+def test_panels_show_the_rows_of_their_views(serving_endpoint: Any, tmp_path: Path) -> None:
+    database = Database(settings_over(serving_endpoint, tmp_path))
+    site = {
+        "window_start": "time",
+        "window_end": "time",
+        "views": "long",
+        "unique_users": "long",
+        "errors": "long",
+    }
+    per_page = {"page_id": "string", **site}
+    rows = [
+        {
+            "window_start": minute(n),
+            "window_end": minute(n + 1),
+            "views": 10 + n,
+            "unique_users": n,
+            "errors": n % 2,
+        }
+        for n in range(130)
+    ]
+    database.view("site_traffic_per_minute", site, ("window_start",), rows)
+    pages = [
+        {**rows[n], "page_id": page, "views": n} for n in range(120, 130) for page in ("/a", "/b")
+    ]
+    database.view("page_views_per_minute", per_page, ("window_start", "page_id"), pages)
+    odd = {"window_start": "time", "page_id": "string", "views": "long", "severity": "string"}
+    marked = [
+        {"window_start": minute(n), "page_id": "/a", "views": 99, "severity": "high"}
+        for n in (5, 100)
+    ]
+    database.view("traffic_anomalies", odd, ("window_start", "page_id"), marked)
+    with serving(database.settings, tmp_path / "log") as server, join(server) as client:
+        data = None
+        for _ in range(SECONDS):
+            data = picture(client)["sections"]["traffic"]["data"]
+            if data is not None:
+                break
+    database.drop()
+    assert data is not None
+    points = data["points"]
+    assert points["start"] == [round(minute(n).timestamp()) for n in range(10, 130)]
+    assert points["views"] == [10 + n for n in range(10, 130)]
+    assert points["users"] == list(range(10, 130))
+    assert points["errors"] == [n % 2 for n in range(10, 130)]
+    assert data["anomalies"] == [
+        {
+            "window_start": "2024-05-01T13:40:00.000Z",
+            "page_id": "/a",
+            "views": 99,
+            "severity": "high",
+        }
+    ]
+    total = sum(range(125, 130))
+    assert data["top_pages"] == {
+        "view": "page_views_per_minute",
+        "from": "2024-05-01T14:05:00.000Z",
+        "to": "2024-05-01T14:10:00.000Z",
+        "pages": [{"page_id": "/a", "views": total}, {"page_id": "/b", "views": total}],
+    }
+    assert data["alerts"] is None
+    assert data["page_stats"] is False

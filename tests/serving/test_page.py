@@ -1,0 +1,272 @@
+"""The dashboard in a real Chromium: it loads, renews itself, comes back, and tells what is old."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.endpoint.running import Endpoint
+from tests.serving.conftest import settings_over
+from tests.serving.site import Database, Row, Server, serving
+
+pytestmark = pytest.mark.stack
+
+MILLISECONDS = 90_000
+SITE = {
+    "window_start": "time",
+    "window_end": "time",
+    "views": "long",
+    "unique_users": "long",
+    "errors": "long",
+}
+PAGES = {"page_id": "string", **SITE}
+STATS = {"page_id": "string", "views": "long", "unique_users": "long", "last_seen": "time"}
+ALERTS = {
+    "transaction_id": "string",
+    "user_id": "string",
+    "event_time": "time",
+    "amount": "double",
+    "score": "double",
+    "reasons": "string",
+}
+MARKS = {"window_start": "time", "page_id": "string", "views": "long", "baseline": "double"}
+EVIL = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>{{7*7}}'
+TODAY = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=2)
+
+
+def window(number: int, **more: Any) -> Row:
+    start = TODAY + timedelta(minutes=number)
+    return {"window_start": start, "window_end": start + timedelta(minutes=1), **more}
+
+
+def site(number: int, views: int, users: int = 7, errors: int = 0) -> Row:
+    return window(number, views=views, unique_users=users, errors=errors)
+
+
+@pytest.fixture
+def filled(serving_endpoint: Endpoint, tmp_path: Path) -> Iterator[Database]:
+    """A database of the test's own with two windows of traffic."""
+    made = Database(settings_over(serving_endpoint, tmp_path))
+    made.view("site_traffic_per_minute", SITE, ("window_start",), [site(0, 40), site(1, 60, 12, 5)])
+    rows = [{**site(1, 45), "page_id": "/index.html"}, {**site(1, 15), "page_id": EVIL}]
+    made.view("page_views_per_minute", PAGES, ("window_start", "page_id"), rows)
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def running(filled: Database, tmp_path: Path) -> Iterator[Server]:
+    with serving(filled.settings, tmp_path / "serving.log") as server:
+        yield server
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page whose errors and refused content fail the test."""
+    context = browser.new_context(color_scheme="light")
+    context.set_default_timeout(MILLISECONDS)
+    expect.set_options(timeout=MILLISECONDS)
+    opened = context.new_page()
+    faults: list[str] = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on(
+        "console",
+        lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None,
+    )
+    yield opened
+    context.close()
+    assert faults == []
+
+
+def value(page: Page, tile: str) -> Any:
+    return page.locator(f"#tile-{tile} .value")
+
+
+def test_it_shows_the_newest_windows_and_renews_them(
+    filled: Database, running: Server, page: Page
+) -> None:
+    page.goto(running.url)
+    expect(value(page, "users")).to_have_text("12")
+    expect(value(page, "errors")).to_have_text("5.00 %")
+    expect(page.locator("#tile-errors .note")).to_have_text("5 of 100 in the last 2 windows")
+    expect(page.locator("#traffic-legend")).to_contain_text("Views 60")
+    filled.add("site_traffic_per_minute", SITE, [site(2, 100, 31)])
+    expect(value(page, "users")).to_have_text("31")
+    expect(page.locator("#traffic-legend")).to_contain_text("Views 100")
+    filled.add("site_traffic_per_minute", SITE, [site(2, 101, 32)], revision=1)
+    expect(value(page, "users")).to_have_text("32")
+    assert page.locator("#traffic-chart canvas").count() == 1
+    label = page.locator("#traffic-chart").get_attribute("aria-label") or ""
+    assert "101 views, 32 users, 0 errors; 0 anomalies" in label
+
+
+def test_hostile_names_are_text(filled: Database, running: Server, page: Page) -> None:
+    filled.view(
+        "page_stats",
+        STATS,
+        ("page_id",),
+        [{"page_id": EVIL, "views": 3, "unique_users": 2, "last_seen": TODAY}],
+    )
+    filled.view(
+        "fraud_alerts",
+        ALERTS,
+        ("transaction_id",),
+        [
+            {
+                "transaction_id": EVIL,
+                "user_id": EVIL,
+                "event_time": TODAY,
+                "amount": 9.0,
+                "score": 99.0,
+                "reasons": EVIL,
+            }
+        ],
+    )
+    filled.view(
+        "traffic_anomalies",
+        MARKS,
+        ("window_start", "page_id"),
+        [{"window_start": TODAY, "page_id": EVIL, "views": 40, "baseline": 4.0}],
+    )
+    page.goto(running.url)
+    expect(page.locator("#top-list .name").nth(1)).to_have_text(EVIL)
+    expect(page.locator("#fraud-list")).to_contain_text(EVIL)
+    expect(page.locator("#traffic-note")).to_contain_text(EVIL)
+    page.locator("#top-list button").nth(1).click()
+    expect(page.locator("#lookup-answer dd").first).to_have_text(EVIL)
+    expect(page.locator("#lookup-id")).to_have_value(EVIL)
+    assert page.evaluate("window.broken") is None
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_markup_is_refused_even_where_a_script_would_set_it(running: Server, page: Page) -> None:
+    page.goto(running.url)
+    expect(value(page, "users")).to_have_text("12")
+    refused = "try { document.body.innerHTML = '<b>x</b>'; 'set' } catch { 'refused' }"
+    context = page.context.new_page()
+    context.goto(running.url)
+    assert context.evaluate(refused) == "refused"
+    context.close()
+
+
+def test_panels_without_their_view_say_so(running: Server, page: Page) -> None:
+    page.goto(running.url)
+    expect(page.locator("#fraud-empty")).to_have_text(
+        "No data yet: view fraud_alerts does not run."
+    )
+    expect(page.locator("#traffic-note")).to_have_text(
+        "Anomalies: no data yet, their view does not run."
+    )
+    page.get_by_label("Page", exact=True).fill("/index.html")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#lookup-answer")).to_contain_text("View page_stats has no data yet")
+
+
+def test_values_of_a_lost_server_look_old_until_it_is_back(
+    filled: Database, running: Server, page: Page
+) -> None:
+    page.goto(running.url)
+    expect(page.locator("#link")).to_have_text("Live")
+    expect(value(page, "users")).to_have_text("12")
+    assert page.locator("#traffic").get_attribute("data-stale") == "false"
+    running.stop(signal.SIGKILL)
+    expect(page.locator("#banner-text")).to_have_text("Connection lost: these values are old.")
+    expect(page.locator("#link")).to_have_text("Connection lost")
+    expect(page.locator("#as-of")).to_have_text(re.compile(r"^as of \d\d:\d\d:\d\d, .* ago$"))
+    expect(value(page, "users")).to_have_text("12")
+    expect(value(page, "users")).to_have_css("opacity", "0.45")
+    expect(page.locator("#traffic")).to_have_attribute("data-stale", "true")
+    filled.add("site_traffic_per_minute", SITE, [site(2, 9, 99)])
+    running.start()
+    expect(value(page, "users")).to_have_text("99")
+    expect(page.locator("#link")).to_have_text("Live")
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(value(page, "users")).to_have_css("opacity", "1")
+
+
+def test_values_of_a_source_that_is_down_look_old_and_others_do_not(
+    filled: Database, tmp_path: Path, browser: Browser, page: Page
+) -> None:
+    own = Endpoint(tmp_path / "endpoint")
+    own.start()
+    database = Database(settings_over(own, tmp_path))
+    database.view("site_traffic_per_minute", SITE, ("window_start",), [site(0, 40)])
+    with serving(database.settings, tmp_path / "log") as server:
+        page.goto(server.url)
+        expect(value(page, "users")).to_have_text("7")
+        own.stop(signal.SIGKILL)
+        expect(page.locator("#traffic .stale-note")).to_contain_text("does not answer")
+        expect(page.locator("#traffic .stale-note")).to_contain_text("As of")
+        expect(value(page, "users")).to_have_text("7")
+        expect(page.locator("#link")).to_have_text("Live")
+        assert server.get("/readyz").status_code == 503
+        assert server.get("/healthz").status_code == 200
+        own.start()
+        expect(page.locator("#traffic")).to_have_attribute("data-stale", "false")
+    own.stop()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_follow_the_system_and_the_button(
+    browser: Browser, running: Server, scheme: Any
+) -> None:
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(running.url)
+    brightness = "getComputedStyle(document.body).backgroundColor"
+    light, dark = "rgb(245, 246, 248)", "rgb(15, 19, 25)"
+    assert page.evaluate(brightness) == (light if scheme == "light" else dark)
+    button = page.get_by_role("button", name="Colours")
+    button.click()
+    assert page.evaluate(brightness) == light
+    button.click()
+    assert page.evaluate(brightness) == dark
+    page.reload()
+    assert page.evaluate(brightness) == dark
+    expect(button).to_have_accessible_name("Colours: dark")
+    context.close()
+
+
+def test_it_fits_a_phone(browser: Browser, running: Server) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True)
+    page = context.new_page()
+    page.goto(running.url)
+    expect(value(page, "users")).to_have_text("12", timeout=MILLISECONDS)
+    expect(page.locator("#views-rows tr").first).to_be_visible(timeout=MILLISECONDS)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    context.close()
+
+
+def test_it_is_used_by_keyboard(filled: Database, running: Server, page: Page) -> None:
+    stats = [{"page_id": "/index.html", "views": 45, "unique_users": 9, "last_seen": TODAY}]
+    filled.view("page_stats", STATS, ("page_id",), stats)
+    page.goto(running.url)
+    expect(page.locator("#top-list .name").first).to_have_text("/index.html")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the figures")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    first = page.locator("#top-list button").first
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        if first.evaluate("one => one === document.activeElement"):
+            break
+    expect(first).to_be_focused()
+    shown = page.locator("#as-of").text_content() or ""
+    expect(page.locator("#as-of")).not_to_have_text(shown)
+    expect(first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#lookup-answer dd").nth(1)).to_have_text("45")
+
+
+def test_the_docs_work_under_their_policy(running: Server, page: Page) -> None:
+    page.goto(f"{running.url}/docs")
+    expect(page.locator(".opblock-summary-path").first).to_be_visible()
+    expect(page.get_by_text("/api/page-stats/{page_id}")).to_be_visible()
