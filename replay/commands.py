@@ -79,7 +79,10 @@ def run_command(*, wish: Wish, pace: Pace, force: Force = "", manner: Manner) ->
 
 @_group.command("status")
 def status_command(as_json: AsJson = False) -> None:
-    """Show replays, the versions of views and who holds them. Example: kappa replay status"""
+    """Show replays, the versions of views, who holds them, and the newest replay's journal.
+
+    Example: kappa replay status
+    """
     with opened() as work:
         replays = work.control.replays()
         versions = work.control.version_states()

@@ -9,7 +9,7 @@ from deploy.settings import Settings
 from jobs.catalogue import VIEWS, job_named, job_of, view_named
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
-from jobs.views import Job
+from jobs.views import Job, View
 from replay.archive_files import Archive
 from replay.control import Control
 from replay.plan import Facts
@@ -60,6 +60,14 @@ def gather(
     try:
         shown = {v: n for v, n in public_versions(clickhouse).items() if v in names}
         table_bytes, disk_free = _bytes(clickhouse, plan(job, 1, views), shown)
+        columns = {
+            view.name: (
+                _columns(clickhouse, view, shown.get(view.name)),
+                frozenset(column.name for column in view.columns),
+            )
+            for view in job.views
+            if view.name in names
+        }
     finally:
         clickhouse.close()
     ids, unreadable = _schemas(settings, job.stream)
@@ -73,6 +81,7 @@ def gather(
         views=names,
         shown=shown,
         versions_used=control.versions_used(names) | _versions_in_topics(settings, job),
+        columns=columns,
         begin=begin,
         end=end_offsets(settings.kafka_client, job.stream.topic, read_committed=True),
         schema_ids=ids,
@@ -127,6 +136,17 @@ def _schemas(settings: Settings, stream: Stream) -> tuple[tuple[int, ...], tuple
                 for why in obstacles(writer=found.schema, reader=stream.schema)
             ]
     return tuple(ids), tuple(unreadable)
+
+
+def _columns(clickhouse: ClickHouse, view: View, version: int | None) -> frozenset[str]:
+    """Return the columns of the view's table at `version`; none where nothing is live."""
+    if version is None:
+        return frozenset()
+    rows = clickhouse.query(
+        "SELECT name FROM system.columns WHERE database = %(database)s AND table = %(table)s",
+        {"database": clickhouse.database, "table": view.table(version)},
+    ).rows
+    return frozenset(row[0] for row in rows)
 
 
 def _bytes(clickhouse: ClickHouse, job_plan: JobPlan, shown: dict[str, int]) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from replay.differences import Expectation
+from replay.differences import Expectation, UnusableExpectation, expectations
 from replay.records import ReplayPlan, ReplayRecord, ReplayState
 
 DEFAULT_RATE = 50_000.0
@@ -28,9 +28,10 @@ class Facts:
     """What the system said when the replay was planned.
 
     `versions_used` are all versions that the views ever had, by the control plane and by the
-    topics. `unreadable` says, for each schema version that can't be read, why. `table_bytes` is
-    the size of the views' tables now, `measured_rate` that of the job's last rebuild. `archive`
-    is the place of the archive to use, `archived` by partition how far that goes from offset zero.
+    topics. `columns` are those of each declared view, as it is shown and as the code has it.
+    `unreadable` says, for each schema version that can't be read, why. `table_bytes` is the size of
+    the views' tables now, `measured_rate` that of the job's last rebuild. `archive` is the place of
+    the archive to use, `archived` by partition how far that goes from offset zero.
     """
 
     job: str
@@ -41,6 +42,7 @@ class Facts:
     versions_used: frozenset[int]
     begin: Mapping[int, int]
     end: Mapping[int, int]
+    columns: Mapping[str, tuple[frozenset[str], frozenset[str]]]
     schema_ids: tuple[int, ...]
     unreadable: tuple[str, ...]
     slots_needed: int
@@ -54,7 +56,7 @@ class Facts:
 
 def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> ReplayPlan:
     """Return what to do, or raise `Refused` with every reason against it."""
-    reasons = tuple(_reasons(facts, from_earliest))
+    reasons = tuple(_reasons(facts, expected, from_earliest))
     if reasons:
         raise Refused(reasons)
     rate = facts.measured_rate
@@ -92,13 +94,17 @@ def accounting_of(replay: ReplayRecord) -> str:
     return f"{replay.plan.stream}_accounting"
 
 
-def _reasons(facts: Facts, from_earliest: bool) -> list[str]:
+def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[str]:
     reasons = []
     if unknown := [view for view in facts.views if view not in facts.shown]:
         reasons.append(
-            f"{', '.join(unknown)}: nothing is live to be replaced; `kappa submit "
-            f"{facts.job}` builds the first version."
+            f"{', '.join(unknown)}: nothing is live to be replaced; name the other views, or begin "
+            f"anew with `kappa cancel {facts.job}` and `kappa submit {facts.job} --from none`."
         )
+    try:
+        expectations(expected, facts.columns)
+    except UnusableExpectation as error:
+        reasons.append(str(error))
     gaps = {part: first for part, first in facts.begin.items() if first > 0}
     if gaps and facts.archive:
         reasons.extend(_archive_reasons(facts, gaps))

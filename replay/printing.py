@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from deploy.console import OUT, print_json, print_table, progress_bar
+from deploy.console import ERR, OUT, print_json, print_table, progress_bar
 from replay.opening import say
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     Versions = Mapping[tuple[str, int], VersionState]
     Journals = Mapping[int, Sequence[JournalEntry]]
 
+_SECONDS_A_LINE = 10.0
 _PHASES = {"restore": "Events restored", "read": "Events read", "load": "Records loaded"}
 _NEXT = {
     "building": "being built; kappa replay build goes on with it.",
@@ -32,28 +34,45 @@ _NEXT = {
 
 @contextmanager
 def build_bar() -> Iterator[Progress]:
-    """Give the means to show how far a build is."""
+    """Give the means to show how far a build is: a bar, or now and then a line in a log."""
+    if not ERR.is_terminal:
+        yield _lines()
+        return
     with progress_bar(unit="") as bar:
         tasks: dict[str, Any] = {}
 
         def show(progress: BuildProgress) -> None:
-            what = _PHASES[progress.phase]
             if progress.phase not in tasks:
-                tasks[progress.phase] = bar.add_task(what, total=progress.total)
+                tasks[progress.phase] = bar.add_task("", total=progress.total)
             bar.update(
                 tasks[progress.phase],
                 completed=progress.done,
                 total=progress.total,
-                description=_read_label(progress) if progress.phase == "read" else what,
+                description=_label(progress),
             )
 
         yield show
 
 
-def _read_label(progress: BuildProgress) -> str:
-    slowed = "" if progress.limit is None else f", held at {progress.limit:,.0f}/s"
-    lag = f"live job behind by {progress.live_lag or 0:,}"
-    return f"{_PHASES['read']} ({progress.rate:,.0f}/s{slowed}; {lag})"
+def _lines() -> Progress:
+    """Return what says a line as a phase begins, and every some seconds while it lasts."""
+    said: dict[str, float] = {}
+
+    def show(progress: BuildProgress) -> None:
+        now = time.monotonic()
+        if now - said.get(progress.phase, -_SECONDS_A_LINE) >= _SECONDS_A_LINE:
+            said[progress.phase] = now
+            say(f"{_label(progress)}: {progress.done:,} of {progress.total:,}")
+
+    return show
+
+
+def _label(progress: BuildProgress) -> str:
+    what = _PHASES[progress.phase]
+    if progress.phase != "read":
+        return what
+    held = "" if progress.limit is None else f", held at {progress.limit:,.0f}/s"
+    return f"{what} ({progress.rate:,.0f}/s{held}; live job behind by {progress.live_lag or 0:,})"
 
 
 def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
@@ -68,7 +87,7 @@ def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
         ("schemas", ", ".join(map(str, plan.schema_ids)) or "none registered"),
         ("Flink slots", f"{plan.slots_needed} of {plan.slots_free} free"),
         ("disk", f"about {needed:,.1f} MB of {free:,.0f} MB free"),
-        ("time", f"about {plan.seconds:,.0f} s at {plan.rate:,.0f} events/s ({plan.rate_from})"),
+        ("time", f"{_duration(plan.seconds)} at {plan.rate:,.0f} events/s ({plan.rate_from})"),
         ("expected to differ", "; ".join((*plan.expected.columns, *plan.expected.conditions))),
     ]
     if plan.archive:
@@ -80,6 +99,11 @@ def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
             say(f"{name}: {value or 'nothing'}")
         return
     print_table(f"Replay of {plan.job}", ("", "plan"), rows)
+
+
+def _duration(seconds: float) -> str:
+    """Return the time of reading in words; what a job's start takes is more than some seconds."""
+    return f"about {seconds / 60:,.0f} min" if seconds >= 60 else "under a minute"
 
 
 def print_replay(work: Work, replay: ReplayRecord, as_json: bool) -> None:
@@ -134,6 +158,9 @@ def print_status(
     journals: Journals,
 ) -> None:
     """Print all replays, versions and leases, and the journal of the newest replay."""
+    if not replays:
+        OUT.print("No replay yet; kappa replay plan shows what one would do.", highlight=False)
+        return
     rows = [
         (str(r.id), r.job, f"{_versions(r)} → {r.to_version}", r.state.words, r.changed_at)
         for r in replays
@@ -144,9 +171,8 @@ def print_status(
     if leases:
         held = [(one.view, str(one.replay_id), one.holder, one.taken_at) for one in leases]
         print_table("Leases", ("view", "replay", "begun by", "since"), held)
-    if replays:
-        lines = [(e.at, e.step, e.state, _detail(e.detail)) for e in journals[replays[0].id]]
-        print_table(f"Journal of replay {replays[0].id}", ("at", "step", "state", ""), lines)
+    lines = [(e.at, e.step, e.state, _detail(e.detail)) for e in journals[replays[0].id]]
+    print_table(f"Journal of replay {replays[0].id}", ("at", "step", "state", ""), lines)
 
 
 def _detail(detail: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ FACTS = Facts(
     views=("per_minute", "page_views_accounting"),
     shown={"per_minute": 1, "page_views_accounting": 1},
     versions_used=frozenset({1}),
+    columns={"per_minute": (frozenset({"views", "errors"}), frozenset({"views", "errors"}))},
     begin={0: 0, 1: 0},
     end={0: 300, 1: 200},
     schema_ids=(1, 4),
@@ -66,6 +67,7 @@ def test_a_gap_is_named_and_may_be_accepted() -> None:
         ({"slots_free": 1}, "Flink has 1 free slots and the rebuild needs 2"),
         ({"bytes_free": 1_999}, "make room"),
         ({"shown": {"per_minute": 1}}, "page_views_accounting: nothing is live"),
+        ({"columns": {"per_minute": (frozenset({"error"}),) * 2}}, 'did you mean "error"'),
         ({"unreadable": ("version 3 can't be read.",)}, "version 3 can't be read"),
     ],
 )
