@@ -22,6 +22,7 @@ from jobs.plan import plan, reading_copy, versioned
 
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
+_CLIENT_SECONDS = 300.0
 _LAYOUT_FILE = "layout.json"
 _SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 
@@ -194,15 +195,21 @@ def _run_client(
         if value != "":
             command += [f"--{key.replace('_', '-')}", str(value)]
     environment = os.environ | client_environment(settings) | settings.environment()
-    done = subprocess.run(
-        command,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_START_SECONDS,
-        # A client that outlives us would submit the job beside that of whoever tries again.
-        preexec_fn=die_with_parent,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_CLIENT_SECONDS,
+            # A client that outlives us would submit the job beside that of whoever tries again.
+            preexec_fn=die_with_parent,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SubmissionFailed(
+            f"{script.stem}: Flink's client did not submit it in {_CLIENT_SECONDS:.0f} s; is the "
+            "machine busy, or Flink's REST API out of reach? Try again."
+        ) from error
     found = _SUBMITTED.search(done.stdout)
     if done.returncode or not found:
         raise SubmissionFailed(f"{script.stem}: {_last_words(done.stdout + done.stderr)}")

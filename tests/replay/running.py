@@ -35,7 +35,7 @@ _PACKAGES = ("schemas", "udfs", "jobs", "sinks", "replay", "serving", "deploy")
 def run(env: Environment, *words: str, project: Path = PROJECT_ROOT) -> Any:
     """Return how `kappa` with `words` ended, run from the code in `project`."""
     process = start(env, *words, project=project)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
