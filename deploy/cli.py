@@ -18,6 +18,7 @@ _COMMAND_MODULES = (
     "sinks.commands",
     "replay.commands",
     "replay.archive_commands",
+    "replay.dlq_commands",
     "serving.commands",
 )
 

@@ -126,6 +126,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         ),
         "env.log.dir": str(place.logs),
         "env.java.opts.all": " ".join(_module_options()),
+        # A client lives for seconds: what the optimising compiler does for it is never used.
+        "env.java.opts.client": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     }
 
 

@@ -1,0 +1,87 @@
+"""Dead letters mended and judged anew, without Kafka or ClickHouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from replay.letters import BadRepair, Letter, Workbench, parse_changes, read_repairs, write_repairs
+from schemas.registry import Registry, UnknownSchemaId
+from schemas.streams import PAGE_VIEWS
+from tests import datasets
+from tests.datasets import frame
+
+SCHEMA_ID = 3
+EVENT = {
+    "event_id": "e1",
+    "event_time": 1_700_000_000_000,
+    "user_id": "u1",
+    "page_id": "/a",
+    "duration_ms": 5,
+    "status": 99,
+}
+
+
+class Schemas:
+    """A registry that knows one schema."""
+
+    def schema_by_id(self, schema_id: int) -> dict[str, Any]:
+        if schema_id == SCHEMA_ID:
+            return datasets.V1
+        raise UnknownSchemaId(f"no schema {schema_id}")
+
+
+@pytest.fixture
+def bench() -> Workbench:
+    return Workbench(cast(Registry, Schemas()), PAGE_VIEWS, SCHEMA_ID)
+
+
+def letter(value: bytes | None, schema_id: int | None = SCHEMA_ID) -> Letter:
+    return Letter("out_of_range", "", 2, 7, EVENT["event_time"], schema_id, b"u1", value)
+
+
+def test_a_changed_field_makes_a_good_event(bench: Workbench) -> None:
+    bad = letter(frame(EVENT, SCHEMA_ID))
+    assert bench.fault(bad.value, bad.timestamp_ms).startswith("out_of_range: status")
+
+    mended = bench.mended(bad, {"status": 200})
+
+    assert (mended.fault, mended.key, mended.timestamp_ms) == ("", b"u1", EVENT["event_time"])
+    assert bench.fault(mended.value, mended.timestamp_ms) == ""
+    assert mended.event is not None
+    assert {**EVENT, "status": 200}.items() <= mended.event.items()
+
+
+def test_what_is_still_wrong_says_why(bench: Workbench) -> None:
+    bad = letter(frame(EVENT, SCHEMA_ID))
+    assert bench.mended(bad, {"status": 600}).fault.startswith("out_of_range: status")
+    assert "status" in bench.mended(bad, {"status": "ok"}).fault
+    assert bench.mended(letter(b"\0\0"), {"status": 200}).event is None
+    assert bench.mended(letter(frame(EVENT, 9), 9), {"status": 200}).event is None
+
+
+def test_a_whole_event_takes_the_place_of_bytes_that_tell_nothing(bench: Workbench) -> None:
+    mended = bench.mended(letter(b"\0\0"), {}, {**EVENT, "status": 200})
+    assert mended.fault == ""
+
+
+def test_changes_are_json_where_they_can_be() -> None:
+    assert parse_changes(["status=200", "page_id=/a", "country=null"]) == {
+        "status": 200,
+        "page_id": "/a",
+        "country": None,
+    }
+    with pytest.raises(BadRepair, match="no field=value"):
+        parse_changes(["status"])
+
+
+def test_repairs_come_back_from_their_file(bench: Workbench, tmp_path: Path) -> None:
+    path = tmp_path / "repairs.jsonl"
+    mended = bench.mended(letter(frame(EVENT, SCHEMA_ID)), {"status": 200})
+    assert write_repairs(path, [mended]) == 1
+    assert list(read_repairs(path)) == [((2, 7), mended.event)]
+    path.write_text('{"partition": 1}\n')
+    with pytest.raises(BadRepair, match="line 1"):
+        list(read_repairs(path))
