@@ -20,6 +20,7 @@ _COMMAND_MODULES = (
     "replay.archive_commands",
     "replay.dlq_commands",
     "serving.commands",
+    "bench.commands",
 )
 
 app = typer.Typer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +43,9 @@ def submit(
             help='"latest" savepoint or checkpoint, "none" for offset zero, or a location.',
         ),
     ] = "latest",
+    views: Annotated[
+        list[str] | None, typer.Option("--view", help="Only this view; may be repeated.")
+    ] = None,
     parallelism: Annotated[int | None, typer.Option(min=1, help="Subtasks per operator.")] = None,
     as_json: _AsJson = False,
 ) -> None:
@@ -62,7 +65,14 @@ def submit(
         for job in jobs:
             with ERR.status(f"Submitting {job} …"):
                 number = version or _usual_version(settings, job)
-                done = submit_job(settings, job, version=number, restore=restore, options=options)
+                done = submit_job(
+                    settings,
+                    job,
+                    version=number,
+                    views=_of_job(job, views or ()),
+                    restore=restore,
+                    options=options,
+                )
             started.append(asdict(done))
             if not as_json:
                 origin = done.restored_from or "offset zero"
@@ -70,6 +80,15 @@ def submit(
                 OUT.print(said, highlight=False, soft_wrap=True)
     if as_json:
         print_json(started)
+
+
+def _of_job(job: str, views: Sequence[str]) -> tuple[str, ...]:
+    from jobs.catalogue import job_named
+
+    known = [view.name for view in job_named(job).views]
+    if strangers := [view for view in views if view not in known]:
+        raise CommandError(f"job {job} has no view {strangers[0]}; it has {', '.join(known)}.")
+    return tuple(views)
 
 
 def cancel(
