@@ -99,7 +99,7 @@ def _columns(clickhouse: ClickHouse, view: str, version: int) -> tuple[TableColu
     ).rows
     if not rows:
         raise MissingTable(
-            f"there is no table {table}; the loader creates it with the first row. See `kappa lag`."
+            f"there is no table {table}; the loader creates it once its job runs. See `kappa lag`."
         )
     return tuple(TableColumn(*row) for row in rows if row[0] not in _INTERNAL)
 

@@ -237,13 +237,16 @@ class Loader:
             self._metrics.emitted(batch.source.view, loaded.newest_ms)
 
     def _check_tables(self) -> None:
-        """Notice a dropped table also where its topic has nothing new."""
+        """Create tables of views without rows, and notice a dropped table where nothing is new."""
         if self._clock() < self._tables_at:
             return
         self._tables_at = self._clock() + _TABLES_SECONDS
         try:
             tables = self._target.table_ids()
-        except ClickHouseFailed:
+            for topic, batch in self._batches.items():
+                if batch.source.table not in tables and isinstance(batch.source, ViewTopic):
+                    self._target.prepare_view(batch.source, topic)
+        except _PASSING:
             return
         for topic, batch in self._batches.items():
             self._hold_strangers(topic, batch, tables.get(batch.source.table, ""))

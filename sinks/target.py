@@ -56,6 +56,11 @@ class Target:
         if not isinstance(source, ViewTopic):
             self._prepare_raw(source, self.table_ids().get(source.table, ""))
 
+    def prepare_view(self, source: ViewTopic, topic: str) -> None:
+        """Create the table of a view that has no rows yet, once its `topic`'s schema is known."""
+        if found := self._registry.latest(f"{topic}-value"):
+            self._prepare_view(source, table_spec(source.view, found.schema), found.id, "")
+
     def load(self, source: Source, records: Sequence[Record], table_id: str) -> Loaded:
         """Insert `records` of `source`'s topic and return when all of them are there.
 

@@ -85,6 +85,19 @@ def test_rows_of_an_open_or_aborted_transaction_never_appear(sandbox: Sandbox) -
     assert sandbox.counts() == [("/a", 1, 1), ("/b", 1, 2)]
 
 
+def test_a_view_without_rows_has_a_table_and_a_public_name(sandbox: Sandbox) -> None:
+    sandbox.create(sandbox.topic())
+    with sandbox.loader():
+        assert wait_for(sandbox.counts, 60, "the view can be asked", lambda rows: True) == []
+        sandbox.write(sandbox.topic(), [("/a", 1, 3)])
+        sandbox.wait_until_loaded()
+        sandbox.create(sandbox.topic(2))
+        count = "SELECT count() FROM system.tables WHERE name = 'counts_v2' AND database = "
+        database = f"'{sandbox.settings.database}'"
+        wait_for(lambda: sandbox.rows(count + database), 60, "a table", lambda n: n == [(1,)])
+    assert sandbox.counts() == [("/a", 1, 3)]
+
+
 def test_a_topic_that_is_created_later_is_found(sandbox: Sandbox) -> None:
     with sandbox.loader():
         for version, view in ((1, "counts"), (1, "others")):
