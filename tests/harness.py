@@ -134,7 +134,7 @@ def kappa(env: Environment, *words: str) -> Any:
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

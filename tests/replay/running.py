@@ -91,7 +91,7 @@ def events_loaded(env: Environment, version: int, events: int = SAMPLE_EVENTS) -
             lambda table=f"{database}.{view}_v{version}": rows(
                 env, f"SELECT sum(views) FROM {table} FINAL"
             )[0][0],
-            120,
+            300,
             f"{view} version {version} has all events",
             until=lambda views, wanted=events * times: views == wanted,
         )
@@ -138,7 +138,7 @@ def start_up_to(env: Environment, step: str, *words: str) -> subprocess.Popen[st
         process = start(env, "replay", *words)
         try:
             # A step may take some milliseconds only, so there is no pause between two looks.
-            deadline = time.monotonic() + 240
+            deadline = time.monotonic() + 600
             while begun() == seen:
                 ended = process.poll() is not None and begun() == seen
                 assert not ended, f"{words[0]} ended before {step!r}: {process.communicate()[1]}"

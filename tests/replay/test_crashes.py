@@ -67,7 +67,7 @@ def live(stack: Stack) -> Iterator[Environment]:
         produce(env, datasets.late_events(schema_id))
         submit_page_views(env)
         start_loader(env)
-        wait_for_rows(env, judged(env), 240)
+        wait_for_rows(env, judged(env), 600)
         yield env
         for name in live_jobs(env):
             cancel(env.settings, f"{env.settings.namespace}.{name}")
@@ -149,11 +149,11 @@ def kill(victim: str, stack: Stack, env: Environment, step: str, *words: str) ->
         start_loader(env)
         assert_succeeds(process)
     else:
-        pid = stack.wait_healthy("taskmanager").pid
+        pid = stack.wait_healthy("taskmanager", 300).pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         come_in(env)
-        stack.wait_healthy("taskmanager", other_than=pid)
+        stack.wait_healthy("taskmanager", 300, other_than=pid)
         assert_succeeds(process)
 
 
@@ -206,7 +206,7 @@ def assert_whole(env: Environment, replay: ReplayRecord) -> None:
         for view, wanted in verdict.views.items():
             wait_for(
                 partial(view_difference, env, f"{view}_v{version} FINAL", wanted),
-                240,
+                600,
                 f"{view} version {version} has the oracle's rows",
                 until=lambda text: text == "",
             )

@@ -64,12 +64,12 @@ def build_live_through_a_crash(env: Environment, stack: Stack, records: list[Rec
     produce(env, records[:5_000])
     before = completed_checkpoints(env)
     wait_for(lambda: completed_checkpoints(env) > before, 60, "a checkpoint completes")
-    pid = stack.wait_healthy("taskmanager").pid
+    pid = stack.wait_healthy("taskmanager", 300).pid
     assert pid is not None
     produce(env, records[5_000:9_000])
     os.kill(pid, signal.SIGKILL)
     produce(env, records[9_000:])
-    stack.wait_healthy("taskmanager", other_than=pid)
+    stack.wait_healthy("taskmanager", 300, other_than=pid)
     wait_for(lambda: failures(env), 60, "Flink has noticed the crash")
 
 
