@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 
@@ -136,7 +135,8 @@ def built(env: Environment) -> None:
 def kill(victim: str, stack: Stack, env: Environment, step: str, *words: str) -> None:
     """Run `kappa replay` with `words`, and kill `victim` once it has begun `step`.
 
-    Events come in before the victim is back. Only a command that was killed itself may fail.
+    Events come in before the victim is back. A loader's death no command notices; without a
+    TaskManager it may give up, with a sentence that says so.
     """
     process = start_up_to(env, step, *words)
     if victim == "kappa":
@@ -147,19 +147,17 @@ def kill(victim: str, stack: Stack, env: Environment, step: str, *words: str) ->
         stop_loader(env, signal.SIGKILL)
         come_in(env)
         start_loader(env)
-        assert_succeeds(process)
+        _, errors = process.communicate(timeout=_ENDS_SECONDS)
+        assert process.returncode == 0, errors
     else:
         pid = stack.wait_healthy("taskmanager", 300).pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         come_in(env)
         stack.wait_healthy("taskmanager", 300, other_than=pid)
-        assert_succeeds(process)
-
-
-def assert_succeeds(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=_ENDS_SECONDS)
-    assert process.returncode == 0, errors
+        _, errors = process.communicate(timeout=_ENDS_SECONDS)
+        assert process.returncode in (0, 1), errors
+        assert "Traceback" not in errors
 
 
 def come_in(env: Environment) -> None:
