@@ -63,7 +63,7 @@ def measure(settings: Settings, per_second: float, seconds: float) -> Latency:
     """Run job and loader in a namespace of their own and send events at their own pace."""
     there = settings.model_copy(update={"namespace": f"l{uuid.uuid4().hex[:6]}"})
     job = job_named("page_views").within(there.namespace)
-    with Registry(there.registry) as registry:
+    with Registry(**there.registry_access) as registry:
         publish_schema(registry, job.stream)
         ensure_events_topic(there.kafka_client, job.stream)
         submitted = submit(there, "page_views", restore="none")

@@ -62,7 +62,7 @@ def fill(settings: Settings, topic: str, rows: int) -> None:
     """Write `rows` rows of distinct keys to the view topic."""
     ensure_view_topic(settings.kafka_client, topic, PARTITIONS)
     schema = PAGE_VIEWS_PER_MINUTE.avro_schema
-    with Registry(settings.registry) as registry:
+    with Registry(**settings.registry_access) as registry:
         prefix = header(publish(registry, f"{topic}-value", schema))
     producer = Producer(
         settings.kafka_client

@@ -232,7 +232,7 @@ def _readers(settings: Settings, sql: str) -> Iterator[Reads]:
 
 
 def _fill(settings: Settings, stream: Stream, workload: Workload) -> None:
-    with Registry(settings.registry) as registry, progress_bar(unit="events") as progress:
+    with Registry(**settings.registry_access) as registry, progress_bar(unit="events") as progress:
         publish_schema(registry, stream)
         ensure_events_topic(settings.kafka_client, stream)
         bar = progress.add_task("Filling the topic", total=workload.events)
@@ -291,7 +291,7 @@ def _live_events(settings: Settings, stream: Stream, workload: Workload) -> Iter
             raise _Enough
 
     def write() -> None:
-        with Registry(settings.registry) as registry:
+        with Registry(**settings.registry_access) as registry:
             try:
                 fill_live(settings.kafka_client, registry, stream, workload, report)
             except _Enough:

@@ -149,7 +149,7 @@ def measure(settings: Settings, case: Case, workload: Workload, **options: float
 
 
 def _fill(settings: Settings, job: Job, workload: Workload) -> None:
-    with Registry(settings.registry) as registry, progress_bar(unit="events") as progress:
+    with Registry(**settings.registry_access) as registry, progress_bar(unit="events") as progress:
         publish_schema(registry, job.stream)
         ensure_events_topic(settings.kafka_client, job.stream)
         bar = progress.add_task("Filling the topic", total=workload.events)

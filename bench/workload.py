@@ -214,7 +214,7 @@ def main(
         events, pages, users, per_second, skew, seed, now_ms or epoch_ms(start), disorder
     )
     stream = replace(PAGE_VIEWS, namespace=settings.namespace)
-    with Registry(settings.registry) as registry, progress_bar(unit="events") as bar:
+    with Registry(**settings.registry_access) as registry, progress_bar(unit="events") as bar:
         task = bar.add_task(stream.topic, total=events)
         filled = (fill_live if live else fill)(
             settings.kafka_client,

@@ -131,8 +131,15 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
+def client(settings: Settings) -> Path:
+    """Return Flink's own command-line client: that of `flink_home`, or the embedded one."""
+    return Path(settings.flink_home or distribution()) / "bin" / "flink"
+
+
 def client_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment in which `bin/flink` or PyFlink talks to the embedded cluster."""
+    """Return the environment in which `client` talks to the cluster it belongs to."""
+    if settings.flink_home:
+        return {"FLINK_HOME": settings.flink_home}
     base = place_of(settings)
     return {
         "JAVA_HOME": str(java_home()),

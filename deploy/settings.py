@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SECRETS_DIR = "KAPPA_SECRETS_DIR"
+"""Names a folder whose files hold settings, named like their variables in lower case."""
 
 
 class Settings(BaseSettings):
     """All settings; each can be given as `KAPPA_<NAME>` in the environment or in `.env`.
 
     An address left empty is that of the embedded stack, whose ports count up from `port_base`.
+    With `KAPPA_SECRETS_DIR`, a setting may also be a file `kappa_<name>` in that folder.
     """
 
-    model_config = SettingsConfigDict(env_prefix="KAPPA_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="KAPPA_",
+        env_file=".env",
+        extra="ignore",
+        # A refusal quotes what it refuses, which may be a secret.
+        hide_input_in_errors=True,
+    )
 
     home: Path = Field(
         default=PROJECT_ROOT / ".kappa", description="Data, logs and process records."
@@ -30,17 +45,38 @@ class Settings(BaseSettings):
     )
     port_base: int = Field(default=18000, ge=1024, le=65000, description="First embedded port.")
 
+    ca_file: str = Field(
+        default="", description="PEM certificates that servers' are checked with; the system's."
+    )
     kafka_bootstrap: str = Field(default="", description="Kafka bootstrap servers, host:port,…")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: SecretStr = SecretStr("")
     registry_url: str = Field(default="", description="Schema registry, Confluent API.")
+    registry_user: str = Field(default="", description="User of the registry, if it asks for one.")
+    registry_password: SecretStr = SecretStr("")
     flink_url: str = Field(default="", description="Flink REST address.")
+    flink_home: str = Field(
+        default="", description="Flink distribution whose client submits jobs, configured there."
+    )
     clickhouse_host: str = "127.0.0.1"
     clickhouse_port: int = Field(default=0, description="ClickHouse HTTP port.")
+    clickhouse_tls: bool = Field(default=False, description="Whether that port speaks TLS.")
+    clickhouse_cluster: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_]*$",
+        description="Cluster whose shards and replicas hold the tables; one server without.",
+    )
     clickhouse_database: str = "kappa"
     clickhouse_user: str = "kappa"
     clickhouse_password: SecretStr = SecretStr("kappa")
     clickhouse_reader: str = Field(default="reader", description="User who may only read.")
     clickhouse_reader_password: SecretStr = SecretStr("reader")
     postgres_dsn: SecretStr = Field(default=SecretStr(""), description="Control plane database.")
+    postgres_password: SecretStr = Field(
+        default=SecretStr(""), description="Its password, where the DSN has none."
+    )
 
     archive_url: str = Field(
         default="", description="Where events are archived: a folder or an s3:// URI."
@@ -64,6 +100,30 @@ class Settings(BaseSettings):
     )
     parallelism: int = Field(default=2, ge=1, description="Default parallelism of a job.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read files of the secrets folder after the environment."""
+        folder = os.environ.get(SECRETS_DIR)
+        files = SecretsSettingsSource(settings_cls, secrets_dir=folder) if folder else None
+        return (init_settings, env_settings, dotenv_settings, *filter(None, [files]))
+
+    @model_validator(mode="after")
+    def _check_sasl(self) -> Settings:
+        given = self.kafka_sasl_username and self.kafka_sasl_password.get_secret_value()
+        if self.kafka_security_protocol.startswith("SASL") and not given:
+            raise ValueError(
+                f"{self.kafka_security_protocol} needs KAPPA_KAFKA_SASL_USERNAME and "
+                "KAPPA_KAFKA_SASL_PASSWORD."
+            )
+        return self
+
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a process that reads them again."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
@@ -85,14 +145,35 @@ class Settings(BaseSettings):
 
     @property
     def kafka_client(self) -> dict[str, Any]:
-        """Settings that every Kafka client of ours starts from."""
-        return {"bootstrap.servers": self.kafka}
+        """Settings that every Kafka client of ours starts from, in librdkafka's names."""
+        client = {"bootstrap.servers": self.kafka}
+        protocol = self.kafka_security_protocol
+        if protocol == "PLAINTEXT":
+            return client
+        client["security.protocol"] = protocol
+        if protocol.endswith("SSL") and self.ca_file:
+            client["ssl.ca.location"] = self.ca_file
+        if protocol.startswith("SASL"):
+            client["sasl.mechanism"] = self.kafka_sasl_mechanism
+            client["sasl.username"] = self.kafka_sasl_username
+            client["sasl.password"] = self.kafka_sasl_password.get_secret_value()
+        return client
 
     @cached_property
     def registry(self) -> str:
         """Base address of the schema registry's Confluent API, no trailing slash."""
         given = self.registry_url or f"http://127.0.0.1:{self.port(81)}/apis/ccompat/v7"
         return given.rstrip("/")
+
+    @property
+    def registry_access(self) -> dict[str, Any]:
+        """Address, user and authority of the registry, as `Registry` takes them."""
+        user, password = self.registry_user, self.registry_password.get_secret_value()
+        return {
+            "url": self.registry,
+            "auth": (user, password) if user else None,
+            "ca_file": self.ca_file,
+        }
 
     @property
     def database(self) -> str:
@@ -135,4 +216,10 @@ class Settings(BaseSettings):
     def postgres(self) -> str:
         """DSN of the control plane database."""
         given = self.postgres_dsn.get_secret_value()
-        return given or f"postgresql://postgres@127.0.0.1:{self.port(432)}/postgres"
+        dsn = given or f"postgresql://postgres@127.0.0.1:{self.port(432)}/postgres"
+        password = self.postgres_password.get_secret_value()
+        if not password:
+            return dsn
+        from psycopg.conninfo import make_conninfo
+
+        return make_conninfo(dsn, password=password)

@@ -141,13 +141,13 @@ def flink(context: typer.Context) -> None:
     """
     import os
 
-    from deploy.flink import client_environment, distribution
+    from deploy.flink import client, client_environment
     from deploy.settings import Settings
 
     settings = Settings()
-    client = str(distribution() / "bin" / "flink")
+    program = str(client(settings))
     environment = os.environ | client_environment(settings) | settings.environment()
-    os.execve(client, [client, *context.args], environment)
+    os.execve(program, [program, *context.args], environment)
 
 
 def _usual_version(settings: Settings, job: str) -> int:

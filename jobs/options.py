@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from deploy.settings import Settings
 from jobs.plan import whole_ms
 from jobs.start import Start
 from schemas.topics import MAX_RAW_MESSAGE_BYTES
@@ -12,7 +14,10 @@ from schemas.topics import MAX_RAW_MESSAGE_BYTES
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How one run of a job differs from another; the plan says what it computes."""
+    """How one run of a job differs from another; the plan says what it computes.
+
+    `kafka` are a Java client's properties, `registry_options` those of the avro-confluent format.
+    """
 
     kafka: dict[str, str]
     registry_url: str
@@ -25,11 +30,32 @@ class JobOptions:
     batch_events: int = 100_000
     buckets: int = 16
     start: Start = field(default_factory=Start)
+    registry_options: Mapping[str, str] = field(default_factory=dict)
 
 
 def client_options(options: JobOptions) -> str:
     """Return the settings of every Kafka client, as options of a Flink table."""
-    return ",\n".join(f"'properties.{key}' = '{value}'" for key, value in options.kafka.items())
+    return table_options({f"properties.{key}": value for key, value in options.kafka.items()})
+
+
+def registry_options(settings: Settings) -> dict[str, str]:
+    """Return what a Flink table needs to reach the registry, beside its address."""
+    given = {}
+    if settings.registry_user:
+        # Flink hides options with this name wherever it shows a table's.
+        password = settings.registry_password.get_secret_value()
+        given["basic-auth.credentials-source"] = "USER_INFO"
+        given["basic-auth.user-info"] = f"{settings.registry_user}:{password}"
+    if settings.ca_file and settings.registry.startswith("https:"):
+        given["ssl.truststore.location"] = settings.ca_file
+        given["properties.schema.registry.ssl.truststore.type"] = "PEM"
+    return given
+
+
+def table_options(options: Mapping[str, str]) -> str:
+    """Return `options` as they stand in a Flink table's WITH clause."""
+    quoted = {key: value.replace("'", "''") for key, value in options.items()}
+    return ",\n".join(f"'{key}' = '{value}'" for key, value in quoted.items())
 
 
 def sink_options(transactions: str, options: JobOptions) -> str:

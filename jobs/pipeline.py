@@ -134,7 +134,7 @@ def _decode(
         source.fields,
         keys,
         options.registry_url,
-        tuple(sorted(options.kafka.items())),
+        options.kafka["bootstrap.servers"],
         source.topic,
         options.start.known,
         source.columns,

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyflink.table import DataTypes, StatementSet, StreamTableEnvironment
 
-from jobs.options import JobOptions, sink_options
+from jobs.options import JobOptions, sink_options, table_options
 from jobs.plan import JobPlan, whole_ms
 from jobs.views import QueryView
 from schemas.columns import ColumnType
@@ -95,8 +95,15 @@ def _sink_ddl(plan: JobPlan, view: QueryView, options: JobOptions) -> str:
             'value.avro-confluent.url' = '{options.registry_url}',
             'value.avro-confluent.subject' = '{view.subject(plan.version)}',
             'value.avro-confluent.schema' = '{schema}',
+            {_registry_options(options)}
             {sink_options(f"kappa-{plan.name}-{view.name}", options)}
         )"""
+
+
+def _registry_options(options: JobOptions) -> str:
+    given = options.registry_options.items()
+    text = table_options({f"value.avro-confluent.{key}": value for key, value in given})
+    return f"{text}," if text else ""
 
 
 def _sink(view: QueryView) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from deploy.java_kafka import SHADED, java_kafka
 from deploy.settings import Settings
 from jobs.plan import JobPlan, plan
 from jobs.start import start_from
@@ -38,7 +39,7 @@ def main(job: Job) -> None:
 
 def prepare(settings: Settings, job_plan: JobPlan) -> dict[str, int]:
     """Create the job's topics and register its schemas; return schema id by subject."""
-    registry = Registry(settings.registry, retry_for=30.0)
+    registry = Registry(**settings.registry_access, retry_for=30.0)
     kafka, version = settings.kafka_client, job_plan.version
     partitions = {}
     for stream in job_plan.job.streams:
@@ -63,13 +64,14 @@ def _statements(
     """Return the Flink environment and the job's statement set in it."""
     from pyflink.datastream import StreamExecutionEnvironment
 
-    from jobs.options import JobOptions
+    from jobs.options import JobOptions, registry_options
     from jobs.pipeline import build, configuration, state_locations
 
     idle = arguments.idle_timeout_seconds
     options = JobOptions(
-        kafka=settings.kafka_client,
+        kafka=java_kafka(settings, SHADED),
         registry_url=settings.registry,
+        registry_options=registry_options(settings),
         schema_ids=schema_ids,
         early_fire=timedelta(seconds=arguments.early_fire_seconds),
         checkpoint_interval=timedelta(seconds=arguments.checkpoint_seconds),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.flink import client_environment, distribution
+from deploy.flink import client, client_environment
 from deploy.processes import die_with_parent
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, job_named
@@ -184,7 +184,7 @@ def _run_client(
     arguments: Mapping[str, str | float],
 ) -> str:
     address = settings.flink.split("//", 1)[-1]
-    command = [str(distribution() / "bin" / "flink"), "run", "--detached", "-m", address]
+    command = [str(client(settings)), "run", "--detached", "-m", address]
     if location:
         command += ["--fromSavepoint", location]
         if arguments.get("start"):

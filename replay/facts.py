@@ -121,7 +121,7 @@ def _versions_in_topics(settings: Settings, job: Job) -> frozenset[int]:
 def _schemas(settings: Settings, stream: Stream) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Return the ids of the stream's schemas, and why any of them can't be read."""
     ids, unreadable = [], []
-    with Registry(settings.registry, retry_for=5.0) as registry:
+    with Registry(**settings.registry_access, retry_for=5.0) as registry:
         for number in registry.versions(stream.subject):
             try:
                 found = registry.version(stream.subject, number)

@@ -174,7 +174,7 @@ def _recompute(
     settings: Settings, target: Target, late: Sorted, read: Mapping[int, int]
 ) -> Recomputed:
     stream, kafka = target.view.stream, settings.kafka_client
-    with Registry(settings.registry, retry_for=30.0) as registry:
+    with Registry(**settings.registry_access, retry_for=30.0) as registry:
 
         def schema_of(schema_id: int) -> dict[str, Any] | None:
             try:
@@ -280,7 +280,7 @@ def _written_and_recorded(work: Work, journal: RepairJournal, planned: RepairPla
 def _write(settings: Settings, planned: RepairPlan) -> None:
     target = planned.target
     view, (windowed,) = target.view, target.store.views
-    with Registry(settings.registry, retry_for=30.0) as registry:
+    with Registry(**settings.registry_access, retry_for=30.0) as registry:
         schema_id = registry.register(view.subject(target.version), view.avro_schema)
     encoder = RowEncoder(target.topic, json.dumps(view.avro_schema), schema_id, view.dimensions)
     keys = rows_by_key(target.store, planned.rows)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.java import classpath, jar_folder, java_command
+from deploy.java_kafka import java_kafka, write_properties
 from deploy.settings import Settings
 
 _CLASS = "kafka.admin.ConfigCommand"
@@ -43,17 +44,20 @@ def free_consumers(settings: Settings, clients: Sequence[str]) -> None:
 
 def _alter(settings: Settings, client: str, *change: str) -> None:
     where = ["--bootstrap-server", settings.kafka, "--entity-type", "clients"]
-    done = subprocess.run(
-        java_command(
-            [_CLASS, *where, "--entity-name", client, "--alter", *change],
-            options=["-Xmx128m", "-XX:TieredStopAtLevel=1"],
-            temporary=Path(tempfile.gettempdir()),
-            classpath=classpath([jar_folder("kafka")]),
-        ),
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".properties") as file:
+        write_properties(java_kafka(settings), file)
+        where += ["--command-config", file.name]
+        done = subprocess.run(
+            java_command(
+                [_CLASS, *where, "--entity-name", client, "--alter", *change],
+                options=["-Xmx128m", "-XX:TieredStopAtLevel=1"],
+                temporary=Path(tempfile.gettempdir()),
+                classpath=classpath([jar_folder("kafka")]),
+            ),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
     # It ends with 0 after an error, and says what it did after none.
     if done.returncode or "Completed updating" not in done.stdout:
         lines = (done.stdout + done.stderr).strip().splitlines() or ["no reason given"]

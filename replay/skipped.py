@@ -40,7 +40,7 @@ class SkippedReader:
         self._clickhouse = clickhouse
         self._cut = cut
         self._registry: Registry | None = Registry(
-            settings.registry, timeout=2 * _REGISTRY_SECONDS, retry_for=_REGISTRY_SECONDS
+            **settings.registry_access, timeout=2 * _REGISTRY_SECONDS, retry_for=_REGISTRY_SECONDS
         )
 
     def close(self) -> None:

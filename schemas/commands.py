@@ -257,7 +257,7 @@ def _registry(settings: Settings) -> Registry:
     from schemas.registry import Registry
 
     # A person waits, so not for long.
-    return Registry(settings.registry, retry_for=10.0)
+    return Registry(**settings.registry_access, retry_for=10.0)
 
 
 def _format(name: str) -> Format | None:

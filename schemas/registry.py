@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ class Registered:
 class Registry:
     """A client for one registry; threads may share it.
 
-    `url` is the base address of the Confluent API and may hold `user:password@`. Requests that
+    `url` is the base address of the Confluent API and may hold `user:password@`; the server's
+    certificate is checked with those in `ca_file`, a PEM file, or the system's. Requests that
     find no server, time out after `timeout` seconds, or meet a 5xx or 429 are repeated, with
     growing pauses, for `retry_for` seconds (None: without end); then `RegistryUnavailable`.
     """
@@ -66,6 +68,7 @@ class Registry:
         *,
         retry_for: float | None = 30.0,
         auth: tuple[str, str] | None = None,
+        ca_file: str = "",
     ) -> None:
         address = httpx.URL(url.rstrip("/"))
         if auth is None and address.userinfo:
@@ -76,6 +79,7 @@ class Registry:
             base_url=bare,
             auth=auth,
             timeout=timeout,
+            verify=ssl.create_default_context(cafile=ca_file) if ca_file else True,
             headers={"Accept": f"{_MEDIA_TYPE}, application/json", "Content-Type": _MEDIA_TYPE},
             # A proxy of the environment can't reach this machine's own loopback.
             trust_env=bare.host not in ("127.0.0.1", "localhost", "::1"),
@@ -221,8 +225,8 @@ class Registry:
             return _document(answer)
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise RegistryError(
-                f"the schema registry {self.address} does not let us {purpose}: check the user "
-                "and password in its address."
+                f"the schema registry {self.address} does not let us {purpose}: check "
+                "KAPPA_REGISTRY_USER and KAPPA_REGISTRY_PASSWORD."
             )
         raise RegistryError(
             f"the schema registry {self.address} refused to {purpose}: {_message(answer)}"

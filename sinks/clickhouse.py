@@ -16,6 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 from clickhouse_connect.driver.httputil import get_pool_manager
 
 from deploy.settings import Settings
+from sinks.cluster import spread
 from sinks.sql import identifier
 
 UNKNOWN_TABLE = 60
@@ -30,6 +31,10 @@ _INSERT_SETTINGS = {
     # The answer must mean that the rows are there.
     "async_insert": 0,
     "wait_end_of_query": 1,
+}
+_CLUSTER_SETTINGS = {
+    # Likewise: that the shards have them.
+    "distributed_foreground_insert": 1,
 }
 _NO_ANSWER = (urllib3.exceptions.HTTPError, OSError)
 
@@ -63,6 +68,8 @@ class ClickHouse:
         self._timeout = timeout
         self._client: Any = None
         self.database = settings.database
+        self._cluster = settings.clickhouse_cluster
+        self._insert_settings = _INSERT_SETTINGS | (_CLUSTER_SETTINGS if self._cluster else {})
         self.address = f"{settings.clickhouse_host}:{settings.clickhouse_http_port}"
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
@@ -85,8 +92,9 @@ class ClickHouse:
         return tuple(json.loads(lines[0])) if lines else ()
 
     def command(self, sql: str) -> None:
-        """Run a statement that returns no rows."""
-        self._try(lambda client: client.command(sql))
+        """Run a statement that returns no rows; on a cluster, on all servers it concerns."""
+        for statement in spread(sql, self._cluster, self.database):
+            self._try(lambda client, text=statement: client.command(text))
 
     def text(self, sql: str, output_format: str) -> bytes:
         """Return what `sql` gives, written in one of ClickHouse's output formats."""
@@ -99,16 +107,13 @@ class ClickHouse:
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Insert `rows`; when this returns, they are there."""
-        self._try(lambda client: client.insert_arrow(table, rows, settings=_INSERT_SETTINGS))
+        self._try(lambda client: client.insert_arrow(table, rows, settings=self._insert_settings))
 
     def create_database(self) -> None:
         """Create the database where it is missing."""
-        self._try(
-            lambda client: client.command(
-                f"CREATE DATABASE IF NOT EXISTS {identifier(self.database)}"
-            ),
-            database="default",
-        )
+        statement = f"CREATE DATABASE IF NOT EXISTS {identifier(self.database)}"
+        for text in spread(statement, self._cluster, self.database):
+            self._try(lambda client, text=text: client.command(text), database="default")
 
     def table_ids(self) -> dict[str, str]:
         """Return the identity of every table and view of the database by its name.
@@ -165,9 +170,12 @@ class ClickHouse:
         logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
         user, password = self._credentials()
         local = self._settings.clickhouse_host in _LOOPBACK
+        authority = self._settings.ca_file or None
         return clickhouse_connect.get_client(
             host=self._settings.clickhouse_host,
             port=self._settings.clickhouse_http_port,
+            interface="https" if self._settings.clickhouse_tls else "http",
+            ca_cert=authority,
             username=user,
             password=password,
             # The database may not exist yet, and the first request names one.
@@ -179,7 +187,7 @@ class ClickHouse:
             tz_mode="aware",
             client_name="kappa-views",
             # A proxy of the environment can't reach this machine's own loopback.
-            pool_mgr=get_pool_manager() if local else None,
+            pool_mgr=get_pool_manager(ca_cert=authority) if local else None,
         )
 
     def _credentials(self) -> tuple[str, str]:
@@ -208,8 +216,8 @@ def _code_in(message: str) -> int:
 
 def _reason(text: str) -> str:
     """Return why there was no answer, out of the many layers of a connection's error."""
-    found = re.search(r"\[Errno -?[0-9]+\] ([^\"')]+)", text)
-    return found[1].strip() if found else _first_line(text)[:200]
+    found = re.search(r"\[Errno -?[0-9]+\] ([^\"')]+)|(certificate verify failed: [^(]+)", text)
+    return (found[1] or found[2]).strip() if found else _first_line(text)[:200]
 
 
 def _first_line(text: str) -> str:

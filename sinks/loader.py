@@ -67,7 +67,7 @@ def open_loader(
         settings.topic_prefix,
         # A statement must end before the group takes the consumer for dead.
         ClickHouse(settings, timeout=60.0),
-        Registry(settings.registry, timeout=5.0, retry_for=0.0),
+        Registry(**settings.registry_access, timeout=5.0, retry_for=0.0),
         limits=limits,
         metrics=metrics,
         health=health,

@@ -20,6 +20,7 @@ from pyflink.datastream.state import (
 )
 from pyflink.table.udf import ScalarFunction
 
+from deploy.settings import Settings
 from schemas.registry import Registry, UnknownSchemaId
 from schemas.streams import Stream
 from udfs import lateness, windows
@@ -62,7 +63,7 @@ class DecodeSpec:
     fields: tuple[str, ...]
     bucket_keys: tuple[tuple[int, ...], ...]
     registry_url: str
-    kafka: tuple[tuple[str, str], ...]
+    bootstrap: str
     topic: str
     known: tuple[tuple[int, tuple[int, int]], ...] = ()
     columns: tuple[str, ...] = ()
@@ -87,11 +88,18 @@ class DecodeEvents(ScalarFunction):
     def open(self, function_context: Any) -> None:
         """Connect to the registry, and to Kafka for the time before a restart."""
         spec = self.spec
-        self._registry = Registry(spec.registry_url, retry_for=None)
+        # Secrets are this process's own; the job carries none.
+        settings = Settings()
+        access = {**settings.registry_access, "url": spec.registry_url}
+        self._registry = Registry(**access, retry_for=None)
         self._patience = Patience(_UNKNOWN_ID_SECONDS, _UNKNOWN_ID_PAUSE_SECONDS)
         fields = needed_fields(spec.stream, set(spec.fields))
         self._decoder = Decoder(spec.stream, self._schema_of, fields)
-        newest = NewestBefore(dict(spec.kafka), spec.topic, dict(spec.known))
+        newest = NewestBefore(
+            {**settings.kafka_client, "bootstrap.servers": spec.bootstrap},
+            spec.topic,
+            dict(spec.known),
+        )
         self._clock = lateness.PartitionClock(newest)
 
     def eval(

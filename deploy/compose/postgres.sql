@@ -1,0 +1,2 @@
+-- The registry keeps its schemas beside the control plane.
+CREATE DATABASE registry;

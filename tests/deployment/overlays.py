@@ -1,0 +1,60 @@
+"""Put a kustomization together as kustomize does, as far as this project uses it.
+
+Known: resources, JSON patches with a target, the namespace, and labels on metadata. What else a
+kustomization asks for is refused, so that nothing is checked in another form than it is applied.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonpatch
+import yaml
+
+Resource = dict[str, Any]
+_KNOWN = {"apiVersion", "kind", "namespace", "labels", "resources", "patches"}
+_CLUSTER_WIDE = ("Namespace",)
+
+
+def build(folder: Path) -> list[Resource]:
+    """Return the resources of the kustomization in `folder`."""
+    asked = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    assert set(asked) <= _KNOWN, set(asked) - _KNOWN
+    found: list[Resource] = []
+    for name in asked["resources"]:
+        path = folder / name
+        found += build(path) if path.is_dir() else documents(path)
+    for patch in asked.get("patches", ()):
+        found = _patched(found, patch["target"], documents(folder / patch["path"])[0], folder)
+    for one in found:
+        metadata = one["metadata"]
+        if one["kind"] not in _CLUSTER_WIDE:
+            metadata["namespace"] = asked["namespace"]
+        for label in asked.get("labels", ()):
+            assert set(label) == {"pairs"}, label
+            metadata.setdefault("labels", {}).update(label["pairs"])
+    return found
+
+
+def documents(path: Path) -> list[Any]:
+    """Return the YAML documents of a file."""
+    return [one for one in yaml.safe_load_all(path.read_text()) if one is not None]
+
+
+def _patched(
+    resources: list[Resource], target: dict[str, str], operations: list[Any], folder: Path
+) -> list[Resource]:
+    assert set(target) <= {"kind", "name"}, target
+    chosen = [one for one in resources if _fits(one, target)]
+    assert chosen, f"{folder}: {target} fits no resource"
+    return [
+        jsonpatch.apply_patch(one, operations) if _fits(one, target) else one for one in resources
+    ]
+
+
+def _fits(resource: Resource, target: dict[str, str]) -> bool:
+    """Whether `target` means the resource; kustomize anchors its regular expressions."""
+    has = {"kind": resource["kind"], "name": resource["metadata"]["name"]}
+    return all(re.fullmatch(pattern, has[key]) for key, pattern in target.items())

@@ -1,0 +1,201 @@
+"""The Kubernetes resources: valid by the schemas, and fitting each other and the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+
+from deploy.services import LOADER_METRICS_PORT, MONITOR_METRICS_PORT
+from deploy.settings import PROJECT_ROOT, Settings
+from jobs.catalogue import JOBS
+from tests.deployment.overlays import Resource, build, documents
+
+ROOT = PROJECT_ROOT / "deploy" / "kubernetes"
+FOLDERS = ("base", "overlays/development", "overlays/production")
+# The names that labels, selectors and network policies go by.
+NAME = "app.kubernetes.io/name"
+
+Schema = dict[str, Any]
+
+
+@pytest.fixture(params=FOLDERS)
+def resources(request: pytest.FixtureRequest) -> list[Resource]:
+    return build(ROOT / request.param)
+
+
+def of_kind(resources: list[Resource], kind: str) -> list[Resource]:
+    return [one for one in resources if one["kind"] == kind]
+
+
+def pod_specs(resources: list[Resource]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return every pod template's name label and spec."""
+    for one in of_kind(resources, "Deployment"):
+        template = one["spec"]["template"]
+        yield template["metadata"]["labels"][NAME], template["spec"]
+    for one in of_kind(resources, "FlinkDeployment"):
+        template = one["spec"]["podTemplate"]
+        yield template["metadata"]["labels"][NAME], template["spec"]
+
+
+def test_resources_are_valid(resources: list[Resource], flink_deployment_schema: Schema) -> None:
+    newest = kubernetes_validate.latest_version()
+    for one in resources:
+        if one["kind"] == "FlinkDeployment":
+            Draft202012Validator(flink_deployment_schema).validate(one)
+            template = one["spec"]["podTemplate"]
+            kubernetes_validate.validate(template, newest, strict=True)
+        else:
+            kubernetes_validate.validate(one, newest, strict=True)
+
+
+def test_an_unknown_field_of_a_flink_deployment_is_seen(flink_deployment_schema: Schema) -> None:
+    (job,) = of_kind(build(ROOT / "base"), "FlinkDeployment")
+    job["spec"]["job"]["paralelism"] = 3
+    with pytest.raises(ValidationError, match="paralelism"):
+        Draft202012Validator(flink_deployment_schema).validate(job)
+
+
+def test_names_are_unique_and_every_file_is_used(resources: list[Resource]) -> None:
+    names = [(one["kind"], one["metadata"]["name"]) for one in resources]
+    assert len(names) == len(set(names))
+    used: set[Path] = set()
+    for folder in FOLDERS:
+        path = ROOT / folder / "kustomization.yaml"
+        asked = yaml.safe_load(path.read_text())
+        patches = [patch["path"] for patch in asked.get("patches", ())]
+        used |= {path, *((ROOT / folder / name).resolve() for name in asked["resources"] + patches)}
+    assert set(ROOT.rglob("*.yaml")) == {path for path in used if path.is_file()}
+
+
+def test_every_declared_job_is_deployed_as_its_module_says(resources: list[Resource]) -> None:
+    deployed = {
+        one["metadata"]["name"]: one["spec"] for one in of_kind(resources, "FlinkDeployment")
+    }
+    assert set(deployed) == {name.replace("_", "-") for name in JOBS}
+    for name in JOBS:
+        job = deployed[name.replace("_", "-")]["job"]
+        script = job["args"][job["args"].index("-py") + 1]
+        assert (PROJECT_ROOT / Path(script).relative_to("/opt/kappa")).is_file()
+        assert job["args"][job["args"].index("--parallelism") + 1] == str(job["parallelism"])
+        assert (job["upgradeMode"], job["state"]) == ("savepoint", "running")
+
+
+def test_jobs_survive_their_job_manager(resources: list[Resource]) -> None:
+    for one in of_kind(resources, "FlinkDeployment"):
+        flink = one["spec"]["flinkConfiguration"]
+        assert flink["high-availability.type"] == "kubernetes"
+        for key in (
+            "high-availability.storageDir",
+            "execution.checkpointing.dir",
+            "execution.checkpointing.savepoint-dir",
+        ):
+            assert flink[key].startswith("s3://")
+
+
+def test_only_the_development_overlay_goes_without_autoscaling() -> None:
+    scaled = {
+        folder: [
+            one["spec"]["flinkConfiguration"]["job.autoscaler.enabled"]
+            for one in of_kind(build(ROOT / folder), "FlinkDeployment")
+        ]
+        for folder in FOLDERS
+    }
+    assert scaled == {
+        "base": ["true"],
+        "overlays/development": ["false"],
+        "overlays/production": ["true"],
+    }
+
+
+def test_settings_exist(resources: list[Resource]) -> None:
+    known = {f"KAPPA_{name.upper()}" for name in Settings.model_fields} | {"KAPPA_SECRETS_DIR"}
+    (shared,) = of_kind(resources, "ConfigMap")
+    assert set(shared["data"]) <= known
+    given = {name for _, spec in pod_specs(resources) for name in _variables(spec)}
+    assert {name for name in given if name.startswith("KAPPA_")} <= known
+    assert not any("PASSWORD" in name for name in {*shared["data"], *given})
+
+
+def _variables(spec: dict[str, Any]) -> list[str]:
+    return [variable["name"] for box in spec["containers"] for variable in box.get("env", ())]
+
+
+def test_pods_are_restricted_and_see_the_secrets_as_files(resources: list[Resource]) -> None:
+    for name, spec in pod_specs(resources):
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        (box,) = spec["containers"]
+        assert box["securityContext"]["allowPrivilegeEscalation"] is False, name
+        assert box["securityContext"]["capabilities"] == {"drop": ["ALL"]}, name
+        mounts = {mount["name"]: mount for mount in box["volumeMounts"]}
+        assert mounts["secrets"]["readOnly"] is True, name
+        (shared,) = of_kind(resources, "ConfigMap")
+        assert mounts["secrets"]["mountPath"] == shared["data"]["KAPPA_SECRETS_DIR"], name
+        assert {v["name"] for v in spec["volumes"]} == set(mounts), name
+
+
+def test_services_have_probes_and_their_usual_ports(resources: list[Resource]) -> None:
+    usual = Settings(_env_file=None)
+    expected = {
+        "loader": usual.port(LOADER_METRICS_PORT),
+        "monitor": usual.port(MONITOR_METRICS_PORT),
+        "serving": 18300,
+    }
+    found = {}
+    for one in of_kind(resources, "Deployment"):
+        (box,) = one["spec"]["template"]["spec"]["containers"]
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(box)
+        assert {box[probe]["httpGet"]["port"] for probe in box if probe.endswith("Probe")} == {
+            "http"
+        }
+        (port,) = box["ports"]
+        found[one["metadata"]["name"]] = port["containerPort"]
+        annotations = one["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["prometheus.io/port"] == str(port["containerPort"])
+    assert found == expected
+
+
+def test_selectors_find_pods(resources: list[Resource]) -> None:
+    names = {name for name, _ in pod_specs(resources)}
+    for one in of_kind(resources, "Deployment"):
+        labels = one["spec"]["template"]["metadata"]["labels"]
+        assert one["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    for one in of_kind(resources, "PodDisruptionBudget"):
+        name = one["spec"]["selector"]["matchLabels"][NAME]
+        (owner,) = [d for d in of_kind(resources, "Deployment") if d["metadata"]["name"] == name]
+        assert one["spec"]["minAvailable"] < owner["spec"]["replicas"], (
+            "a node could not be drained"
+        )
+    for one in of_kind(resources, "NetworkPolicy"):
+        selector = one["spec"]["podSelector"]
+        chosen = {selector.get("matchLabels", {}).get(NAME)} - {None}
+        for expression in selector.get("matchExpressions", ()):
+            assert (expression["key"], expression["operator"]) == (NAME, "In")
+            chosen |= set(expression["values"])
+        assert chosen <= names
+
+
+def test_metrics_ports_are_open_to_prometheus_alone(resources: list[Resource]) -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(resources, "NetworkPolicy")}
+    assert policies["nothing-comes-in"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    (rule,) = policies["metrics"]["ingress"]
+    assert {port["port"] for port in rule["ports"]} == {9249, 18251, 18252, 18300}
+    (source,) = rule["from"]
+    assert set(source) == {"namespaceSelector", "podSelector"}
+
+
+def test_overlays_change_what_they_say() -> None:
+    made = build(ROOT / "overlays/production")
+    replicas = {
+        one["metadata"]["name"]: one["spec"]["replicas"] for one in of_kind(made, "Deployment")
+    }
+    assert replicas == {"loader": 3, "serving": 3, "monitor": 1}
+    (shared,) = of_kind(made, "ConfigMap")
+    assert shared["data"]["KAPPA_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
+    (base,) = documents(ROOT / "base" / "settings.yaml")
+    assert "KAPPA_KAFKA_SECURITY_PROTOCOL" not in base["data"]
