@@ -58,7 +58,7 @@ def generate(
             for stream in job_named(job).streams
         }
         with ExitStack() as stack:
-            registry = stack.enter_context(Registry(settings.registry, retry_for=10.0))
+            registry = stack.enter_context(Registry(**settings.registry_access, retry_for=10.0))
             producers = {
                 name: stack.enter_context(EventProducer(settings.kafka_client, registry, stream))
                 for name, stream in streams.items()

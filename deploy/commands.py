@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command()(status)
     app.command()(logs)
     app.command()(demo)
+    app.command()(doctor)
 
 
 def up(as_json: _AsJson = False) -> None:
@@ -124,3 +125,28 @@ def demo() -> None:
     from deploy.settings import Settings
 
     run(Settings())
+
+
+def doctor(as_json: _AsJson = False) -> None:
+    """Check machine, ports, versions, services and clocks, and say what to do about each.
+
+    Example: kappa doctor
+    """
+    from itertools import chain
+
+    from deploy.doctor import machine, services
+    from deploy.doctor.findings import Verdict
+    from deploy.settings import Settings
+
+    settings = Settings()
+    found = list(chain(machine.look(settings), services.look(settings)))
+    if as_json:
+        print_json({"findings": [asdict(one) for one in found]})
+    else:
+        print_table("", ("what", "", "found"), [(f.subject, f.verdict, f.found) for f in found])
+        for one in found:
+            if one.remedy:
+                OUT.print(f"{one.subject}: {one.remedy}", markup=False, highlight=False)
+    worse = [one.subject for one in found if one.verdict is Verdict.BAD]
+    if worse:
+        raise CommandError(f"{', '.join(worse)}: see above what to do.")

@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command()(submit)
     app.command()(cancel)
     app.command()(savepoint)
+    app.command()(upgrade)
     app.command(
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         add_help_option=False,
@@ -130,6 +131,32 @@ def savepoint(
     else:
         said = f"{location}{' (the job is stopped)' if stop else ''}"
         OUT.print(said, highlight=False, soft_wrap=True)
+
+
+def upgrade(
+    job: Annotated[str, typer.Argument(help="A job that runs.")],
+    version: _Version = None,
+    parallelism: Annotated[int | None, typer.Option(min=1, help="Subtasks per operator.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Put new code in the place of a running job: savepoint, stop, start from it.
+
+    A job whose state does not fit the new code goes on as it is.
+
+    Example: kappa upgrade page_views --parallelism 4
+    """
+    from deploy.settings import Settings
+    from jobs.upgrade import upgrade as upgrade_job
+
+    settings = Settings()
+    with _plain_errors(), ERR.status(f"Upgrading {job} …"):
+        number = version or _usual_version(settings, job)
+        done = upgrade_job(settings, job, version=number, parallelism=parallelism)
+    if as_json:
+        print_json(asdict(done))
+        return
+    said = f"{done.started.name} runs as {done.started.job_id}, from {done.savepoint}."
+    OUT.print(said, highlight=False, soft_wrap=True)
 
 
 def flink(context: typer.Context) -> None:

@@ -122,6 +122,14 @@ def _declared_layout(
     return plan(JOBS[job_name].within(settings.namespace), version, views).layout
 
 
+def check_layout(
+    settings: Settings, cluster: Cluster, job_name: str, version: int, views: tuple[str, ...]
+) -> None:
+    """Raise `SubmissionFailed` where the job's newest state does not fit the code as it is."""
+    layout = _declared_layout(settings, job_name, version, views)
+    _check_layout(cluster, flink_name(settings, job_name, version), layout)
+
+
 def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None:
     """Refuse a view that the state knows nothing of, or that computed something else so far."""
     for folder in state_folders(cluster, name):

@@ -284,7 +284,7 @@ def _bench(stream_name: str) -> Iterator[_Bench]:
             stream = replace(stream_named(stream_name), namespace=settings.namespace)
             with (
                 closing(ClickHouse(settings, reader=True)) as clickhouse,
-                Registry(settings.registry, retry_for=10.0) as registry,
+                Registry(**settings.registry_access, retry_for=10.0) as registry,
             ):
                 number = publish_schema(registry, stream)
                 yield _Bench(work, stream, clickhouse, Workbench(registry, stream, number))

@@ -1,0 +1,87 @@
+"""Ask each service whether it answers, and compare a clock with this machine's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from deploy.doctor import findings
+from deploy.doctor.findings import Finding, bad, well
+from deploy.java_kafka import SecretError, java_kafka
+from deploy.settings import Settings
+from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
+from replay.control import Control, ControlUnavailable
+from schemas.registry import Registry, RegistryError
+from schemas.topics import KafkaUnavailable, topic_names
+from sinks.clickhouse import ClickHouse, ClickHouseFailed
+
+_FAILURES = (
+    ClickHouseFailed,
+    ClusterError,
+    ClusterUnavailable,
+    ControlUnavailable,
+    KafkaUnavailable,
+    RegistryError,
+    SecretError,
+)
+_REMEDY = "start the stack with `kappa up`, or set the address and user: KAPPA_{}_…"
+
+
+def look(settings: Settings) -> Iterator[Finding]:
+    """Return how each service is, and the clocks of those that tell the time."""
+    asked: dict[str, tuple[str, Callable[[Settings], str]]] = {
+        "kafka": ("KAFKA", _kafka),
+        "registry": ("REGISTRY", _registry),
+        "flink": ("FLINK", _flink),
+        "clickhouse": ("CLICKHOUSE", _clickhouse),
+        "postgres": ("POSTGRES", _postgres),
+    }
+    for name, (prefix, ask) in asked.items():
+        try:
+            yield well(name, ask(settings))
+        except _FAILURES as error:
+            yield bad(name, str(error), _REMEDY.format(prefix))
+    # That it does not answer is said above.
+    with suppress(*_FAILURES):
+        yield findings.clock("clickhouse", _clickhouse_ahead(settings))
+
+
+def _kafka(settings: Settings) -> str:
+    java_kafka(settings)
+    return f"{len(topic_names(settings.kafka_client))} topics at {settings.kafka}"
+
+
+def _registry(settings: Settings) -> str:
+    with Registry(**settings.registry_access, retry_for=0.0) as registry:
+        registry.versions("kappa-doctor")
+        return registry.address
+
+
+def _flink(settings: Settings) -> str:
+    found = Cluster(settings.flink, timeout=10).get("/overview")
+    free, slots = found["slots-available"], found["slots-total"]
+    return f"Flink {found['flink-version']}, {free} of {slots} slots free, at {settings.flink}"
+
+
+def _clickhouse(settings: Settings) -> str:
+    clickhouse = ClickHouse(settings, reader=True, timeout=10)
+    try:
+        return f"{len(clickhouse.table_ids())} tables and views at {clickhouse.address}"
+    finally:
+        clickhouse.close()
+
+
+def _postgres(settings: Settings) -> str:
+    with Control(settings.postgres, settings.namespace) as control:
+        return f"{len(control.replays())} replays in its journal"
+
+
+def _clickhouse_ahead(settings: Settings) -> float:
+    clickhouse = ClickHouse(settings, reader=True, timeout=10)
+    try:
+        before = time.time()
+        ((theirs,),) = clickhouse.query("SELECT toUnixTimestamp64Milli(now64(3))").rows
+        return float(theirs / 1000 - (before + time.time()) / 2)
+    finally:
+        clickhouse.close()

@@ -1,0 +1,57 @@
+"""Put new code in the place of a running job: savepoint, stop, and start from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deploy.settings import Settings
+from jobs.cluster import Cluster
+from jobs.desired import desired_jobs
+from jobs.submit import (
+    SubmissionFailed,
+    Submitted,
+    check_layout,
+    flink_name,
+    submit,
+    take_savepoint,
+)
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """What an upgrade did: the job it stopped, where its state is, the job that goes on."""
+
+    stopped_job_id: str
+    savepoint: str
+    started: Submitted
+
+
+def upgrade(
+    settings: Settings, job_name: str, *, version: int = 1, parallelism: int | None = None
+) -> Upgraded:
+    """Stop a job with a savepoint and go on from there with the code as it is now.
+
+    A job whose state does not fit the new code is refused before it is stopped. Views and options
+    stay as they were submitted; `parallelism` changes. Where the new job does not start, nothing
+    is lost: the `SubmissionFailed` names the savepoint and how to go back.
+    """
+    cluster = Cluster(settings.flink)
+    name = flink_name(settings, job_name, version)
+    kept = next((d for d in desired_jobs(settings) if d.name == name), None)
+    views = kept.views if kept else ()
+    options: Mapping[str, str | float] = kept.options if kept else {}
+    if parallelism is not None:
+        options = {**options, "parallelism": parallelism}
+    check_layout(settings, cluster, job_name, version, views)
+    stopped, location = take_savepoint(settings, name, stop=True)
+    try:
+        started = submit(
+            settings, job_name, version=version, views=views, restore=location, options=options
+        )
+    except SubmissionFailed as error:
+        raise SubmissionFailed(
+            f"{error} Its state is in {location}: put the former code back and run "
+            f"`kappa submit {job_name} --version {version} --from {location}`."
+        ) from error
+    return Upgraded(stopped.id, location, started)
