@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -61,6 +63,18 @@ def _at(
 
 def measure(settings: Settings, per_second: float, seconds: float) -> Latency:
     """Run job and loader in a namespace of their own and send events at their own pace."""
+    with own_namespace(settings) as (there, registry):
+        # The first events pay for the start of everything and are left out.
+        _run(there, registry, per_second, 10 * per_second, already=0)
+        events = round(per_second * seconds)
+        found = _run(there, registry, per_second, events, already=round(10 * per_second))
+    p50, p99 = np.percentile(found, (50, 99))
+    return Latency(per_second, events, round(p50, 2), round(p99, 2), round(found.max(), 2))
+
+
+@contextmanager
+def own_namespace(settings: Settings) -> Iterator[tuple[Settings, Registry]]:
+    """Give the settings of a new namespace in which the job and a loader run."""
     there = settings.model_copy(update={"namespace": f"l{uuid.uuid4().hex[:6]}"})
     job = job_named("page_views").within(there.namespace)
     with Registry(**there.registry_access) as registry:
@@ -75,16 +89,11 @@ def measure(settings: Settings, per_second: float, seconds: float) -> Latency:
             stderr=subprocess.DEVNULL,
         )
         try:
-            # The first events pay for the start of everything and are left out.
-            _run(there, registry, per_second, 10 * per_second, already=0)
-            events = round(per_second * seconds)
-            found = _run(there, registry, per_second, events, already=round(10 * per_second))
+            yield there, registry
         finally:
             loader.terminate()
             loader.wait(30)
             cancel(there, submitted.name)
-    p50, p99 = np.percentile(found, (50, 99))
-    return Latency(per_second, events, round(p50, 2), round(p99, 2), round(found.max(), 2))
 
 
 def _run(

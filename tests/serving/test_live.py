@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
-import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from fastapi import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from serving.live import Hub
+from serving.metrics import ServingMetrics
 from tests.serving.conftest import settings_over
 from tests.serving.site import Database, Server, minute, serving
 
@@ -93,19 +96,57 @@ def test_what_a_client_sends_comes_back_if_it_is_short(server: Server) -> None:
     assert closed.value.rcvd.code == 1009
 
 
-def test_a_client_that_does_not_read_slows_no_other(server: Server) -> None:
-    host, port = server.settings.serving_host, server.settings.serving_http_port
-    stuck = socket.socket()
-    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-    stuck.connect((host, port))
-    with stuck, join(server) as client:
-        stuck.sendall(
-            f"GET /api/live HTTP/1.1\r\nhost: {host}:{port}\r\nupgrade: websocket\r\n"
-            "connection: upgrade\r\nsec-websocket-version: 13\r\n"
-            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-        )
-        numbers = [picture(client)["number"] for _ in range(8)]
-    assert numbers == list(range(numbers[0], numbers[0] + 8))
+class Client:
+    """A live client whose pictures arrive only while it reads."""
+
+    def __init__(self) -> None:
+        self.reads = asyncio.Event()
+        self.got: list[str] = []
+
+    async def send_text(self, text: str) -> None:
+        await self.reads.wait()
+        self.got.append(text)
+
+    async def receive_text(self) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_a_client_that_reads_slowly_gets_the_newest_and_slows_no_other() -> None:
+    async def scene() -> tuple[list[str], list[str], list[str]]:
+        metrics = ServingMetrics()
+        hub = Hub(metrics)
+        hub.publish("0")
+        slow, quick = Client(), Client()
+        quick.reads.set()
+        serving_them = [
+            asyncio.create_task(hub.serve(cast(WebSocket, one), lambda: None))
+            for one in (slow, quick)
+        ]
+        for number in range(1, 6):
+            await settled()
+            hub.publish(str(number))
+        await settled()
+        held = list(slow.got)
+        slow.reads.set()
+        await settled()
+        for one in serving_them:
+            one.cancel()
+        await asyncio.gather(*serving_them, return_exceptions=True)
+        assert metrics.skipped._value.get() == 4
+        assert hub.clients == 0
+        return held, slow.got, quick.got
+
+    held, slow, quick = asyncio.run(scene())
+    assert quick == ["0", "1", "2", "3", "4", "5"]
+    assert held == []
+    assert slow == ["0", "5"]
+
+
+async def settled() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def test_panels_show_the_rows_of_their_views(serving_endpoint: Any, tmp_path: Path) -> None:

@@ -1,0 +1,221 @@
+"""The dashboard over the whole stack: events flow, jobs run, replays move; pictures of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from bench.workload import Workload, fill
+from deploy.settings import PROJECT_ROOT
+from deploy.stack import Stack
+from replay.control import Control
+from replay.differences import Expectation
+from replay.records import ReplayPlan, ReplayState, VersionState
+from schemas.registry import Registry
+from tests.harness import Environment, environment, register, start
+from tests.serving.site import Database, Server, serving
+from tests.serving.test_page import ALERTS, MARKS, STATS
+
+MILLISECONDS = 180_000
+HISTORY = timedelta(hours=2)
+SPIKE = timedelta(minutes=40)
+CALM_PER_SECOND, SPIKE_PER_SECOND = 3, 12
+
+
+@pytest.fixture(scope="module")
+def running(stack: Stack) -> Iterator[Environment]:
+    with environment(stack) as made:
+        register(made, made.stream.schema)
+        start(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def dashboard(running: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("dashboard") / "serving.log"
+    with serving(running.settings, log) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def sent(running: Environment) -> int:
+    """Two hours of events up to now, with a minute of many; how many they are."""
+    end = datetime.now(UTC).replace(second=0, microsecond=0)
+    spike = end - SPIKE
+    spans = [
+        (end - HISTORY, spike, CALM_PER_SECOND),
+        (spike, spike + timedelta(minutes=1), SPIKE_PER_SECOND),
+        (spike + timedelta(minutes=1), end, CALM_PER_SECOND),
+    ]
+    with Registry(running.settings.registry) as registry:
+        for seed, (since, until, per_second) in enumerate(spans):
+            workload = Workload(
+                events=round((until - since).total_seconds() * per_second),
+                pages=60,
+                users=4000,
+                per_second=per_second,
+                skew=1.1,
+                seed=seed,
+                start_ms=round(since.timestamp() * 1000),
+            )
+            fill(running.settings.kafka_client, registry, running.stream, workload)
+    return sum(round((b - a).total_seconds() * rate) for a, b, rate in spans)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(
+        color_scheme="light", viewport={"width": 1360, "height": 900}, reduced_motion="reduce"
+    )
+    opened = context.new_page()
+    opened.set_default_timeout(MILLISECONDS)
+    expect.set_options(timeout=MILLISECONDS)
+    yield opened
+    context.close()
+
+
+def cell(page: Page, heading: str) -> Any:
+    """Return the cell under `heading` of the first job."""
+    return page.locator(f'#jobs-rows tr:first-child [data-label="{heading}"]')
+
+
+def test_the_stack_serves_its_dashboard(stack: Stack) -> None:
+    state = next(part for part in stack.status() if part.name == "serving")
+    assert (state.state, state.port) == ("healthy", stack.settings.port_base + 300)
+
+
+def test_it_counts_every_event_and_shows_job_and_views(
+    running: Environment, dashboard: Server, sent: int, page: Page
+) -> None:
+    page.goto(dashboard.url)
+    expect(cell(page, "Aggregated")).to_have_text(f"{sent:,}")
+    expect(cell(page, "In flight")).to_have_text("0")
+    expect(cell(page, "State")).to_have_text("running")
+    expect(cell(page, "Behind")).to_have_text("0")
+    expect(cell(page, "Last checkpoint")).to_contain_text(" s ago")
+    expect(cell(page, "Job").locator(".name")).to_have_text(
+        f"{running.settings.namespace}.page_views"
+    )
+    expect(page.locator("#tile-rate .note")).to_have_text(f"{sent:,} in all")
+    expect(page.locator("#tile-apart .note")).to_have_text("0 late, 0 dead")
+    expect(page.locator("#tile-fresh .note")).to_have_text("ago, every event is in the views")
+    row = page.locator("#views-rows tr", has_text="site_traffic_per_minute")
+    expect(row.locator('[data-label="Version"] .badge')).to_have_text("v1")
+    expect(row.locator('[data-label="To load"]')).to_have_text("0")
+    expect(row.locator('[data-label="Newest row"]')).to_contain_text(" ago")
+
+
+def test_new_events_reach_the_page_which_tells_how_long_they_took(
+    running: Environment, dashboard: Server, sent: int, page: Page
+) -> None:
+    page.goto(dashboard.url)
+    expect(cell(page, "Aggregated")).to_have_text(f"{sent:,}")
+    with Registry(running.settings.registry) as registry:
+        more = Workload(events=20, per_second=20, seed=9, start_ms=round((time.time() - 8) * 1000))
+        fill(running.settings.kafka_client, registry, running.stream, more)
+    expect(cell(page, "Aggregated")).to_have_text(f"{sent + 20:,}")
+    expect(page.locator("#tile-pixel .note")).to_contain_text("median of a minute, longest")
+    expect(page.locator("#tile-pixel .value")).to_contain_text(" s")
+
+
+def test_a_replay_is_shown_from_its_building_to_its_promotion_and_back(
+    running: Environment, dashboard: Server, sent: int, page: Page
+) -> None:
+    page.goto(dashboard.url)
+    card = page.locator("#replays-list article").first
+    with Control(running.settings.postgres, running.settings.namespace, "test") as control:
+        replay = control.begin(_plan(sent))
+        control.write(replay.id, "submit", "done", {})
+        expect(card.locator(".badge")).to_have_text("building")
+        expect(card).to_contain_text(f"0 of {sent:,} events read, 0 %")
+        expect(card).to_contain_text("submit done")
+        expect(card.locator("progress")).to_be_visible()
+        view = "site_traffic_per_minute"
+        live = {(view, 2): VersionState.LIVE, (view, 1): VersionState.STANDBY}
+        control.change(replay, ReplayState.PROMOTED, live)
+        expect(card.locator(".badge")).to_have_text("promoted")
+        expect(card).to_contain_text(f"{view} v1 standby · {view} v2 live")
+        expect(card).to_contain_text("kappa replay rollback")
+        expect(card.locator("progress")).to_be_hidden()
+        control.change(replay, ReplayState.ROLLED_BACK, {})
+        expect(card.locator(".badge")).to_have_text("rolled back")
+        control.change(replay, ReplayState.ABORTED, {})
+        expect(card.locator(".badge")).to_have_text("aborted")
+
+
+def _plan(events: int) -> ReplayPlan:
+    return ReplayPlan(
+        job="page_views",
+        stream="page_views",
+        views=("site_traffic_per_minute",),
+        from_versions={"site_traffic_per_minute": 1},
+        to_version=2,
+        begin={0: 0},
+        pinned={0: events},
+        from_earliest=False,
+        expected=Expectation((), ()),
+        schema_ids=(),
+        slots_needed=1,
+        slots_free=1,
+        bytes_needed=1,
+        bytes_free=1,
+        rate=1000.0,
+        rate_from="test",
+    )
+
+
+def test_pictures_of_it(
+    running: Environment, dashboard: Server, sent: int, page: Page, tmp_path: Path
+) -> None:
+    """Also writes the README's pictures, where KAPPA_SCREENSHOTS names their folder."""
+    folder = PROJECT_ROOT / os.environ.get("KAPPA_SCREENSHOTS", str(tmp_path))
+    _fill_other_views(Database(running.settings))
+    page.goto(dashboard.url)
+    expect(cell(page, "In flight")).to_have_text("0")
+    expect(page.locator("#fraud-list li")).to_have_count(4)
+    expect(page.locator("#traffic-note")).to_contain_text("1 anomaly in this time")
+    page.locator("#top-list button").first.click()
+    expect(page.locator("#lookup-answer dd").first).to_be_visible()
+    page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur()")
+    page.screenshot(path=folder / "dashboard-light.png")
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    expect(page.locator("#traffic-chart canvas")).to_be_visible()
+    page.screenshot(path=folder / "dashboard-dark.png")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function("document.querySelector('#traffic-chart canvas').clientWidth < 390")
+    page.screenshot(path=folder / "dashboard-phone.png")
+    sizes = [len((folder / f"dashboard-{n}.png").read_bytes()) for n in ("light", "dark", "phone")]
+    assert min(sizes) > 20_000
+
+
+def _fill_other_views(database: Database) -> None:
+    end = datetime.now(UTC).replace(second=0, microsecond=0)
+    spike = {"window_start": end - SPIKE, "page_id": "/page/0", "views": 720, "baseline": 181.0}
+    database.view("traffic_anomalies", MARKS, ("window_start", "page_id"), [spike])
+    alerts = [
+        ("t-81204", "user-512", 4210.0, 96.0, "amount 11 times the usual"),
+        ("t-81177", "user-98", 89.9, 82.0, "five within two minutes"),
+        ("t-81020", "user-1733", 1290.5, 77.0, "another country within the hour"),
+        ("t-80954", "user-44", 640.0, 71.0, "new device, amount 4 times the usual"),
+    ]
+    rows = [
+        dict(zip(("transaction_id", "user_id", "amount", "score", "reasons"), alert, strict=True))
+        | {"event_time": end - timedelta(minutes=7 * place)}
+        for place, alert in enumerate(alerts)
+    ]
+    database.view("fraud_alerts", ALERTS, ("transaction_id",), rows)
+    pages = database.clickhouse.query(
+        "SELECT page_id, sum(views), max(unique_users), max(window_end)"
+        " FROM page_views_per_minute GROUP BY page_id"
+    ).rows
+    stats = [dict(zip(STATS, row, strict=True)) for row in pages]
+    database.view("page_stats", STATS, ("page_id",), stats)
+    database.clickhouse.close()
