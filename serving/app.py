@@ -40,8 +40,8 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = ServingMetrics()
     hub = Hub(metrics)
     metrics.count_clients(lambda: hub.clients)
-    sampler = Sampler(settings, metrics, lambda: hub.clients > 0)
     readers = Readers(settings)
+    sampler = Sampler(settings, metrics, readers.views, lambda: hub.clients > 0)
 
     @contextlib.asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:

@@ -15,10 +15,12 @@ from typing import Any
 from jobs.cluster import ClusterError, ClusterUnavailable
 from replay.control import ControlUnavailable
 from schemas.topics import KafkaUnavailable
+from serving.errors import ApiError
 from sinks.clickhouse import ClickHouseFailed
 
 _LOG = logging.getLogger("kappa.serving")
 _EXPECTED = (
+    ApiError,
     ClickHouseFailed,
     KafkaUnavailable,
     ClusterUnavailable,

@@ -7,7 +7,6 @@ from typing import Any
 
 from serving.catalogue import ViewInfo
 from serving.formats import json_rows, readable
-from serving.reading import read_catalogue
 from sinks.clickhouse import ClickHouse
 from sinks.sql import identifier, literal
 from sinks.tables import EMITTED_AT
@@ -21,9 +20,8 @@ _TOP_MINUTES = 5
 Views = Mapping[str, ViewInfo]
 
 
-def traffic(clickhouse: ClickHouse) -> dict[str, Any]:
+def traffic(clickhouse: ClickHouse, views: Views) -> dict[str, Any]:
     """Return the site's newest windows, the busiest pages, anomalies and fraud alerts."""
-    views = read_catalogue(clickhouse)
     points = _points(clickhouse, views)
     since = points["start"][0] if points and points["start"] else None
     return {
@@ -110,9 +108,8 @@ def _alerts(clickhouse: ClickHouse, views: Views) -> list[dict[str, Any]] | None
     )
 
 
-def view_states(clickhouse: ClickHouse) -> list[dict[str, Any]]:
+def view_states(clickhouse: ClickHouse, views: Views) -> list[dict[str, Any]]:
     """Return every view with its version, rows and when its newest row was emitted (epoch ms)."""
-    views = read_catalogue(clickhouse)
     if not views:
         return []
     newest = clickhouse.query(
@@ -136,9 +133,8 @@ def view_states(clickhouse: ClickHouse) -> list[dict[str, Any]]:
     ]
 
 
-def accounts(clickhouse: ClickHouse) -> dict[str, dict[str, int]]:
+def accounts(clickhouse: ClickHouse, views: Views) -> dict[str, dict[str, int]]:
     """Return by stream how many events became aggregated, late or dead, at the shown version."""
-    views = read_catalogue(clickhouse)
     found: dict[str, dict[str, int]] = {}
     versions: dict[str, int | None] = {}
     for name, view in views.items():

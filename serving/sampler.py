@@ -18,6 +18,8 @@ from serving import panels
 from serving.lanes import Lane, Reading
 from serving.latency import ArrivalCurve
 from serving.metrics import ServingMetrics
+from serving.panels import Views
+from serving.reading import QUERY_SECONDS
 from serving.sources import FlinkSource, KafkaSource, ReplaySource
 from sinks.clickhouse import ClickHouse
 
@@ -25,7 +27,6 @@ _LOG = logging.getLogger("kappa.serving")
 PERIOD_SECONDS = 1.0
 _HISTORY_SECONDS = 300
 _RATE_SECONDS = 5.0
-_QUERY_SECONDS = 10.0
 
 
 class Events:
@@ -87,52 +88,39 @@ class Sampler:
     """The lanes of all sources, and the picture made of them."""
 
     def __init__(
-        self, settings: Settings, metrics: ServingMetrics, watched: Callable[[], bool]
+        self,
+        settings: Settings,
+        metrics: ServingMetrics,
+        views: Callable[[], Views],
+        watched: Callable[[], bool],
     ) -> None:
-        self._settings = settings
+        self._database = settings.database
         self._server = uuid.uuid4().hex[:8]
         self._number = 0
         kafka = KafkaSource(settings)
         events = Events(kafka.ends, time.time)
-        lags = self._lane("lags", kafka.lags, 2.0, watched, metrics)
-        accounted = self._clickhouse()
-        traffic, states = self._clickhouse(), self._clickhouse()
+
+        def lane(name: str, read: Callable[[], Any], every: float = PERIOD_SECONDS) -> Lane:
+            made = Lane(name, read, every, watched, metrics.took)
+            metrics.watch_age(name, lambda: time.time() - made.reading.at)
+            return made
+
+        def asking(panel: Callable[[ClickHouse, Views], Any]) -> Callable[[], Any]:
+            clickhouse = ClickHouse(settings, reader=True, timeout=QUERY_SECONDS)
+            return lambda: panel(clickhouse, views())
+
+        accounted = asking(panels.accounts)
+        lags = lane("lags", kafka.lags, 2 * PERIOD_SECONDS)
+        replays = ReplaySource(settings, lambda: lags.reading.data)
         self.lanes = [
-            self._lane("events", events.arrived, 1.0, watched, metrics),
-            self._lane(
-                "accounts",
-                lambda: events.placed(panels.accounts(accounted)),
-                1.0,
-                watched,
-                metrics,
-            ),
-            self._lane("traffic", lambda: panels.traffic(traffic), 1.0, watched, metrics),
-            self._lane("views", lambda: panels.view_states(states), 1.0, watched, metrics),
-            self._lane("jobs", FlinkSource(settings), 1.0, watched, metrics),
+            lane("events", events.arrived),
+            lane("accounts", lambda: events.placed(accounted())),
+            lane("traffic", asking(panels.traffic)),
+            lane("views", asking(panels.view_states)),
+            lane("jobs", FlinkSource(settings)),
             lags,
-            self._lane(
-                "replays",
-                ReplaySource(settings, lambda: lags.reading.data),
-                2.0,
-                watched,
-                metrics,
-            ),
+            lane("replays", replays, 2 * PERIOD_SECONDS),
         ]
-
-    def _clickhouse(self) -> ClickHouse:
-        return ClickHouse(self._settings, reader=True, timeout=_QUERY_SECONDS)
-
-    def _lane(
-        self,
-        name: str,
-        read: Callable[[], Any],
-        every: float,
-        watched: Callable[[], bool],
-        metrics: ServingMetrics,
-    ) -> Lane:
-        lane = Lane(name, read, every, watched, metrics.took)
-        metrics.watch_age(name, lambda: time.time() - lane.reading.at)
-        return lane
 
     def start(self) -> None:
         """Begin to read all sources."""
@@ -169,7 +157,7 @@ class Sampler:
             "server": self._server,
             "number": self._number,
             "at": round(time.time() * 1000),
-            "database": self._settings.database,
+            "database": self._database,
             "sections": sections,
         }
         return json.dumps(picture, separators=(",", ":"), allow_nan=False, default=str)

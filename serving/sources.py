@@ -52,13 +52,13 @@ class KafkaSource:
         }
 
     def _by_job(self, readers: list[PartitionLag]) -> dict[str, dict[str, Any]]:
+        """Return by job its lag, and by stream the offset up to which it read each partition."""
         jobs: dict[str, dict[str, Any]] = {}
         for one in readers:
-            name = one.group.removeprefix("kappa-")
-            job = jobs.setdefault(name, {"stream": "", "lag": 0, "read": {}})
-            job["stream"] = one.topic.removeprefix(self._events)
+            job = jobs.setdefault(one.group.removeprefix("kappa-"), {"lag": 0, "streams": {}})
             job["lag"] += one.lag
-            job["read"][one.partition] = one.committed
+            stream = one.topic.removeprefix(self._events)
+            job["streams"].setdefault(stream, {})[one.partition] = one.committed
         return jobs
 
     def _loaded_name(self, one: PartitionLag) -> str:
@@ -155,7 +155,7 @@ class ReplaySource:
             return replay.plan.events
         jobs = (self._lags() or {}).get("jobs", {})
         job = jobs.get(f"{self._prefix}{replay.job}.v{replay.to_version}", {})
-        return events_read(replay, job.get("read", {}))
+        return events_read(replay, job.get("streams", {}).get(replay.plan.stream, {}))
 
     def _journal(self, replay: ReplayRecord) -> list[dict[str, Any]]:
         return [

@@ -195,11 +195,13 @@ export function jobs({ jobs: section, lags, accounts }, now) {
   empty("jobs", section.data.length ? "" : "No jobs run: start one with kappa submit.");
   list(byId("jobs-rows"), section.data, job_row, (line, job) => {
     const lag = lags.data?.jobs?.[job.name];
-    const counts = accounts.data?.[lag?.stream] ?? {};
-    const newest = lags.data?.newest?.[lag?.stream];
+    const streams = Object.keys(lag?.streams ?? {});
+    const known = streams.map((stream) => accounts.data?.[stream]).filter(Boolean);
+    const count = (name) => (known.length ? number(sum(known.map((one) => one[name]))) : NONE);
+    const newest = Math.max(...streams.map((stream) => lags.data?.newest?.[stream] ?? 0), 0);
     const [name, state, ...figures] = line.children;
     say(name.children[0], job.name);
-    say(name.children[1], job.failure || (lag?.stream ? `stream ${lag.stream}` : ""));
+    say(name.children[1], job.failure || (streams.length ? `reads ${streams.join(", ")}` : ""));
     const badge = state.firstElementChild;
     say(badge, job.state.toLowerCase());
     badge.dataset.mood = job.state === "RUNNING" ? "good" : job.state === "FAILED" ? "bad" : "warn";
@@ -207,7 +209,7 @@ export function jobs({ jobs: section, lags, accounts }, now) {
     const delay = job.watermark && newest ? Math.max(0, (newest - job.watermark) / 1000) : null;
     const texts = [
       job.checkpoint ? `${span((now - job.checkpoint) / 1000)} ago${failed}` : `${NONE}${failed}`,
-      number(lag?.lag), span(delay), number(counts.aggregated), number(counts.late), number(counts.dead), number(counts.pending),
+      number(lag?.lag), span(delay), count("aggregated"), count("late"), count("dead"), count("pending"),
     ];
     texts.forEach((text, place) => say(figures[place], text));
     figures[2].title = delay === null ? "Known again after the next events." : `Watermark ${moment(job.watermark, now)}, newest event ${moment(newest, now)}`;

@@ -127,7 +127,7 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        wait_for(self._answers, 90)
+        wait_for(self._answers, 240)
 
     def _answers(self) -> bool:
         assert self.process is not None
