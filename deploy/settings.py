@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         """Port of ClickHouse's HTTP interface."""
         return self.clickhouse_port or self.port(123)
 
-    @cached_property
+    @property
     def serving_http_port(self) -> int:
         """Port of the API and the dashboard."""
         return self.serving_port or self.port(300)

@@ -10,11 +10,16 @@ from deploy.settings import Settings
 from serving.app import create_app
 from serving.patience import PatientProtocol
 
+_LOG = logging.getLogger("kappa.serving")
+
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # One line for each request or live client would drown what matters.
+    for chatty in ("httpx", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _LOG.info("serving %s", settings.serving)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.serving_host,
