@@ -58,13 +58,33 @@ def table_options(options: Mapping[str, str]) -> str:
     return ",\n".join(f"'{key}' = '{value}'" for key, value in quoted.items())
 
 
+def startup_options(start: Start) -> str:
+    """Return the options of a Kafka table that is read from `start` on."""
+    if not start.offsets:
+        return "'scan.startup.mode' = 'earliest-offset'"
+    places = ";".join(f"partition:{part},offset:{at}" for part, at in start.offsets.items())
+    return f"""'scan.startup.mode' = 'specific-offsets',
+            'scan.startup.specific-offsets' = '{places}'"""
+
+
 def sink_options(transactions: str, options: JobOptions) -> str:
     """Return the options of an exactly-once Kafka table, its transactions named alike."""
     return f"""
             'sink.delivery-guarantee' = 'exactly-once',
             'sink.transactional-id-prefix' = '{transactions}',
             'properties.transaction.timeout.ms' = '{whole_ms(options.transaction_timeout)}',
-            'properties.compression.type' = 'lz4',
+            {_producer_options(options)}"""
+
+
+def prompt_sink_options(options: JobOptions) -> str:
+    """Return the options of an at-least-once Kafka table, which every reader sees at once."""
+    return f"""
+            'sink.delivery-guarantee' = 'at-least-once',
+            {_producer_options(options)}"""
+
+
+def _producer_options(options: JobOptions) -> str:
+    return f"""'properties.compression.type' = 'lz4',
             'properties.max.request.size' = '{MAX_RAW_MESSAGE_BYTES}',
             'properties.linger.ms' = '5',
             {client_options(options)}"""

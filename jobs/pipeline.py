@@ -11,10 +11,10 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import DataTypes, Schema, StatementSet, StreamTableEnvironment
 from pyflink.table.udf import udf
 
-from jobs.options import JobOptions, client_options, sink_options
+from jobs.arrivals import SETTINGS, add_arrivals
+from jobs.options import JobOptions, client_options, sink_options, startup_options
 from jobs.plan import Input, JobPlan, whole_ms
 from jobs.queries import add_queries, event_fields
-from jobs.start import Start
 from udfs.functions import (
     NOT_LATE,
     AggregatePanes,
@@ -50,6 +50,8 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
         tables.create_temporary_view(f"{name}_records", records)
         if source.is_queried:
             tables.execute_sql(_events_ddl(source))
+        if source.has_arrivals:
+            add_arrivals(tables, plan, source, options)
         written.append(_output_sql(plan, source))
     statements.add_insert_sql(f"INSERT INTO output {' UNION ALL '.join(written)}")
     if plan.queries:
@@ -57,7 +59,7 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
     return statements
 
 
-def configuration(options: JobOptions) -> Configuration:
+def configuration(plan: JobPlan, options: JobOptions) -> Configuration:
     """Return the Flink settings that the job's correctness or speed depends on."""
     settings = {
         "execution.checkpointing.mode": "EXACTLY_ONCE",
@@ -74,6 +76,8 @@ def configuration(options: JobOptions) -> Configuration:
         "python.fn-execution.bundle.size": str(options.batch_events),
         "python.fn-execution.arrow.batch.size": str(options.batch_events),
     }
+    if any(source.has_arrivals for source in plan.inputs):
+        settings |= SETTINGS
     result = Configuration()
     for key, value in settings.items():
         result.set_string(key, value)
@@ -168,7 +172,7 @@ def _decode(
 
 def _events_ddl(source: Input) -> str:
     """Return the statement that names the stream's good events for queries."""
-    columns = "".join(f"d.verdict.{event_column(name)} AS {name}, " for name in source.columns)
+    columns = "".join(f"d.verdict.{event_column(name)} AS `{name}`, " for name in source.columns)
     return f"""
         CREATE TEMPORARY VIEW {source.stream.name} AS
         SELECT {columns}event_ts AS {source.stream.event_time_field},
@@ -262,7 +266,7 @@ def _source_ddl(table: str, plan: JobPlan, source: Input, options: JobOptions) -
             'key.fields' = 'k',
             'value.format' = 'raw',
             'value.fields-include' = 'EXCEPT_KEY',
-            {_startup(options.start)},
+            {startup_options(options.start)},
             'scan.watermark.idle-timeout' = '{idle} ms',
             'scan.topic-partition-discovery.interval' = '10 s',
             'properties.isolation.level' = 'read_committed',
@@ -277,14 +281,6 @@ def _interval(milliseconds: int) -> str:
     hours, rest = divmod(rest, 3600 * 1000)
     minutes, rest = divmod(rest, 60 * 1000)
     return f"{days} {hours:02}:{minutes:02}:{rest / 1000:06.3f}"
-
-
-def _startup(start: Start) -> str:
-    if not start.offsets:
-        return "'scan.startup.mode' = 'earliest-offset'"
-    places = ";".join(f"partition:{part},offset:{at}" for part, at in start.offsets.items())
-    return f"""'scan.startup.mode' = 'specific-offsets',
-            'scan.startup.specific-offsets' = '{places}'"""
 
 
 def _output(tables: StreamTableEnvironment, plan: JobPlan, options: JobOptions) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 
-from jobs.views import SOURCE_FIELDS, Job, QueryView, Tumbling, View, WindowView
+from jobs.views import SOURCE_FIELDS, ArrivalView, Job, QueryView, Tumbling, View, WindowView
 from schemas.streams import Stream
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
@@ -38,6 +38,7 @@ class Input:
     `columns` are the event fields that SQL queries read; none where there is no such query.
     `fields` are all that are looked at. `hold` is how far the watermark of the source trails the
     stream's, in milliseconds: queries must not find an event late that the decode let through.
+    `arrival_columns` are what the views read that look at events as they arrive.
     """
 
     stream: Stream
@@ -46,6 +47,8 @@ class Input:
     columns: tuple[str, ...]
     fields: tuple[str, ...]
     is_queried: bool
+    arrival_columns: tuple[str, ...] = ()
+    has_arrivals: bool = False
 
     @property
     def accounting(self) -> WindowView:
@@ -110,8 +113,11 @@ class JobPlan:
 
     def _input(self, stream: Stream) -> Input:
         windowed = tuple(v for v in self.views if isinstance(v, WindowView) and v.stream == stream)
-        queries = [view for view in self.queries if stream in view.streams]
+        reading = [view for view in self.queries if stream in view.streams]
+        arrivals = [view for view in reading if isinstance(view, ArrivalView)]
+        queries = [view for view in reading if not isinstance(view, ArrivalView)]
         columns = dict.fromkeys(name for view in queries for name in view.fields_of(stream))
+        at_once = dict.fromkeys(name for view in arrivals for name in view.fields_of(stream))
         return Input(
             stream,
             self.copy or stream.topic,
@@ -119,6 +125,8 @@ class JobPlan:
             tuple(columns),
             tuple(sorted(used_fields(windowed) | set(columns))),
             bool(queries),
+            tuple(at_once),
+            bool(arrivals),
         )
 
 

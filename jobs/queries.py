@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 from pyflink.table import DataTypes, StatementSet, StreamTableEnvironment
 
-from jobs.options import JobOptions, sink_options, table_options
+from jobs.options import JobOptions, prompt_sink_options, sink_options, table_options
 from jobs.plan import JobPlan, whole_ms
-from jobs.views import QueryView
+from jobs.views import ArrivalView, QueryView
 from schemas.columns import ColumnType
 from schemas.streams import Stream
 from udfs.avro_columns import reader_type
@@ -30,7 +30,7 @@ def event_fields(stream: Stream, columns: tuple[str, ...]) -> list[Any]:
     """Return the fields of the decode function's result that hold event columns."""
     by_name = {field["name"]: field for field in stream.schema["fields"]}
     return [
-        DataTypes.FIELD(event_column(name), _data_type(reader_type(by_name[name])))
+        DataTypes.FIELD(event_column(name), data_type(reader_type(by_name[name])))
         for name in columns
     ]
 
@@ -41,7 +41,8 @@ def add_queries(
     """Add an insert for each of the plan's SQL views; the streams' tables must exist."""
     config = tables.get_config()
     early = max(options.early_fire, timedelta(milliseconds=100))
-    config.set("table.exec.mini-batch.enabled", "true")
+    batches = not all(isinstance(view, ArrivalView) for view in plan.queries)
+    config.set("table.exec.mini-batch.enabled", "true" if batches else "false")
     config.set("table.exec.mini-batch.allow-latency", f"{whole_ms(early)} ms")
     config.set("table.exec.mini-batch.size", "20000")
     # The key column holds the view's key as text, which the planner can't see through.
@@ -58,9 +59,10 @@ def add_queries(
         statements.add_insert_sql(_insert(view))
 
 
-def _data_type(arrow: pa.DataType) -> Any:
+def data_type(arrow: pa.DataType) -> Any:
+    """Return Flink's type for a column of Arrow's."""
     if pa.types.is_list(arrow):
-        return DataTypes.ARRAY(_data_type(arrow.value_type))
+        return DataTypes.ARRAY(data_type(arrow.value_type))
     if pa.types.is_timestamp(arrow):
         return DataTypes.TIMESTAMP(3)
     simple = {
@@ -81,6 +83,10 @@ def _sink_ddl(plan: JobPlan, view: QueryView, options: JobOptions) -> str:
         f"`{c.name}` {_SQL_TYPES[c.type]}{'' if c.nullable else ' NOT NULL'}" for c in view.columns
     )
     schema = json.dumps(view.avro_schema).replace("'", "''")
+    if isinstance(view, ArrivalView):
+        delivery = prompt_sink_options(options)
+    else:
+        delivery = sink_options(f"kappa-{plan.name}-{view.name}", options)
     return f"""
         CREATE TEMPORARY TABLE `{_sink(view)}` (
             _key BYTES NOT NULL,
@@ -96,7 +102,7 @@ def _sink_ddl(plan: JobPlan, view: QueryView, options: JobOptions) -> str:
             'value.avro-confluent.subject' = '{view.subject(plan.version)}',
             'value.avro-confluent.schema' = '{schema}',
             {_registry_options(options)}
-            {sink_options(f"kappa-{plan.name}-{view.name}", options)}
+            {delivery}
         )"""
 
 

@@ -80,7 +80,7 @@ def _statements(
         batch_events=arguments.batch_events,
         start=start_from(arguments.start, arguments.newest),
     )
-    flink = configuration(options)
+    flink = configuration(job_plan, options)
     for key, location in state_locations(job_plan.name).items():
         flink.set_string(key, location)
     environment = StreamExecutionEnvironment.get_execution_environment(flink)

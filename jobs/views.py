@@ -213,9 +213,6 @@ class QueryView(View):
         nullable = [c.name for c in self.query_columns if c.nullable and c.name in self.key_columns]
         if nullable:
             raise InvalidView(f"{self.name}: key column {nullable} must never be null.")
-        for stream in self.sources:
-            if not re.search(rf"\b{stream.name}\b", self.sql):
-                raise InvalidView(f"{self.name}: its query does not read stream {stream.name}.")
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -241,10 +238,32 @@ class QueryView(View):
         """Return the same view over other streams of the same names."""
         return replace(self, sources=tuple(streams[stream.name] for stream in self.sources))
 
+    def names(self, table: Stream | View) -> bool:
+        """Return whether the query names the table of `table`."""
+        return bool(re.search(rf"\b{table.name}\b", self.sql))
+
     def fields_of(self, stream: Stream) -> tuple[str, ...]:
         """Return the fields of `stream` that the query names, in the stream's order."""
         names = (f["name"] for f in stream.schema["fields"] if f["name"] != stream.event_time_field)
         return tuple(name for name in names if re.search(rf"\b{name}\b", self.sql))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrivalView(QueryView):
+    """A view in Flink SQL that answers each event as it arrives, within milliseconds.
+
+    In `sql` each stream is the table `<stream>_arrivals`: the columns of a `QueryView`'s, but
+    `event_time` is a plain time, and `arrived` the processing-time attribute to order by. It holds
+    all good events, late ones too. Those of a partition come in the order of their offsets and
+    those of a key lie in one partition, so what a query finds per key in that order follows from
+    the topic alone; it must not look at the clock. After a failure a row may be written again, the
+    same under the same key: that is why readers needn't wait for a transaction.
+    """
+
+    def names(self, table: Stream | View) -> bool:
+        """Return whether the query names the arrivals of a stream, or a view."""
+        name = f"{table.name}_arrivals" if isinstance(table, Stream) else table.name
+        return bool(re.search(rf"\b{name}\b", self.sql))
 
 
 _AVRO_TYPES: dict[ColumnType, Any] = {
@@ -276,6 +295,12 @@ class Job:
         for view in self.views:
             if strangers := [s.name for s in view.streams if s not in self.streams]:
                 raise InvalidView(f"{view.name} reads {strangers}, which job {self.name} does not.")
+        queries = [view for view in self.views if isinstance(view, QueryView)]
+        for place, query in enumerate(queries):
+            through = {s for v in queries[:place] if query.names(v) for s in v.sources}
+            for stream in query.sources:
+                if stream not in through and not query.names(stream):
+                    raise InvalidView(f"{query.name}: its query does not read {stream.name}.")
 
     @property
     def stream(self) -> Stream:

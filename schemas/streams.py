@@ -121,7 +121,45 @@ PAGE_VIEWS = Stream(
     ),
 )
 
-STREAMS: dict[str, Stream] = {stream.name: stream for stream in (PAGE_VIEWS,)}
+DEVICE_READINGS = Stream(
+    name="device_readings",
+    key_field="device_id",
+    description="Temperatures that devices measure each ten seconds.",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    required=("event_id", "device_id", "temperature"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("device_id", minimum=1, maximum=256),
+        Range("temperature", minimum=-300, maximum=5000),
+        Range("battery", minimum=0, maximum=1),
+    ),
+)
+
+TRANSACTIONS = Stream(
+    name="transactions",
+    key_field="user_id",
+    description="Card payments.",
+    required=("event_id", "user_id", "card_id", "amount_cents"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("user_id", minimum=1, maximum=256),
+        Length("card_id", minimum=1, maximum=64),
+        Range("amount_cents", minimum=1, maximum=100_000_000_000),
+        Length("merchant", maximum=256),
+        Range("latitude", minimum=-90, maximum=90),
+        Range("longitude", minimum=-180, maximum=180),
+    ),
+)
+
+STREAMS: dict[str, Stream] = {
+    stream.name: stream
+    for stream in (
+        PAGE_VIEWS,
+        DEVICE_READINGS,
+        TRANSACTIONS,
+    )
+}
 
 
 def stream_named(name: str) -> Stream:

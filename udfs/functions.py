@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,6 @@ from pyflink.datastream.state import (
 from pyflink.table.udf import ScalarFunction
 
 from deploy.settings import Settings
-from schemas.registry import Registry, UnknownSchemaId
 from schemas.streams import Stream
 from udfs import lateness, windows
 from udfs.decode import Decoder, needed_fields
@@ -37,14 +35,12 @@ from udfs.envelope import (
 )
 from udfs.kafka_time import NewestBefore
 from udfs.panes import PANE, PaneStore, split
-from udfs.patience import Patience
 from udfs.rows import RowEncoder
+from udfs.writer_schemas import WriterSchemas
 
 # While event time runs so much faster than the clock, windows close before anybody has read their
 # early rows: those wait until the job has caught up.
 _CATCHING_UP = 5
-# A producer may register its schema a moment after an impatient consumer asked for it.
-_UNKNOWN_ID_SECONDS, _UNKNOWN_ID_PAUSE_SECONDS = 5.0, 120.0
 
 NOT_LATE = -1
 """What stands for no missed pane; Kafka has no timestamps before 1970."""
@@ -88,15 +84,11 @@ class DecodeEvents(ScalarFunction):
     def open(self, function_context: Any) -> None:
         """Connect to the registry, and to Kafka for the time before a restart."""
         spec = self.spec
-        # Secrets are this process's own; the job carries none.
-        settings = Settings()
-        access = {**settings.registry_access, "url": spec.registry_url}
-        self._registry = Registry(**access, retry_for=None)
-        self._patience = Patience(_UNKNOWN_ID_SECONDS, _UNKNOWN_ID_PAUSE_SECONDS)
         fields = needed_fields(spec.stream, set(spec.fields))
-        self._decoder = Decoder(spec.stream, self._schema_of, fields)
+        self._decoder = Decoder(spec.stream, WriterSchemas(spec.registry_url), fields)
+        # Secrets are this process's own; the job carries none.
         newest = NewestBefore(
-            {**settings.kafka_client, "bootstrap.servers": spec.bootstrap},
+            {**Settings().kafka_client, "bootstrap.servers": spec.bootstrap},
             spec.topic,
             dict(spec.known),
         )
@@ -166,15 +158,6 @@ class DecodeEvents(ScalarFunction):
                 first = int(np.min(batch.column(0).to_numpy()))
                 parcels.append(Parcel(keys[bucket], first, to_bytes(batch)))
         return pack(parcels)
-
-    def _schema_of(self, schema_id: int) -> dict[str, Any] | None:
-        while True:
-            try:
-                return self._registry.schema_by_id(schema_id)
-            except UnknownSchemaId:
-                if not self._patience.left(time.monotonic()):
-                    return None
-                time.sleep(0.5)
 
 
 def _epoch_ms(series: Any) -> npt.NDArray[np.int64]:
