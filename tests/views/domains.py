@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-from tests.views import page_views
+from tests.views import devices, page_views, transactions
 
-_ALL: dict[str, ModuleType] = {"page_views": page_views}
+_ALL: dict[str, ModuleType] = {
+    "page_views": page_views,
+    "transactions": transactions,
+    "devices": devices,
+}
 _CHOSEN = os.environ.get("KAPPA_TEST_DOMAINS", "")
 DOMAINS = {name: m for name, m in _ALL.items() if not _CHOSEN or name in _CHOSEN.split(",")}
 VIEWS = [(name, view) for name, domain in DOMAINS.items() for view in domain.COLUMNS]

@@ -1,0 +1,113 @@
+"""The views of transactions, computed anew in plain Python."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from bench.generators import Event, World, disordered, transactions
+
+JOB = "transactions"
+START = 1_767_600_000_000  # 2026-01-05T08:00:00Z
+CLOSING = "~closing"
+MINUTE, HOUR = 60_000, 3_600_000
+
+_ALERT = ("transaction_id", "user_id", "card_id", "event_time", "amount_cents", "score", "reasons")
+COLUMNS = {
+    "user_spending": (
+        "user_id",
+        "window_start",
+        "window_end",
+        "transactions",
+        "total_cents",
+        "average_cents",
+    ),
+    "fraud_alerts": _ALERT,
+    "card_blocks": ("card_id", "transaction_id", "user_id", "event_time", "score", "reasons"),
+}
+WHERE = {"user_spending": f"user_id <> '{CLOSING}'"}
+
+
+def events() -> World:
+    """Return some three thousand transactions of six hours."""
+    return transactions.generate(seed=5, count=3_000, start_ms=START)
+
+
+def closing(stream: str, time_ms: int) -> dict[str, Any]:
+    """Return a transaction of a user of its own."""
+    return transactions.event(time_ms, user_id=CLOSING, event_id="closing")
+
+
+def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows of each view."""
+    # Scores follow the order of arrival: that in which the events are sent.
+    arrived = disordered(world["transactions"], 9_999, seed=len("transactions"))
+    alerts = list(_alerts(arrived))
+    assert {row[-1] for row in alerts} >= {"amount, distance", "amount, distance, frequency"}
+    return {
+        "user_spending": _spending(world["transactions"]),
+        "fraud_alerts": alerts,
+        "card_blocks": [(row[2], row[0], row[1], row[3], *row[5:]) for row in alerts],
+    }
+
+
+def _spending(found: list[Event]) -> list[tuple[Any, ...]]:
+    groups: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for event in found:
+        last = event["event_time"] // MINUTE * MINUTE
+        for start in range(last - 4 * MINUTE, last + 1, MINUTE):
+            groups[event["user_id"], start].append(event["amount_cents"])
+    return [
+        (user, start, start + 5 * MINUTE, len(cents), sum(cents), sum(cents) / len(cents))
+        for (user, start), cents in groups.items()
+    ]
+
+
+def _alerts(arrived: Iterable[Event]) -> Iterable[tuple[Any, ...]]:
+    histories: dict[str, list[Event]] = defaultdict(list)
+    for event in arrived:
+        history = histories[event["user_id"]]
+        signs = {
+            "amount": (4, _is_much(event, history)),
+            "distance": (5, _is_far(event, history)),
+            "frequency": (3, _is_often(event, history)),
+        }
+        tenths = sum(weight for weight, applies in signs.values() if applies)
+        if tenths > 8:
+            reasons = ", ".join(name for name, (_, applies) in signs.items() if applies)
+            fields = ("event_id", *_ALERT[1:5])
+            yield (*(event[name] for name in fields), tenths / 10, reasons)
+        history.append(event)
+
+
+def _is_much(event: Event, history: list[Event]) -> bool:
+    last = [earlier["amount_cents"] for earlier in history[-20:]]
+    return bool(last) and event["amount_cents"] > 5 * sum(last) / len(last)
+
+
+def _is_far(event: Event, history: list[Event]) -> bool:
+    places = [earlier for earlier in history if earlier["latitude"] is not None]
+    if not places or event["latitude"] is None:
+        return False
+    before = places[-1]
+    if abs(event["event_time"] - before["event_time"]) > HOUR:
+        return False
+    return _kilometres(before, event) > 1000
+
+
+def _kilometres(one: Event, other: Event) -> float:
+    """Return the great circle's length by the angle between the two points' vectors."""
+    vectors = []
+    for place in (one, other):
+        north, east = math.radians(place["latitude"]), math.radians(place["longitude"])
+        flat = math.cos(north)
+        vectors.append((flat * math.cos(east), flat * math.sin(east), math.sin(north)))
+    cosine = sum(a * b for a, b in zip(*vectors, strict=True))
+    return 6371 * math.acos(max(-1.0, min(1.0, cosine)))
+
+
+def _is_often(event: Event, history: list[Event]) -> bool:
+    five = history[-4:]
+    return len(five) == 4 and abs(event["event_time"] - five[0]["event_time"]) <= 5 * MINUTE
