@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
         add_help_option=False,
     )(flink)
     app.command()(views)
+    app.command("new-view")(new_view)
 
 
 def submit(
@@ -221,6 +222,40 @@ def views(
             for c in view["columns"]
         ]
         print_table("", ("column", "type", "", "meaning"), rows)
+
+
+def new_view(
+    name: Annotated[str, typer.Argument(help="Its name, such as page_views_per_country.")],
+    job: Annotated[str, typer.Option(help="The job that is to write it.")] = "page_views",
+    by: Annotated[
+        str, typer.Option(help="Text field of the stream to count by; its key by default.")
+    ] = "",
+    as_json: _AsJson = False,
+) -> None:
+    """Write a view that works, with its test: a count by one field, to go on from.
+
+    Example: kappa new-view page_views_per_country --by country
+    """
+    from deploy.settings import PROJECT_ROOT
+    from jobs.new_view import CannotWrite
+    from jobs.new_view import new_view as write_view
+
+    with _plain_errors():
+        try:
+            text = (PROJECT_ROOT / "jobs" / f"{job}.py").read_text()
+        except OSError:
+            text = ""
+        try:
+            written = write_view(name, job, by, text)
+        except CannotWrite as error:
+            raise CommandError(str(error)) from error
+    written.write(PROJECT_ROOT)
+    if as_json:
+        print_json({"module": written.module, "test": written.test})
+        return
+    OUT.print(f"{name} is declared in {written.module}, tested in {written.test}.", highlight=False)
+    OUT.print(f"Try it: pytest {written.test}", highlight=False)
+    OUT.print(f"Start it: kappa cancel {job} && kappa submit {job} --from none", highlight=False)
 
 
 @contextmanager

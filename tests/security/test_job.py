@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -85,11 +86,11 @@ def test_a_job_runs_over_tls_and_sasl_and_shows_no_secret(
         page_views = plan(job_named("page_views"), 1)
         for topic in page_views.topics.values():
             wait_for(partial(_committed, settings, topic), PATIENCE * 5, f"rows in {topic}")
-        shown = _shown_by_flink(settings)
+        shown = _shown_by_flink(_logs(settings))
         commands = _commands(job.pid)
     finally:
         _end(job)
-    logs = "".join(path.read_text(errors="replace") for path in (tmp_path / "home").rglob("*.log"))
+    logs = _logs(settings)
     assert "page_views" in shown
     for secret in (SECRET, REGISTRY_SECRET):
         assert secret not in shown
@@ -116,9 +117,14 @@ def _committed(settings: Settings, topic: str) -> bool:
         consumer.close()
 
 
-def _shown_by_flink(settings: Settings) -> str:
-    """Return all that Flink's REST API, and so its pages, tell of cluster and job."""
-    with httpx.Client(base_url=settings.flink, trust_env=False, timeout=30) as client:
+def _shown_by_flink(log: str) -> str:
+    """Return all that Flink's REST API, and so its pages, tell of cluster and job.
+
+    A cluster within the client's process takes a free port, which its log tells.
+    """
+    address = re.search(r"Rest endpoint listening at (\S+)", log)
+    assert address, "Flink's log does not tell its address"
+    with httpx.Client(base_url=f"http://{address[1]}", trust_env=False, timeout=60) as client:
         jobs: list[dict[str, Any]] = client.get("/jobs/overview").json()["jobs"]
         paths = ["/jobs/overview", "/jobmanager/config", "/config", "/jobmanager/environment"]
         for one in jobs:
@@ -126,6 +132,10 @@ def _shown_by_flink(settings: Settings) -> str:
             paths += [job, f"{job}/config", f"{job}/plan", f"{job}/exceptions"]
             paths += [f"{job}/checkpoints/config", f"{job}/accumulators"]
         return "\n".join(client.get(path).text for path in paths)
+
+
+def _logs(settings: Settings) -> str:
+    return "".join(path.read_text(errors="replace") for path in settings.home.rglob("*.log"))
 
 
 def _commands(pid: int) -> str:
