@@ -125,8 +125,8 @@ def _job_call(text: str, job_name: str) -> ast.Call:
             if ast.unparse(call.func) == "Job" and named[:1] == [job_name] and len(call.args) == 3:
                 return call
     raise CannotWrite(
-        f'jobs/{job_name}.py has no `Job("{job_name}", (streams,), (views,))`; write the view there '
-        "by hand."
+        f'jobs/{job_name}.py has no `Job("{job_name}", (streams,), (views,))`; '
+        "write the view there by hand."
     )
 
 
