@@ -24,6 +24,7 @@ from deploy.console import CommandError, print_json, print_table
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
 from jobs.submit import cancel, submit
+from jobs.views import WindowView
 from schemas.registry import Registry, publish_schema
 from schemas.topics import ensure_events_topic
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
@@ -80,7 +81,8 @@ def own_namespace(settings: Settings) -> Iterator[tuple[Settings, Registry]]:
     with Registry(**there.registry_access) as registry:
         publish_schema(registry, job.stream)
         ensure_events_topic(there.kafka_client, job.stream)
-        submitted = submit(there, "page_views", restore="none")
+        views = tuple(view.name for view in job.views if isinstance(view, WindowView))
+        submitted = submit(there, "page_views", views=views, restore="none")
         loader = subprocess.Popen(
             [sys.executable, "-m", "sinks.loader"],
             cwd=PROJECT_ROOT,

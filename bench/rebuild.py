@@ -25,7 +25,6 @@ from bench import wrong_errors
 from bench.workload import Workload, fill, fill_live
 from deploy.console import CommandError, print_json, print_table, progress_bar
 from deploy.settings import PROJECT_ROOT, Settings
-from jobs.catalogue import job_named
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.status import read_offsets
@@ -170,9 +169,9 @@ def _rebuild_and_switch(
 
 
 def _rebuild(work: Work) -> tuple[ReplayRecord, Rebuild, float]:
-    """Build the next version of all views; return it, what was seen, and seconds of reading."""
-    job = job_named(_JOB)
-    facts = gather(work.settings, work.control, _JOB, tuple(view.name for view in job.views))
+    """Build the next version of the views; return it, what was seen, and seconds of reading."""
+    views = tuple(view.name for view in wrong_errors.JOB.views)
+    facts = gather(work.settings, work.control, _JOB, views)
     planned = plan_replay(facts, Expectation(columns=("errors",)), from_earliest=False)
     replay, seen, began = work.control.begin(planned), Rebuild(), time.monotonic()
     with progress_bar(unit="events read") as progress:

@@ -55,6 +55,7 @@ CASES = {
         (ten_seconds.JOB, "bench/ten_seconds.py"),
     )
     for view in job.views
+    if isinstance(view, WindowView)
 }
 
 

@@ -8,13 +8,13 @@ from jobs import page_views
 from jobs.views import WindowView
 from udfs.measures import Count
 
-WRONG = page_views.MEASURES | {"errors": Count("status", ">=", 400)}
+WRONG = {"errors": Count("status", ">=", 400)}
 JOB = replace(
     page_views.JOB,
     views=tuple(
-        replace(view, measures=WRONG)
+        replace(view, measures={**view.measures, **WRONG})
         for view in page_views.JOB.views
-        if isinstance(view, WindowView)
+        if isinstance(view, WindowView) and "errors" in view.measures
     ),
 )
 

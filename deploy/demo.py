@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
     if Cluster(settings.flink).live_job(name):
         OUT.print(f"Job {name} runs already.", highlight=False)
     else:
-        submit([_JOB], None, "latest", None, False)
+        submit([_JOB], version=None, restore="latest", views=None, parallelism=None, as_json=False)
     status = _await_views(settings)
     _print_results(settings)
     _print_accounts(status)

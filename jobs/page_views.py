@@ -1,13 +1,21 @@
-"""Page views: traffic per page and per site, in one-minute and sliding windows."""
+"""Page views: traffic of pages and site, visits, all-time figures, milestones, anomalies."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from jobs.views import Job, QueryView, Sliding, Tumbling, WindowView
+from jobs.views import WINDOW_END, WINDOW_START, Job, QueryView, Sliding, Tumbling, WindowView
 from schemas.columns import Column, ColumnType
 from schemas.streams import PAGE_VIEWS
 from udfs.measures import Count, CountDistinct, Mean, Measure
+from udfs.sql_functions import ewma_baseline
+
+MILESTONE_VIEWS = 1_000
+TOP_PAGES = 10
+SPIKE, CRITICAL = 3, 10
+"""How many times its baseline a page's views must be to be an anomaly."""
+ALL_TIME = timedelta(days=10 * 365)
+"""A page that nobody asks for in so long is counted anew, as is a visitor of a page."""
 
 MEASURES: dict[str, Measure] = {
     "views": Count(doc="Requests in the window."),
@@ -80,10 +88,175 @@ PAGE_VIEW_SESSIONS = QueryView(
     description="Each visit: the pages one visitor asked for with no pause of 30 minutes.",
 )
 
+UNIQUE_USERS_PER_HOUR = WindowView(
+    name="unique_users_per_hour",
+    stream=PAGE_VIEWS,
+    dimensions=(),
+    window=Tumbling(timedelta(hours=1)),
+    measures={
+        "views": Count(doc="Requests in the hour."),
+        "unique_users": CountDistinct("user_id", doc="Distinct visitors in the hour, exact."),
+    },
+    retention=timedelta(days=20 * 365),
+    description="How many different visitors the site has, hour by hour.",
+)
+
+PAGE_STATS = QueryView(
+    name="page_stats",
+    sources=(PAGE_VIEWS,),
+    key_columns=("page_id",),
+    query_columns=(
+        Column("page_id", ColumnType.STRING, doc="The page."),
+        Column("views", ColumnType.LONG, doc="Requests for the page since the first."),
+        Column("unique_users", ColumnType.LONG, doc="Distinct visitors of the page, exact."),
+        Column(
+            "avg_duration_ms",
+            ColumnType.DOUBLE,
+            nullable=True,
+            doc="Mean time on page; null where none was measured.",
+        ),
+        Column("errors", ColumnType.LONG, doc="Requests answered with a status of 500 or more."),
+        Column("first_seen", ColumnType.TIMESTAMP, doc="Time of the first request."),
+        Column("last_seen", ColumnType.TIMESTAMP, doc="Time of the newest request."),
+    ),
+    sql="""
+        SELECT page_id,
+            COUNT(*),
+            COUNT(DISTINCT user_id),
+            CAST(SUM(duration_ms) AS DOUBLE) / NULLIF(COUNT(duration_ms), 0),
+            COUNT(*) FILTER (WHERE status >= 500),
+            TO_TIMESTAMP_LTZ(MIN(event_ms), 3),
+            TO_TIMESTAMP_LTZ(MAX(event_ms), 3)
+        FROM page_views
+        GROUP BY page_id
+    """,
+    state_retention=ALL_TIME,
+    description="All-time figures of each page, which /api/page-stats/<page_id> answers.",
+)
+
+PAGE_MILESTONES = QueryView(
+    name="page_milestones",
+    sources=(PAGE_VIEWS,),
+    key_columns=("page_id", "views"),
+    query_columns=(
+        Column("page_id", ColumnType.STRING, doc="The page."),
+        Column("views", ColumnType.LONG, doc="Requests up to this one: a multiple of 1,000."),
+        Column("reached_at", ColumnType.TIMESTAMP, doc="Time of the request that made it."),
+        Column("event_id", ColumnType.STRING, doc="Id of the request that made it."),
+    ),
+    # A page's requests are counted in the order of their times; those of one millisecond in that
+    # of their ids, because no order holds between partitions.
+    sql=f"""
+        WITH instants AS (
+            SELECT page_id, window_start, window_time AS instant,
+                COUNT(*) AS requests, ARRAY_SORT(ARRAY_AGG(event_id)) AS ids
+            FROM TABLE(TUMBLE(
+                TABLE page_views, DESCRIPTOR(event_time), INTERVAL '0.001' SECOND(1, 3)))
+            GROUP BY page_id, window_start, window_end, window_time),
+        counted AS (
+            SELECT page_id, window_start, requests, ids,
+                SUM(requests) OVER (PARTITION BY page_id ORDER BY instant) AS total
+            FROM instants)
+        SELECT page_id, total - requests + place, window_start, event_id
+        FROM counted CROSS JOIN UNNEST(ids) WITH ORDINALITY AS request (event_id, place)
+        WHERE MOD(total, {MILESTONE_VIEWS}) < requests
+            AND MOD(total - requests + place, {MILESTONE_VIEWS}) = 0
+    """,
+    time_columns=("reached_at", "reached_at"),
+    state_retention=ALL_TIME,
+    description=f"Each time a page has had another {MILESTONE_VIEWS:,} views, and with which.",
+)
+
+TRAFFIC_ANOMALIES = QueryView(
+    name="traffic_anomalies",
+    sources=(PAGE_VIEWS,),
+    key_columns=("window_start", "page_id"),
+    query_columns=(
+        Column("page_id", ColumnType.STRING, doc="The page."),
+        WINDOW_START,
+        WINDOW_END,
+        Column("views", ColumnType.LONG, doc="Requests for the page in this minute."),
+        Column(
+            "baseline",
+            ColumnType.DOUBLE,
+            doc="What was usual: its minutes with views in the six hours before, each newer one "
+            "weighing 0.05 and all older ones together 0.95.",
+        ),
+        Column(
+            "severity",
+            ColumnType.STRING,
+            doc=f"spike from {SPIKE} times the baseline, critical above {CRITICAL} times.",
+        ),
+    ),
+    # Minutes without views leave the baseline as it is: counted as zeros, they would make every
+    # view of a seldom read page a spike.
+    sql=f"""
+        WITH minutes AS (
+            SELECT page_id, window_start, window_end, window_time AS minute_time,
+                COUNT(*) AS requests
+            FROM TABLE(TUMBLE(TABLE page_views, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
+            GROUP BY page_id, window_start, window_end, window_time),
+        judged AS (
+            SELECT page_id, window_start, window_end, requests,
+                ewma_baseline(window_start, requests) OVER (
+                    PARTITION BY page_id ORDER BY minute_time
+                    RANGE BETWEEN INTERVAL '6' HOUR PRECEDING AND CURRENT ROW) AS baseline
+            FROM minutes)
+        SELECT page_id, window_start, window_end, requests, baseline,
+            IF(requests > {CRITICAL} * baseline, 'critical', 'spike')
+        FROM judged
+        WHERE requests >= {SPIKE} * baseline
+    """,
+    functions={"ewma_baseline": ewma_baseline},
+    time_columns=("window_start", "window_end"),
+    retention=timedelta(days=20 * 365),
+    description="Minutes in which a page had far more views than usual; a page's first ten "
+    "minutes with views in six hours are never judged.",
+)
+
+TOP_PAGES_PER_HOUR = QueryView(
+    name="top_pages",
+    sources=(PAGE_VIEWS,),
+    key_columns=("window_start", "rank"),
+    query_columns=(
+        WINDOW_START,
+        WINDOW_END,
+        Column("rank", ColumnType.LONG, doc=f"1 to {TOP_PAGES}; of equals the lesser page first."),
+        Column("page_id", ColumnType.STRING, doc="The page."),
+        Column("views", ColumnType.LONG, doc="Requests for the page in the hour."),
+    ),
+    sql=f"""
+        WITH pages AS (
+            SELECT page_id, window_start, window_end, COUNT(*) AS requests
+            FROM TABLE(TUMBLE(TABLE page_views, DESCRIPTOR(event_time), INTERVAL '1' HOUR))
+            GROUP BY page_id, window_start, window_end),
+        ranked AS (
+            SELECT *, ROW_NUMBER() OVER (
+                PARTITION BY window_start, window_end ORDER BY requests DESC, page_id) AS place
+            FROM pages)
+        SELECT window_start, window_end, place, page_id, requests
+        FROM ranked
+        WHERE place <= {TOP_PAGES}
+    """,
+    time_columns=("window_start", "window_end"),
+    retention=timedelta(days=20 * 365),
+    description=f"The {TOP_PAGES} pages with the most views of each hour.",
+)
+
 JOB = Job(
     "page_views",
     (PAGE_VIEWS,),
-    (PAGE_VIEWS_PER_MINUTE, PAGE_VIEWS_SLIDING, SITE_TRAFFIC_PER_MINUTE, PAGE_VIEW_SESSIONS),
+    (
+        PAGE_VIEWS_PER_MINUTE,
+        PAGE_VIEWS_SLIDING,
+        SITE_TRAFFIC_PER_MINUTE,
+        UNIQUE_USERS_PER_HOUR,
+        PAGE_VIEW_SESSIONS,
+        PAGE_STATS,
+        PAGE_MILESTONES,
+        TRAFFIC_ANOMALIES,
+        TOP_PAGES_PER_HOUR,
+    ),
 )
 
 if __name__ == "__main__":

@@ -185,10 +185,10 @@ def abort_command(*, job: OfJob = "", manner: Manner) -> None:
 
 
 def _planned(work: Work, wish: Wish) -> ReplayPlan:
-    from replay.facts import chosen_job, gather
+    from replay.facts import chosen_job, gather, live_views
     from replay.plan import plan_replay
 
-    job, chosen = chosen_job(wish.views or ())
+    job, chosen = chosen_job(wish.views or live_views(work.settings))
     facts = gather(work.settings, work.control, job, chosen, from_archive=wish.from_archive)
     return plan_replay(facts, wish.expected, from_earliest=wish.from_earliest)
 
@@ -196,10 +196,10 @@ def _planned(work: Work, wish: Wish) -> ReplayPlan:
 def _begun(work: Work, wish: Wish, yes: bool) -> ReplayRecord:
     """Return the replay of these views that is being built, begun now where there is none."""
     from replay.control import taken
-    from replay.facts import chosen_job
+    from replay.facts import chosen_job, live_views
     from replay.plan import goes_on
 
-    job, chosen = chosen_job(wish.views or ())
+    job, chosen = chosen_job(wish.views or live_views(work.settings))
     work.control.lock(job)
     current = work.control.current(job)
     if current is not None:

@@ -32,17 +32,28 @@ class DifferentJobs(ValueError):
 
 
 def chosen_job(views: Collection[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the job that writes `views`, and those of its views to rebuild; all without any.
+    """Return the job that writes `views`, and those of its views to rebuild.
 
     Raises `UnknownView` or `DifferentJobs`.
     """
-    jobs = {job_of(view_named(name)).name for name in views or VIEWS}
+    if not views:
+        raise DifferentJobs("nothing is live to be rebuilt; `kappa submit` builds a first version.")
+    jobs = {job_of(view_named(name)).name for name in views}
     if len(jobs) != 1:
         raise DifferentJobs(
             f"these views come from the jobs {', '.join(sorted(jobs))}; name those of one job."
         )
     job = job_named(jobs.pop())
-    return job.name, tuple(view.name for view in job.views if not views or view.name in views)
+    return job.name, tuple(view.name for view in job.views if view.name in views)
+
+
+def live_views(settings: Settings) -> tuple[str, ...]:
+    """Return the declared views that people can read now."""
+    clickhouse = ClickHouse(settings)
+    try:
+        return tuple(view for view in public_versions(clickhouse) if view in VIEWS)
+    finally:
+        clickhouse.close()
 
 
 def gather(

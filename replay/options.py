@@ -25,7 +25,7 @@ class Wish:
     """What is to be rebuilt, from where, and what the fix changes."""
 
     views: Annotated[
-        list[str] | None, typer.Argument(help="Views of one job; without any, all views of a job.")
+        list[str] | None, typer.Argument(help="Views of one job; without any, all that are live.")
     ] = None
     expect: Annotated[
         list[str] | None,

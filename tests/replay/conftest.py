@@ -19,7 +19,7 @@ from tests.harness import (
     start_loader,
     submit_page_views,
 )
-from tests.replay.running import events_loaded
+from tests.replay.running import REBUILT, events_loaded
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def live(empty: Environment) -> Environment:
     register(empty, datasets.V1)
     create_topic(empty)
     kappa(empty, "produce", "sample")
-    submit_page_views(empty)
+    submit_page_views(empty, REBUILT)
     start_loader(empty)
     events_loaded(empty, 1)
     return empty

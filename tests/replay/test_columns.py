@@ -9,7 +9,7 @@ import pytest
 from tests import datasets
 from tests.harness import Environment, create_topic, produce, register, rows, start_loader, wait_for
 from tests.oracle import PER_MINUTE, judge
-from tests.replay.running import done, newest, project_with, readers, run
+from tests.replay.running import SUBMIT, done, newest, project_with, readers, run
 
 pytestmark = pytest.mark.long
 
@@ -32,7 +32,7 @@ def test_columns_come_and_go_with_the_version_that_is_shown(
     create_topic(env)
     sent = produce(env, datasets.dense_traffic(schema_id, events=3_000))
     start_loader(env)
-    assert run(env, "submit", "page_views", project=project).returncode == 0
+    assert run(env, *SUBMIT, project=project).returncode == 0
     events = judge(sent, env.registered).aggregated.values()
     views, longest = len(events), max(event.duration_ms or 0 for event in events)
     errors = sum(event.status >= 500 for event in events)

@@ -38,7 +38,7 @@ from tests.oracle import (
     all_views,
     judge,
 )
-from tests.replay.running import done, project_with, refused, run
+from tests.replay.running import SUBMIT, done, project_with, refused, run
 from tests.replay.running import start as start_kappa
 from tests.settling import difference, settle, view_difference
 
@@ -173,7 +173,7 @@ def test_a_view_that_another_rule_wrote_is_refused(empty: Environment, tmp_path:
     schema_id = register(empty, datasets.V1)
     create_topic(empty)
     start_loader(empty)
-    assert run(empty, "submit", "page_views", project=project).returncode == 0
+    assert run(empty, *SUBMIT, project=project).returncode == 0
     produce(empty, traffic(schema_id))
     wait_for(lambda: view_rows(empty, SITE), 60, "there are rows")
     wait_for(lambda: len(read_topic(empty, empty.stream.late_topic())) > 100, 60, "late events")

@@ -12,6 +12,7 @@ from tests import datasets
 from tests.harness import Environment, create_topic, kappa, register, rows, start_loader, wait_for
 from tests.replay.running import (
     PUBLIC,
+    SUBMIT,
     done,
     events_loaded,
     newest,
@@ -42,7 +43,7 @@ def wrong(empty: Environment, tmp_path: Path) -> Environment:
     create_topic(empty)
     kappa(empty, "produce", "sample")
     start_loader(empty)
-    submitted = run(empty, "submit", "page_views", project=project)
+    submitted = run(empty, *SUBMIT, project=project)
     assert submitted.returncode == 0, submitted.stderr
     events_loaded(empty, 1)
     return empty

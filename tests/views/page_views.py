@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from bench.generators import World, page_views
@@ -10,7 +10,8 @@ from bench.generators import World, page_views
 JOB = "page_views"
 START = 1_767_600_000_000  # 2026-01-05T08:00:00Z
 GAP = 30 * 60 * 1000
-CLOSING = "~closing"
+MINUTE, HOUR = 60_000, 3_600_000
+CLOSING, CLOSING_PAGE = "~closing", "/closing"
 
 _WINDOWED = ("window_start", "window_end", "views", "unique_users", "avg_duration_ms", "errors")
 COLUMNS = {
@@ -27,22 +28,43 @@ COLUMNS = {
         "exit_page",
         "is_bounce",
     ),
+    "unique_users_per_hour": ("window_start", "window_end", "views", "unique_users"),
+    "page_stats": (
+        "page_id",
+        "views",
+        "unique_users",
+        "avg_duration_ms",
+        "errors",
+        "first_seen",
+        "last_seen",
+    ),
+    "page_milestones": ("page_id", "views", "reached_at", "event_id"),
+    "traffic_anomalies": (
+        "page_id",
+        "window_start",
+        "window_end",
+        "views",
+        "baseline",
+        "severity",
+    ),
+    "top_pages": ("window_start", "window_end", "rank", "page_id", "views"),
 }
 _LATEST = "toDateTime64('2026-01-07 00:00:00', 3, 'UTC')"
 WHERE = {
-    **dict.fromkeys(list(COLUMNS)[:3], f"window_start < {_LATEST}"),
+    **{view: f"window_start < {_LATEST}" for view in COLUMNS if "window_start" in COLUMNS[view]},
     "page_view_sessions": f"user_id <> '{CLOSING}'",
+    "page_stats": f"page_id <> '{CLOSING_PAGE}'",
 }
 
 
 def events() -> World:
-    """Return some two thousand page views of three hours."""
-    return page_views.generate(seed=7, count=2_000, start_ms=START)
+    """Return some five thousand page views of three hours."""
+    return page_views.generate(seed=7, count=5_000, start_ms=START)
 
 
 def closing(stream: str, time_ms: int) -> dict[str, Any]:
     """Return a page view of a visitor of its own."""
-    return page_views.event(time_ms, user_id=CLOSING, page_id="/closing", event_id="closing")
+    return page_views.event(time_ms, user_id=CLOSING, page_id=CLOSING_PAGE, event_id="closing")
 
 
 def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
@@ -53,6 +75,11 @@ def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
         "page_views_sliding": _windows(found, 300_000, by_page=True),
         "site_traffic_per_minute": _windows(found, 60_000, by_page=False),
         "page_view_sessions": _sessions(found),
+        "unique_users_per_hour": _unique_users(found),
+        "page_stats": [_stats(page, views) for page, views in _by_page(found).items()],
+        "page_milestones": _milestones(found),
+        "traffic_anomalies": _anomalies(found),
+        "top_pages": _top_pages(found),
     }
 
 
@@ -96,4 +123,69 @@ def _sessions(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
                 session = []
             if event is not None:
                 session.append(event)
+    return rows
+
+
+def _by_page(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    pages: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for event in found:
+        pages[event["page_id"]].append(event)
+    return pages
+
+
+def _unique_users(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    hours: dict[int, list[str]] = defaultdict(list)
+    for event in found:
+        hours[event["event_time"] // HOUR * HOUR].append(event["user_id"])
+    return [(hour, hour + HOUR, len(users), len(set(users))) for hour, users in hours.items()]
+
+
+def _stats(page: str, views: list[dict[str, Any]]) -> tuple[Any, ...]:
+    durations = [e["duration_ms"] for e in views if e["duration_ms"] is not None]
+    return (
+        page,
+        len(views),
+        len({e["user_id"] for e in views}),
+        sum(durations) / len(durations) if durations else None,
+        sum(e["status"] >= 500 for e in views),
+        min(e["event_time"] for e in views),
+        max(e["event_time"] for e in views),
+    )
+
+
+def _milestones(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for page, views in _by_page(found).items():
+        views.sort(key=lambda e: (e["event_time"], e["event_id"]))
+        for number in range(1_000, len(views) + 1, 1_000):
+            reached = views[number - 1]
+            rows.append((page, number, reached["event_time"], reached["event_id"]))
+    assert max(row[1] for row in rows) == 2_000, "no page has two milestones"
+    return rows
+
+
+def _anomalies(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return the minutes that stand out; the world is shorter than the six hours looked back."""
+    rows: list[tuple[Any, ...]] = []
+    for page, views in _by_page(found).items():
+        minutes = Counter(e["event_time"] // MINUTE * MINUTE for e in views)
+        usual = 0.0
+        for place, start in enumerate(sorted(minutes)):
+            count = minutes[start]
+            if place >= 10 and count >= 3 * usual:
+                severity = "critical" if count > 10 * usual else "spike"
+                rows.append((page, start, start + MINUTE, count, usual, severity))
+            usual = 0.95 * usual + 0.05 * count if place else float(count)
+    assert {row[-1] for row in rows} == {"spike", "critical"}
+    return rows
+
+
+def _top_pages(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    hours: dict[int, Counter[str]] = defaultdict(Counter)
+    for event in found:
+        hours[event["event_time"] // HOUR * HOUR][event["page_id"]] += 1
+    rows: list[tuple[Any, ...]] = []
+    for hour, pages in hours.items():
+        ranked = sorted(pages.items(), key=lambda page: (-page[1], page[0]))[:10]
+        rows += [(hour, hour + HOUR, place, *page) for place, page in enumerate(ranked, 1)]
     return rows
