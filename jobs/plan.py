@@ -102,6 +102,18 @@ class JobPlan:
         return tuple(view for view in self.views if isinstance(view, QueryView))
 
     @property
+    def read_queries(self) -> tuple[QueryView, ...]:
+        """The plan's SQL views and those of the job that they read, in the job's order."""
+        chosen = {view.name for view in self.queries}
+        needed: list[QueryView] = []
+        for view in reversed(self.job.views):
+            if isinstance(view, QueryView) and (
+                view.name in chosen or any(reader.names(view) for reader in needed)
+            ):
+                needed.insert(0, view)
+        return tuple(needed)
+
+    @property
     def layout(self) -> dict[str, str]:
         """What each view computes, as text by view name; state fits only the same."""
         return {view.name: view.layout for view in self.views}
@@ -113,7 +125,7 @@ class JobPlan:
 
     def _input(self, stream: Stream) -> Input:
         windowed = tuple(v for v in self.views if isinstance(v, WindowView) and v.stream == stream)
-        reading = [view for view in self.queries if stream in view.streams]
+        reading = [view for view in self.read_queries if stream in view.streams]
         arrivals = [view for view in reading if isinstance(view, ArrivalView)]
         queries = [view for view in reading if not isinstance(view, ArrivalView)]
         columns = dict.fromkeys(name for view in queries for name in view.fields_of(stream))

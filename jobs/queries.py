@@ -45,16 +45,17 @@ def add_queries(
     config.set("table.exec.mini-batch.enabled", "true" if batches else "false")
     config.set("table.exec.mini-batch.allow-latency", f"{whole_ms(early)} ms")
     config.set("table.exec.mini-batch.size", "20000")
-    # The key column holds the view's key as text, which the planner can't see through.
+    # A view's key is what its query groups by: nothing has to bring its changes into order.
     config.set("table.exec.sink.upsert-materialize", "NONE")
-    retentions = [view.state_retention for view in plan.queries if view.state_retention]
+    retentions = [view.state_retention for view in plan.read_queries if view.state_retention]
     if retentions:
         config.set("table.exec.state.ttl", f"{whole_ms(max(retentions))} ms")
-    for view in plan.queries:
+    for view in plan.read_queries:
         for name, function in view.functions.items():
             tables.create_temporary_function(name, function())
         names = ", ".join(f"`{column.name}`" for column in view.columns)
         tables.execute_sql(f"CREATE TEMPORARY VIEW `{view.name}` ({names}) AS {view.sql}")
+    for view in plan.queries:
         tables.execute_sql(_sink_ddl(plan, view, options))
         statements.add_insert_sql(_insert(view))
 
@@ -82,6 +83,7 @@ def _sink_ddl(plan: JobPlan, view: QueryView, options: JobOptions) -> str:
     columns = ",\n".join(
         f"`{c.name}` {_SQL_TYPES[c.type]}{'' if c.nullable else ' NOT NULL'}" for c in view.columns
     )
+    key = ", ".join(f"`{name}`" for name in view.key)
     schema = json.dumps(view.avro_schema).replace("'", "''")
     if isinstance(view, ArrivalView):
         delivery = prompt_sink_options(options)
@@ -89,15 +91,14 @@ def _sink_ddl(plan: JobPlan, view: QueryView, options: JobOptions) -> str:
         delivery = sink_options(f"kappa-{plan.name}-{view.name}", options)
     return f"""
         CREATE TEMPORARY TABLE `{_sink(view)}` (
-            _key BYTES NOT NULL,
             {columns},
-            PRIMARY KEY (_key) NOT ENFORCED
+            PRIMARY KEY ({key}) NOT ENFORCED
         ) WITH (
             'connector' = 'upsert-kafka',
             'topic' = '{view.topic(plan.version)}',
-            'key.format' = 'raw',
+            'key.format' = 'json',
+            'key.json.timestamp-format.standard' = 'ISO-8601',
             'value.format' = 'avro-confluent',
-            'value.fields-include' = 'EXCEPT_KEY',
             'value.avro-confluent.url' = '{options.registry_url}',
             'value.avro-confluent.subject' = '{view.subject(plan.version)}',
             'value.avro-confluent.schema' = '{schema}',
@@ -117,18 +118,7 @@ def _sink(view: QueryView) -> str:
 
 
 def _insert(view: QueryView) -> str:
-    types = {column.name: column.type for column in view.columns}
-    key = ", ".join(_key_part(name, types[name]) for name in view.key)
     values = ", ".join(
         f"CAST(`{column.name}` AS {_SQL_TYPES[column.type]})" for column in view.columns
     )
-    return f"""
-        INSERT INTO `{_sink(view)}`
-        SELECT ENCODE(JSON_ARRAY({key}), 'UTF-8'), {values} FROM `{view.name}`"""
-
-
-def _key_part(name: str, kind: ColumnType) -> str:
-    if kind is not ColumnType.TIMESTAMP:
-        return f"`{name}`"
-    pattern = "yyyy-MM-dd''T''HH:mm:ss.SSS''Z''"
-    return f"DATE_FORMAT(CAST(`{name}` AS TIMESTAMP(3)), '{pattern}')"
+    return f"INSERT INTO `{_sink(view)}` SELECT {values} FROM `{view.name}`"
