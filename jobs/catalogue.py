@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from jobs import devices, page_views, transactions
+from jobs import bidding, devices, orders, page_views, recommendations, transactions
 from jobs.views import Job, View
 
 
@@ -16,7 +16,17 @@ class UnknownJob(LookupError):
     """A job name that no module in jobs/ declares."""
 
 
-JOBS: dict[str, Job] = {job.name: job for job in (page_views.JOB, transactions.JOB, devices.JOB)}
+JOBS: dict[str, Job] = {
+    job.name: job
+    for job in (
+        page_views.JOB,
+        transactions.JOB,
+        devices.JOB,
+        orders.JOB,
+        recommendations.JOB,
+        bidding.JOB,
+    )
+}
 VIEWS: dict[str, View] = {view.name: view for job in JOBS.values() for view in job.views}
 
 

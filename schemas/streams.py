@@ -152,12 +152,186 @@ TRANSACTIONS = Stream(
     ),
 )
 
+ORDERS = Stream(
+    name="orders",
+    key_field="order_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="What becomes of orders: placed, shipped, delivered, refunded.",
+    required=("event_id", "order_id", "customer_id", "status", "category"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("order_id", minimum=1, maximum=64),
+        Length("customer_id", minimum=1, maximum=256),
+        Length("status", minimum=1, maximum=32),
+        Length("category", minimum=1, maximum=256),
+        Range("amount_cents", minimum=0),
+    ),
+)
+
+PAYMENTS = Stream(
+    name="payments",
+    key_field="order_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Payments for orders, as payment providers confirm them.",
+    required=("event_id", "payment_id", "order_id"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("payment_id", minimum=1, maximum=64),
+        Length("order_id", minimum=1, maximum=64),
+        Range("paid_cents", minimum=0),
+    ),
+)
+
+CUSTOMER_SEGMENTS = Stream(
+    name="customer_segments",
+    key_field="customer_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    # Written rarely: what joins it waits this long for its watermark, and not five minutes.
+    idle_timeout=timedelta(minutes=1),
+    description="Which segment a customer is in, from when on.",
+    required=("event_id", "customer_id", "segment"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("customer_id", minimum=1, maximum=256),
+        Length("segment", minimum=1, maximum=64),
+    ),
+)
+
+PLAYBACKS = Stream(
+    name="playbacks",
+    key_field="title_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="What players report while films and series play.",
+    required=("event_id", "session_id", "title_id", "device", "country"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("session_id", minimum=1, maximum=64),
+        Length("title_id", minimum=1, maximum=256),
+        Length("device", minimum=1, maximum=64),
+        Length("country", minimum=2, maximum=2),
+        Range("watched_ms", minimum=0, maximum=24 * 3600 * 1000),
+        Range("completed_percent", minimum=0, maximum=100),
+    ),
+)
+
+_AUCTION_RULES: tuple[Rule, ...] = (
+    Length("event_id", minimum=1, maximum=64),
+    Length("request_id", minimum=1, maximum=64),
+)
+
+BID_REQUESTS = Stream(
+    name="bid_requests",
+    key_field="request_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Advertising places on offer.",
+    required=("event_id", "request_id", "site"),
+    rules=(*_AUCTION_RULES, Length("site", minimum=1, maximum=256)),
+)
+
+BIDS = Stream(
+    name="bids",
+    key_field="request_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Bids of campaigns for the places on offer.",
+    required=("event_id", "request_id", "campaign_id"),
+    rules=(
+        *_AUCTION_RULES,
+        Length("campaign_id", minimum=1, maximum=64),
+        Range("bid_micros", minimum=0),
+    ),
+)
+
+IMPRESSIONS = Stream(
+    name="impressions",
+    key_field="request_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Advertisements shown, each after a bid that won.",
+    required=("event_id", "request_id", "campaign_id"),
+    rules=(
+        *_AUCTION_RULES,
+        Length("campaign_id", minimum=1, maximum=64),
+        Range("price_micros", minimum=0),
+        Range("daily_budget_micros", minimum=1),
+    ),
+)
+
+CLICKS = Stream(
+    name="clicks",
+    key_field="request_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Clicks on advertisements shown.",
+    required=("event_id", "request_id", "campaign_id"),
+    rules=(*_AUCTION_RULES, Length("campaign_id", minimum=1, maximum=64)),
+)
+
+EXPOSURES = Stream(
+    name="exposures",
+    key_field="user_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Which users saw which variant of an experiment.",
+    required=("event_id", "user_id", "experiment", "variant"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("user_id", minimum=1, maximum=256),
+        Length("experiment", minimum=1, maximum=128),
+        Length("variant", minimum=1, maximum=128),
+    ),
+)
+
+CONVERSIONS = Stream(
+    name="conversions",
+    key_field="user_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Users who did what experiments hope for.",
+    required=("event_id", "user_id", "goal"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("user_id", minimum=1, maximum=256),
+        Length("goal", minimum=1, maximum=128),
+    ),
+)
+
+ITEM_VIEWS = Stream(
+    name="item_views",
+    key_field="user_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Which items of a shop users look at.",
+    required=("event_id", "user_id", "item_id"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("user_id", minimum=1, maximum=256),
+        Length("item_id", minimum=1, maximum=256),
+    ),
+)
+
 STREAMS: dict[str, Stream] = {
     stream.name: stream
     for stream in (
         PAGE_VIEWS,
         DEVICE_READINGS,
         TRANSACTIONS,
+        ORDERS,
+        PAYMENTS,
+        CUSTOMER_SEGMENTS,
+        PLAYBACKS,
+        BID_REQUESTS,
+        BIDS,
+        IMPRESSIONS,
+        CLICKS,
+        EXPOSURES,
+        CONVERSIONS,
+        ITEM_VIEWS,
     )
 }
 

@@ -11,6 +11,7 @@ from deploy.flink import client_environment, write_cluster_files
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
 from jobs.plan import plan
+from jobs.views import InvalidView, Job
 
 
 @pytest.mark.stack
@@ -56,6 +57,28 @@ def test_a_version_has_topics_of_its_own() -> None:
         "page_views_accounting": "blue.views.page_views_accounting.v2",
     }
     assert second.job.stream.dead_letter_topic(2) == "blue.dlq.page_views.v2"
+
+
+def test_a_view_chosen_alone_brings_what_it_reads_and_writes_only_itself() -> None:
+    alone = plan(JOBS["orders"], 2, ("revenue_per_minute",))
+
+    assert [view.name for view in alone.queries] == ["revenue_per_minute"]
+    assert [view.name for view in alone.read_queries] == ["order_payments", "revenue_per_minute"]
+    assert {source.stream.name: source.columns for source in alone.inputs} == {
+        "orders": ("order_id", "customer_id", "status", "amount_cents"),
+        "payments": ("payment_id", "order_id", "paid_cents"),
+        "customer_segments": (),
+    }
+
+
+def test_a_query_must_read_its_streams_itself_or_through_an_earlier_view() -> None:
+    orders = JOBS["orders"]
+    by_name = {view.name: view for view in orders.views}
+    matched, revenue = by_name["order_payments"], by_name["revenue_per_minute"]
+
+    Job("sales", orders.streams, (matched, revenue))
+    with pytest.raises(InvalidView, match="revenue_per_minute: its query does not read orders"):
+        Job("sales", orders.streams, (revenue, matched))
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-from tests.views import devices, page_views, transactions
+from tests.views import bidding, devices, orders, page_views, recommendations, transactions
 
 _ALL: dict[str, ModuleType] = {
     "page_views": page_views,
     "transactions": transactions,
     "devices": devices,
+    "orders": orders,
+    "recommendations": recommendations,
+    "bidding": bidding,
 }
 _CHOSEN = os.environ.get("KAPPA_TEST_DOMAINS", "")
 DOMAINS = {name: m for name, m in _ALL.items() if not _CHOSEN or name in _CHOSEN.split(",")}

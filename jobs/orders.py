@@ -1,0 +1,255 @@
+"""Orders and payments: who paid, who did not, what is sold to whom, and how far orders get."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from jobs.views import Job, QueryView
+from schemas.columns import Column, ColumnType
+from schemas.streams import CUSTOMER_SEGMENTS, ORDERS, PAYMENTS
+
+PAYMENT_WINDOW = timedelta(minutes=1)
+
+_KEPT = timedelta(days=5 * 365)
+_WINDOW_START = Column("window_start", ColumnType.TIMESTAMP, doc="First instant of the window.")
+_WINDOW_END = Column("window_end", ColumnType.TIMESTAMP, doc="First instant after the window.")
+_ORDER_ID = Column("order_id", ColumnType.STRING, doc="The order.")
+_CUSTOMER_ID = Column("customer_id", ColumnType.STRING, doc="The customer.")
+_PAYMENT_ID = Column("payment_id", ColumnType.STRING, doc="The payment.")
+_PAID_CENTS = Column("paid_cents", ColumnType.LONG, doc="What was paid.")
+_PAID_AT = Column("paid_at", ColumnType.TIMESTAMP, doc="When the payment was confirmed.")
+_ORDERED_AT = Column("ordered_at", ColumnType.TIMESTAMP, doc="When the order was placed.")
+_ORDERED_CENTS = Column("ordered_cents", ColumnType.LONG, doc="The price of the order.")
+
+ORDER_PAYMENTS = QueryView(
+    name="order_payments",
+    sources=(ORDERS, PAYMENTS),
+    key_columns=("payment_id",),
+    query_columns=(
+        _PAYMENT_ID,
+        _ORDER_ID,
+        _CUSTOMER_ID,
+        _ORDERED_AT,
+        _PAID_AT,
+        _ORDERED_CENTS,
+        _PAID_CENTS,
+        Column("delay_ms", ColumnType.LONG, doc="From order to payment; negative where it led."),
+    ),
+    # Before or after: the clocks of shop and payment provider are not the same.
+    sql="""
+        SELECT p.payment_id, o.order_id, o.customer_id, o.event_time, p.event_time,
+            o.amount_cents, p.paid_cents, p.event_ms - o.event_ms
+        FROM orders AS o
+        JOIN payments AS p
+            ON p.order_id = o.order_id
+            AND p.event_time BETWEEN o.event_time - INTERVAL '1' MINUTE
+                                 AND o.event_time + INTERVAL '1' MINUTE
+        WHERE o.status = 'placed'
+    """,
+    time_columns=("ordered_at", "paid_at"),
+    settled_after=PAYMENT_WINDOW,
+    description="Each payment with its order, where they are at most a minute apart.",
+)
+
+UNMATCHED_ORDERS = QueryView(
+    name="unmatched_orders",
+    sources=(ORDERS, PAYMENTS),
+    key_columns=("order_id",),
+    query_columns=(_ORDER_ID, _CUSTOMER_ID, _ORDERED_AT, _ORDERED_CENTS),
+    sql="""
+        SELECT o.order_id, o.customer_id, o.event_time, o.amount_cents
+        FROM (SELECT * FROM orders WHERE status = 'placed') AS o
+        LEFT JOIN payments AS p
+            ON p.order_id = o.order_id
+            AND p.event_time BETWEEN o.event_time - INTERVAL '1' MINUTE
+                                 AND o.event_time + INTERVAL '1' MINUTE
+        WHERE p.payment_id IS NULL
+    """,
+    time_columns=("ordered_at", "ordered_at"),
+    settled_after=PAYMENT_WINDOW,
+    description="Orders without a payment within a minute, told as soon as that is sure.",
+)
+
+UNMATCHED_PAYMENTS = QueryView(
+    name="unmatched_payments",
+    sources=(ORDERS, PAYMENTS),
+    key_columns=("payment_id",),
+    query_columns=(_PAYMENT_ID, _ORDER_ID, _PAID_AT, _PAID_CENTS),
+    sql="""
+        SELECT p.payment_id, p.order_id, p.event_time, p.paid_cents
+        FROM payments AS p
+        LEFT JOIN (SELECT * FROM orders WHERE status = 'placed') AS o
+            ON o.order_id = p.order_id
+            AND o.event_time BETWEEN p.event_time - INTERVAL '1' MINUTE
+                                 AND p.event_time + INTERVAL '1' MINUTE
+        WHERE o.customer_id IS NULL
+    """,
+    time_columns=("paid_at", "paid_at"),
+    settled_after=PAYMENT_WINDOW,
+    description="Payments without an order within a minute, told as soon as that is sure.",
+)
+
+REVENUE_PER_MINUTE = QueryView(
+    name="revenue_per_minute",
+    sources=(ORDERS, PAYMENTS),
+    key_columns=("window_start",),
+    query_columns=(
+        _WINDOW_START,
+        _WINDOW_END,
+        Column("payments", ColumnType.LONG, doc="Payments for orders."),
+        Column("revenue_cents", ColumnType.LONG, doc="What they paid in all."),
+    ),
+    sql="""
+        SELECT window_start, window_end, COUNT(*), SUM(paid_cents)
+        FROM TABLE(TUMBLE(TABLE order_payments, DESCRIPTOR(paid_at), INTERVAL '1' MINUTE))
+        GROUP BY window_start, window_end
+    """,
+    time_columns=("window_start", "window_end"),
+    settled_after=PAYMENT_WINDOW,
+    description="What paid orders brought in, by the minute of payment.",
+)
+
+DAILY_SALES = QueryView(
+    name="daily_sales",
+    sources=(ORDERS,),
+    key_columns=("sales_day", "category"),
+    query_columns=(
+        Column("sales_day", ColumnType.TIMESTAMP, doc="Midnight before the orders, UTC."),
+        Column("category", ColumnType.STRING, doc="Category of the goods."),
+        Column("sales_cents", ColumnType.LONG, doc="Orders placed less what was paid back."),
+        Column("orders_placed", ColumnType.LONG, doc="Orders placed on the day."),
+        Column("refunds", ColumnType.LONG, doc="Refunds of those orders, whenever made."),
+        Column("refunded_cents", ColumnType.LONG, doc="What the refunds paid back."),
+    ),
+    sql="""
+        SELECT FLOOR(placed_at TO DAY), category,
+            SUM(IF(status = 'placed', amount_cents, -amount_cents)),
+            COUNT(*) FILTER (WHERE status = 'placed'),
+            COUNT(*) FILTER (WHERE status = 'refunded'),
+            SUM(IF(status = 'refunded', amount_cents, 0))
+        FROM orders
+        WHERE status IN ('placed', 'refunded')
+        GROUP BY FLOOR(placed_at TO DAY), category
+    """,
+    state_retention=_KEPT,
+    description="Sales by category and day of order; a refund corrects the day it belongs to.",
+)
+
+CUSTOMER_ORDERS = QueryView(
+    name="customer_orders",
+    sources=(ORDERS,),
+    key_columns=("customer_id",),
+    query_columns=(
+        _CUSTOMER_ID,
+        Column("orders_placed", ColumnType.LONG, doc="Orders so far."),
+        Column("total_cents", ColumnType.LONG, doc="Their price in all."),
+        Column("average_cents", ColumnType.DOUBLE, doc="The mean price of an order."),
+        Column("last_order_at", ColumnType.TIMESTAMP, doc="When the newest was placed."),
+    ),
+    sql="""
+        SELECT customer_id, COUNT(*), SUM(amount_cents),
+            CAST(SUM(amount_cents) AS DOUBLE) / COUNT(*),
+            TO_TIMESTAMP_LTZ(MAX(event_ms), 3)
+        FROM orders
+        WHERE status = 'placed'
+        GROUP BY customer_id
+    """,
+    state_retention=_KEPT,
+    description="How often, and for how much, each customer has ordered.",
+)
+
+ORDER_FUNNEL = QueryView(
+    name="order_funnel",
+    sources=(ORDERS, PAYMENTS),
+    key_columns=("window_start", "stage"),
+    query_columns=(
+        Column("stage", ColumnType.STRING, doc="placed, paid, shipped, delivered or refunded."),
+        _WINDOW_START,
+        _WINDOW_END,
+        Column("orders_reached", ColumnType.LONG, doc="Orders that reached the stage."),
+    ),
+    sql="""
+        WITH steps AS (
+            SELECT order_id, status AS stage, event_time FROM orders
+            UNION ALL
+            SELECT order_id, 'paid', event_time FROM payments)
+        SELECT stage, window_start, window_end, COUNT(DISTINCT order_id)
+        FROM TABLE(TUMBLE(TABLE steps, DESCRIPTOR(event_time), INTERVAL '1' HOUR))
+        GROUP BY stage, window_start, window_end
+    """,
+    time_columns=("window_start", "window_end"),
+    description="How many orders reached each stage, hour by hour.",
+)
+
+CURRENT_SEGMENTS = QueryView(
+    name="current_segments",
+    sources=(CUSTOMER_SEGMENTS,),
+    key_columns=("customer_id",),
+    query_columns=(
+        _CUSTOMER_ID,
+        Column("segment", ColumnType.STRING, doc="The customer's newest segment."),
+        Column("segment_before", ColumnType.STRING, nullable=True, doc="The one before, if any."),
+        Column("since", ColumnType.TIMESTAMP, doc="From when the segment holds."),
+    ),
+    # LAG brings a customer's changes into the order of their times before the newest is taken.
+    sql="""
+        WITH changes AS (
+            SELECT customer_id, segment, event_time,
+                LAG(segment) OVER (PARTITION BY customer_id ORDER BY event_time) AS segment_before
+            FROM customer_segments)
+        SELECT customer_id, segment, segment_before, event_time
+        FROM (
+            SELECT *,
+                ROW_NUMBER() OVER (PARTITION BY customer_id ORDER BY event_time DESC) AS place
+            FROM changes)
+        WHERE place = 1
+    """,
+    state_retention=_KEPT,
+    description="The segment of each customer: a dimension that queries join as of event time.",
+)
+
+SALES_BY_SEGMENT = QueryView(
+    name="sales_by_segment",
+    sources=(ORDERS, CUSTOMER_SEGMENTS),
+    key_columns=("window_start", "segment"),
+    query_columns=(
+        Column("segment", ColumnType.STRING, doc='Segment at the time of order, or "unknown".'),
+        _WINDOW_START,
+        _WINDOW_END,
+        Column("orders_placed", ColumnType.LONG, doc="Orders placed."),
+        Column("sales_cents", ColumnType.LONG, doc="Their price in all."),
+    ),
+    sql="""
+        WITH segment_orders AS (
+            SELECT COALESCE(s.segment, 'unknown') AS segment, o.amount_cents, o.event_time
+            FROM (SELECT * FROM orders WHERE status = 'placed') AS o
+            LEFT JOIN current_segments FOR SYSTEM_TIME AS OF o.event_time AS s
+                ON s.customer_id = o.customer_id)
+        SELECT segment, window_start, window_end, COUNT(*), SUM(amount_cents)
+        FROM TABLE(TUMBLE(TABLE segment_orders, DESCRIPTOR(event_time), INTERVAL '1' HOUR))
+        GROUP BY segment, window_start, window_end
+    """,
+    time_columns=("window_start", "window_end"),
+    description="Sales by the segment that customers were in when they ordered.",
+)
+
+JOB = Job(
+    "orders",
+    (ORDERS, PAYMENTS, CUSTOMER_SEGMENTS),
+    (
+        ORDER_PAYMENTS,
+        UNMATCHED_ORDERS,
+        UNMATCHED_PAYMENTS,
+        REVENUE_PER_MINUTE,
+        DAILY_SALES,
+        CUSTOMER_ORDERS,
+        ORDER_FUNNEL,
+        CURRENT_SEGMENTS,
+        SALES_BY_SEGMENT,
+    ),
+)
+
+if __name__ == "__main__":
+    from jobs.run import main
+
+    main(JOB)
