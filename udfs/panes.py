@@ -2,12 +2,13 @@
 
 A pane is the largest slice of time that every window of a view is made of. A pane table holds one
 row per (pane, dimensions, distinct values) with its partial aggregates, so that panes of any age
-merge exactly and one pane serves every window that contains it.
+merge exactly and one pane serves every window that contains it. Sketches belong to a pane and its
+dimensions: they stand in the first of their rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from udfs.measures import Count, CountDistinct, Max, Mean, Measure, Min, Sum
+from udfs import sketches
+from udfs.measures import Count, CountDistinct, CountDistinctApprox, Max, Mean, Measure, Min, Sum
 
 PANE = "pane"
 WINDOW = "window"
@@ -69,7 +71,7 @@ def partials_of(measure: Measure) -> tuple[Partial, ...]:
         case Count():
             label = f"count {name} {measure.comparison} {measure.value}"
             return (Partial(label, "sum", "condition", name, measure.comparison, measure.value),)
-        case CountDistinct():
+        case CountDistinct() | CountDistinctApprox():
             return ()
         case Sum() | Mean():
             return (
@@ -118,6 +120,12 @@ class PaneStore:
         return tuple(dict.fromkeys(m.field for m in measures if isinstance(m, CountDistinct)))
 
     @property
+    def sketched(self) -> tuple[str, ...]:
+        """Fields whose distinct values are sketched."""
+        measures = (m for view in self.views for _, m in view.measures)
+        return tuple(dict.fromkeys(m.field for m in measures if isinstance(m, CountDistinctApprox)))
+
+    @property
     def partials(self) -> tuple[Partial, ...]:
         """All partial aggregates of all views, each once."""
         wanted = (p for view in self.views for _, m in view.measures for p in partials_of(m))
@@ -136,6 +144,7 @@ class PaneStore:
                 (PANE, pa.int64()),
                 *((name, pa.string()) for name in self.group_columns[1:]),
                 *((partial.name, pa.int64()) for partial in self.partials),
+                *((_sketch(name), pa.binary()) for name in self.sketched),
             ]
         )
 
@@ -149,20 +158,50 @@ class PaneStore:
         columns += [_text(events[name]).fill_null("") for name in self.dimensions]
         columns += [_text(events[name]) for name in self.distinct]
         columns += [partial.of_events(events) for partial in self.partials]
-        return self._fold(pa.table(columns, schema=self.schema))
+        columns += [_text(events[name]) for name in self.sketched]
+        table = pa.table(columns, names=self.schema.names)
+        return self._fold(table, "distinct", sketches.sketch_of)
 
     def merge(self, tables: Sequence[pa.Table]) -> pa.Table:
         """Merge pane tables into one; the result does not depend on how they were split."""
         if not tables:
             return self.schema.empty_table()
-        return tables[0] if len(tables) == 1 else self._fold(pa.concat_tables(tables))
+        return (
+            tables[0]
+            if len(tables) == 1
+            else self._fold(pa.concat_tables(tables), "list", sketches.union)
+        )
 
-    def _fold(self, table: pa.Table) -> pa.Table:
+    def _fold(self, table: pa.Table, gather: str, sketch: Callable[[list[Any]], bytes]) -> pa.Table:
+        """Fold rows of the same group; `sketch` makes one of what `gather` lists of a column."""
         merges = [(partial.name, partial.merge) for partial in self.partials]
         keys = list(self.group_columns)
         folded = table.group_by(keys, use_threads=False).aggregate(merges)
-        names = [*(f"{name}_{merge}" for name, merge in merges)]
-        return folded.select([*keys, *names]).rename_columns(self.schema.names)
+        names = [f"{name}_{merge}" for name, merge in merges]
+        columns = folded.select([*keys, *names]).columns
+        if self.sketched:
+            columns += self._sketches(table, folded, gather, sketch)
+        return pa.table(columns, schema=self.schema)
+
+    def _sketches(
+        self, table: pa.Table, folded: pa.Table, gather: str, sketch: Callable[[list[Any]], bytes]
+    ) -> list[pa.Array]:
+        """Return the sketch columns of `folded`: for each pane and dimensions in the first row."""
+        keys = [PANE, *self.dimensions]
+        gathers = [(_sketch(name), gather) for name in self.sketched]
+        gathered = table.group_by(keys, use_threads=False).aggregate(gathers)
+        rows = folded.select(keys).append_column("row", pa.array(np.arange(len(folded))))
+        rows = rows.group_by(keys, use_threads=False).aggregate([("row", "min")])
+        # Both hold each pane and dimensions once; in one order they stand side by side.
+        order = [(name, "ascending") for name in keys]
+        places = rows.sort_by(order)["row_min"].to_numpy()
+        gathered = gathered.sort_by(order)
+        result = []
+        for name, _ in gathers:
+            column = np.full(len(folded), None, dtype=object)
+            column[places] = [sketch(found) for found in gathered[f"{name}_{gather}"].to_pylist()]
+            result.append(pa.array(column, pa.binary()))
+        return result
 
     def rows(self, view: WindowedView, expanded: pa.Table) -> pa.Table:
         """Return final rows of `view`: window, dimensions, then a column per measure.
@@ -174,6 +213,7 @@ class PaneStore:
         for name in self.distinct:
             column = f"distinct {name}"
             folds.append((column, "count_distinct", pc.CountOptions(mode="only_valid")))
+        folds += [(_sketch(name), "list") for name in self.sketched]
         folded = expanded.group_by(keys, use_threads=False).aggregate(folds)
         columns = [folded[name] for name in keys]
         columns += [_final(measure, folded) for _, measure in view.measures]
@@ -186,6 +226,9 @@ def _final(measure: Measure, folded: pa.Table) -> Any:
     match measure:
         case CountDistinct():
             return folded[f"distinct {name}_count_distinct"]
+        case CountDistinctApprox():
+            lists = folded[f"{_sketch(measure.field)}_list"].to_pylist()
+            return pa.array([sketches.count(sketches.union(found)) for found in lists], pa.int64())
         case Count() | Min() | Max():
             (partial,) = partials_of(measure)
             return folded[f"{partial.name}_{partial.merge}"]
@@ -195,6 +238,10 @@ def _final(measure: Measure, folded: pa.Table) -> Any:
         return pc.if_else(some, total, pa.scalar(None, pa.int64()))
     mean = pc.divide(total.cast(pa.float64()), pc.if_else(some, count, 1).cast(pa.float64()))
     return pc.if_else(some, mean, pa.scalar(None, pa.float64()))
+
+
+def _sketch(field: str) -> str:
+    return f"sketch {field}"
 
 
 def _text(column: Any) -> Any:
