@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from jobs.views import Job, QueryView
 from schemas.columns import Column, ColumnType
 from schemas.streams import DEVICE_READINGS
@@ -80,6 +82,8 @@ DEVICE_ALERTS = QueryView(
         WHERE temperature > 90
         GROUP BY device_id, window_start, window_end
     """,
+    time_columns=("alert_time", "alert_time"),
+    settled_after=timedelta(minutes=6),
     description="Devices above 90 °C, once a minute, and those that fell silent above 70 °C.",
 )
 
@@ -101,6 +105,8 @@ DEVICES_QUIET = QueryView(
             DESCRIPTOR(event_time), INTERVAL '5' MINUTE))
         GROUP BY device_id, window_start, window_end
     """,
+    time_columns=("active_since", "quiet_since"),
+    settled_after=timedelta(minutes=5),
     description="Each time a device sent nothing for more than five minutes.",
 )
 

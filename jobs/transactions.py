@@ -100,6 +100,7 @@ FRAUD_ALERTS = ArrivalView(
                 CASE WHEN is_often THEN 'frequency' END)
         FROM scored WHERE tenths > 8
     """,
+    time_columns=("event_time", "event_time"),
     description="Transactions that look like fraud, told as they arrive.",
 )
 
@@ -111,6 +112,7 @@ CARD_BLOCKS = ArrivalView(
     sql="""
         SELECT card_id, transaction_id, user_id, event_time, score, reasons FROM fraud_alerts
     """,
+    time_columns=("event_time", "event_time"),
     description="Orders to block a card, one for each alert; obeying one twice does no harm.",
 )
 
