@@ -128,7 +128,7 @@ def is_open(env: Environment) -> bool:
 
 def built(env: Environment) -> None:
     """Have a replay that is built, whatever tests ran before."""
-    if not is_open(env):
+    if not is_open(env) or newest(env).state == "building":
         done(env, "build", "--yes")
 
 
