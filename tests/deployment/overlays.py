@@ -1,12 +1,14 @@
 """Put a kustomization together as kustomize does, as far as this project uses it.
 
-Known: resources, JSON patches with a target, the namespace, and labels on metadata. What else a
-kustomization asks for is refused, so that nothing is checked in another form than it is applied.
+Known: resources, patches with a target (lists of JSON patch operations, or documents that are
+merged, whose lists replace others), the namespace, and labels on metadata. What else is asked for
+is refused, so that nothing is checked in another form than it is applied.
 """
 
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +46,28 @@ def documents(path: Path) -> list[Any]:
 
 
 def _patched(
-    resources: list[Resource], target: dict[str, str], operations: list[Any], folder: Path
+    resources: list[Resource], target: dict[str, str], patch: Any, folder: Path
 ) -> list[Resource]:
     assert set(target) <= {"kind", "name"}, target
     chosen = [one for one in resources if _fits(one, target)]
     assert chosen, f"{folder}: {target} fits no resource"
-    return [
-        jsonpatch.apply_patch(one, operations) if _fits(one, target) else one for one in resources
-    ]
+    return [_changed(one, patch) if _fits(one, target) else one for one in resources]
+
+
+def _changed(resource: Resource, patch: Any) -> Resource:
+    if isinstance(patch, list):
+        changed: Resource = jsonpatch.apply_patch(resource, patch)
+        return changed
+    # A target decides what is patched; the name in the patch says nothing.
+    assert set(patch) <= {"apiVersion", "kind", "metadata", "spec"}, patch
+    return {**resource, "spec": _merged(resource["spec"], patch["spec"])}
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return deepcopy(new)
+    changed = {key: _merged(old.get(key), value) for key, value in new.items()}
+    return {**old, **changed}
 
 
 def _fits(resource: Resource, target: dict[str, str]) -> bool:

@@ -25,7 +25,7 @@ from tests.harness import wait_for
 from tests.security.conftest import PATIENCE, SECRET
 from tests.security.servers import Authority, Schemas, free_port, registry
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 REGISTRY_SECRET = "Qp4-another-secret-55"
 # Submits the job and stays, as the cluster in its process ends with it.
