@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -52,6 +51,8 @@ class Authority:
         """Return what a server of this host answers TLS with."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.chain_file, self.key_file)
+        # What a client of PostgreSQL asks for that begins with TLS; others ask for nothing.
+        context.set_alpn_protocols(["postgresql"])
         return context
 
 
@@ -104,20 +105,14 @@ def _java(folder: Path, *words: str) -> list[str]:
 
 
 @contextmanager
-def postgresql(folder: Path, authority: Authority, password: str) -> Iterator[int]:
-    """Run a PostgreSQL that lets users in over TLS and with a password only; give its port."""
+def postgresql(folder: Path, password: str) -> Iterator[int]:
+    """Run a PostgreSQL that lets users in with a password only; give its port, without TLS."""
     part = postgres(Settings(_env_file=None, home=folder, port_base=free_port() - 432))
     data = folder / "data" / "postgres"
     data.mkdir(parents=True)
     part.prepare()
     port = part.ports[0]
-    (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
-    for name, source in (("server.crt", authority.chain_file), ("server.key", authority.key_file)):
-        (data / name).write_bytes(source.read_bytes())
-        (data / name).chmod(0o600)
-    owner = data.stat()
-    for name in ("pg_hba.conf", "server.crt", "server.key"):
-        os.chown(data / name, owner.st_uid, owner.st_gid)
+    (data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
     own = {"user": part.user, "group": part.user, "cwd": data}
     single = [str(binaries() / "postgres"), "--single", "-D", str(data), "postgres"]
     subprocess.run(
@@ -128,9 +123,7 @@ def postgresql(folder: Path, authority: Authority, password: str) -> Iterator[in
         **own,
     )
     with (folder / "postgres.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*part.command(), "-c", "ssl=on"], stdout=log, stderr=subprocess.STDOUT, **own
-        )
+        process = subprocess.Popen(part.command(), stdout=log, stderr=subprocess.STDOUT, **own)
     try:
         yield port
     finally:
