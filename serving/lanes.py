@@ -27,8 +27,8 @@ _EXPECTED = (
     ClusterError,
     ControlUnavailable,
 )
-# Reading takes a fifth of a lane's time at most, however slow its source is.
-_REST_FACTOR = 4.0
+# Reading takes half of a lane's time at most, however slow its source is.
+_REST_FACTOR = 1.0
 _IDLE_SECONDS = 5.0
 
 

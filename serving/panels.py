@@ -12,8 +12,7 @@ from sinks.sql import identifier, literal
 from sinks.tables import EMITTED_AT
 
 SITE, PAGES = "site_traffic_per_minute", "page_views_per_minute"
-TOP, STATS, FRAUD, SESSIONS = "top_pages", "page_stats", "fraud_alerts", "page_view_sessions"
-ANOMALIES = ("traffic_anomalies", "page_view_anomalies")
+STATS, FRAUD, ANOMALIES = "page_stats", "fraud_alerts", "traffic_anomalies"
 _POINTS, _TOP_ROWS, _ALERTS, _MARKS = 120, 10, 8, 60
 _TOP_MINUTES = 5
 
@@ -29,7 +28,6 @@ def traffic(clickhouse: ClickHouse, views: Views) -> dict[str, Any]:
         "anomalies": _anomalies(clickhouse, views, since),
         "top_pages": _top_pages(clickhouse, views),
         "alerts": _alerts(clickhouse, views),
-        "page_stats": STATS in views,
     }
 
 
@@ -48,10 +46,10 @@ def _points(clickhouse: ClickHouse, views: Views) -> dict[str, Any] | None:
 def _anomalies(
     clickhouse: ClickHouse, views: Views, since: int | None
 ) -> list[dict[str, Any]] | None:
-    view = next((views[name] for name in ANOMALIES if name in views), None)
+    view = views.get(ANOMALIES)
     if view is None or not view.has("window_start"):
         return None
-    wanted = ("window_start", "page_id", "site", "views", "baseline", "severity")
+    wanted = ("window_start", "page_id", "views", "baseline", "severity")
     sql = (
         f"SELECT {_present(view, wanted)} FROM {identifier(view.name)}"
         " WHERE window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')"
@@ -61,18 +59,8 @@ def _anomalies(
 
 
 def _top_pages(clickhouse: ClickHouse, views: Views) -> dict[str, Any] | None:
-    """Return the pages with the most views of late; those of `top_pages` where that view runs."""
-    ranked, minutes = views.get(TOP), views.get(PAGES)
-    if ranked is not None and ranked.has("page_id", "views", "window_start", "window_end"):
-        rows = _rows(
-            clickhouse,
-            f"SELECT page_id, views, window_start, window_end FROM {identifier(TOP)}"
-            f" WHERE window_start = (SELECT max(window_start) FROM {identifier(ranked.table)})"
-            f" ORDER BY views DESC, page_id LIMIT {_TOP_ROWS}",
-        )
-        if rows:
-            first = rows[0]
-            return _ranking(TOP, first["window_start"], first["window_end"], rows)
+    """Return the pages with the most views in the newest minutes, and when these were."""
+    minutes = views.get(PAGES)
     if minutes is None:
         return None
     # The newest window needs no FINAL, and without it the table's own statistics tell.
@@ -84,23 +72,18 @@ def _top_pages(clickhouse: ClickHouse, views: Views) -> dict[str, Any] | None:
         f" WHERE window_start > {newest} - toIntervalMinute({_TOP_MINUTES})"
         f" GROUP BY page_id ORDER BY views DESC, page_id LIMIT {_TOP_ROWS}",
     )
-    since = min((row["first"] for row in rows), default=None)
-    until = max((row["last"] for row in rows), default=None)
-    return _ranking(PAGES, since, until, rows)
-
-
-def _ranking(
-    view: str, since: str | None, until: str | None, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    pages = [{"page_id": row["page_id"], "views": row["views"]} for row in rows]
-    return {"view": view, "from": since, "to": until, "pages": pages}
+    return {
+        "from": min((row["first"] for row in rows), default=None),
+        "to": max((row["last"] for row in rows), default=None),
+        "pages": [{"page_id": row["page_id"], "views": row["views"]} for row in rows],
+    }
 
 
 def _alerts(clickhouse: ClickHouse, views: Views) -> list[dict[str, Any]] | None:
     view = views.get(FRAUD)
     if view is None or not view.has("event_time"):
         return None
-    wanted = ("transaction_id", "user_id", "event_time", "amount", "score", "reasons")
+    wanted = ("transaction_id", "user_id", "event_time", "amount_cents", "score", "reasons")
     return _rows(
         clickhouse,
         f"SELECT {_present(view, wanted)} FROM {identifier(FRAUD)}"

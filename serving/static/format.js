@@ -3,6 +3,7 @@
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const FINE = new Intl.NumberFormat("en", { maximumFractionDigits: 1, minimumFractionDigits: 1 });
 const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const CENTS = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const CLOCK = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", timeStyle: "medium" });
 const MINUTE = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", hour: "2-digit", minute: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short", year: "numeric" });
@@ -10,6 +11,7 @@ const UNITS = [["y", 31557600], ["d", 86400], ["h", 3600], ["min", 60]];
 
 export const NONE = "–";
 export const number = (value) => (value === null || value === undefined ? NONE : WHOLE.format(value));
+export const money = (cents) => CENTS.format(cents / 100);
 export const compact = (value) => (value < 10000 ? WHOLE.format(value) : SHORT.format(value));
 export const rate = (value) => (value > 0 && value < 100 ? FINE.format(value) : WHOLE.format(value));
 export const clock = (ms) => CLOCK.format(ms);

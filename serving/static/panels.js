@@ -2,7 +2,7 @@
 
 import * as charts from "./charts.js";
 import { byId, empty, list, make, row, say } from "./dom.js";
-import { NONE, clock, compact, minute, moment, number, percent, rate, span } from "./format.js";
+import { NONE, clock, compact, minute, moment, money, number, percent, rate, span } from "./format.js";
 import { look } from "./lookup.js";
 
 const RECENT = 5;
@@ -70,9 +70,8 @@ function anomaly_note(anomalies, now) {
   if (anomalies === null) return "Anomalies: no data yet, their view does not run.";
   if (!anomalies.length) return "No anomalies in this time.";
   const [first] = anomalies;
-  const where = first.page_id ?? first.site ?? "the site";
   const usual = first.baseline === undefined ? "" : `, usual are ${compact(first.baseline)}`;
-  return `${anomalies.length} anomal${anomalies.length > 1 ? "ies" : "y"} in this time; the newest at ${moment(Date.parse(first.window_start), now)}: ${number(first.views)} views of ${where}${usual}${first.severity ? ` (${first.severity})` : ""}.`;
+  return `${anomalies.length} anomal${anomalies.length > 1 ? "ies" : "y"} in this time; the newest at ${moment(Date.parse(first.window_start), now)}: ${number(first.views)} views of ${first.page_id}${usual}${first.severity ? ` (${first.severity})` : ""}.`;
 }
 
 function description(points, anomalies, now) {
@@ -132,11 +131,10 @@ export function fraud({ traffic: section }, now) {
   empty("fraud", alerts === null ? "No data yet: view fraud_alerts does not run." : alerts.length ? "" : "No alerts.");
   list(byId("fraud-list"), alerts ?? [], () => make("li", "", make("span", "score"), make("div", "", make("p", ""), make("p", "soft"))), (line, one) => {
     const [score, texts] = line.children;
-    say(score, one.score === undefined ? "!" : Number(one.score).toFixed(Number(one.score) < 10 ? 1 : 0));
-    const amount = one.amount === undefined ? "" : `${number(one.amount)} by `;
+    say(score, one.score === undefined ? "!" : Number(one.score).toFixed(1));
+    const amount = one.amount_cents === undefined ? "" : `${money(one.amount_cents)} by `;
     say(texts.children[0], `${amount}${one.user_id ?? "unknown"}`);
-    const reasons = Array.isArray(one.reasons) ? one.reasons.join(", ") : one.reasons ?? "";
-    say(texts.children[1], [moment(Date.parse(one.event_time), now), reasons, one.transaction_id].filter(Boolean).join(" · "));
+    say(texts.children[1], [moment(Date.parse(one.event_time), now), one.reasons, one.transaction_id].filter(Boolean).join(" · "));
   });
 }
 

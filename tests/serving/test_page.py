@@ -32,7 +32,7 @@ ALERTS = {
     "transaction_id": "string",
     "user_id": "string",
     "event_time": "time",
-    "amount": "double",
+    "amount_cents": "long",
     "score": "double",
     "reasons": "string",
 }
@@ -123,8 +123,8 @@ def test_hostile_names_are_text(filled: Database, running: Server, page: Page) -
                 "transaction_id": EVIL,
                 "user_id": EVIL,
                 "event_time": TODAY,
-                "amount": 9.0,
-                "score": 99.0,
+                "amount_cents": 900,
+                "score": 0.9,
                 "reasons": EVIL,
             }
         ],

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from bench.workload import Workload, fill
+from bench.workload import Workload, fill, fill_live
 from deploy.settings import PROJECT_ROOT
 from deploy.stack import Stack
 from replay.control import Control
@@ -24,9 +28,8 @@ from tests.serving.site import Database, Server, serving
 from tests.serving.test_page import ALERTS, MARKS, STATS
 
 MILLISECONDS = 180_000
-HISTORY = timedelta(hours=2)
-SPIKE = timedelta(minutes=40)
-CALM_PER_SECOND, SPIKE_PER_SECOND = 3, 12
+HISTORY_MINUTES, SPIKE_MINUTE = 120, 80
+LIVE_PER_SECOND = 4
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +47,73 @@ def dashboard(running: Environment, tmp_path_factory: pytest.TempPathFactory) ->
         yield server
 
 
+@dataclass(frozen=True)
+class History:
+    """What was sent before: how many events, and when the minute with the most of them began."""
+
+    events: int
+    spike: datetime
+
+
 @pytest.fixture(scope="module")
-def sent(running: Environment) -> int:
-    """Two hours of events up to now, with a minute of many; how many they are."""
+def history(running: Environment) -> History:
+    """Two hours of events up to now, in waves, with a minute of many."""
     end = datetime.now(UTC).replace(second=0, microsecond=0)
-    spike = end - SPIKE
-    spans = [
-        (end - HISTORY, spike, CALM_PER_SECOND),
-        (spike, spike + timedelta(minutes=1), SPIKE_PER_SECOND),
-        (spike + timedelta(minutes=1), end, CALM_PER_SECOND),
-    ]
+    since = [end - timedelta(minutes=HISTORY_MINUTES - n) for n in range(0, HISTORY_MINUTES, 5)]
+    spans = [(begin, 5, 2.4 + math.sin(n / 3)) for n, begin in enumerate(since)]
+    place = SPIKE_MINUTE // 5
+    spans[place : place + 1] = [(since[place], 1, 9.0), (since[place] + timedelta(minutes=1), 4, 2)]
     with Registry(running.settings.registry) as registry:
-        for seed, (since, until, per_second) in enumerate(spans):
-            workload = Workload(
-                events=round((until - since).total_seconds() * per_second),
-                pages=60,
-                users=4000,
-                per_second=per_second,
-                skew=1.1,
-                seed=seed,
-                start_ms=round(since.timestamp() * 1000),
-            )
-            fill(running.settings.kafka_client, registry, running.stream, workload)
-    return sum(round((b - a).total_seconds() * rate) for a, b, rate in spans)
+        counts = [
+            fill(running.settings.kafka_client, registry, running.stream, _span(seed, *span)).events
+            for seed, span in enumerate(spans)
+        ]
+    return History(sum(counts), since[place])
+
+
+def _span(seed: int, begin: datetime, minutes: int, per_second: float) -> Workload:
+    return Workload(
+        events=round(60 * minutes * per_second),
+        pages=60,
+        users=90,
+        per_second=per_second,
+        skew=1.1,
+        seed=seed,
+        # An event happens up to the disorder before its place.
+        start_ms=round(begin.timestamp() * 1000),
+    )
+
+
+@pytest.fixture
+def trickle(running: Environment) -> Iterator[None]:
+    """Events that go on coming during a test."""
+    stop = threading.Event()
+
+    class Stopped(Exception):
+        pass
+
+    def report(_: int) -> None:
+        if stop.is_set():
+            raise Stopped
+
+    def send() -> None:
+        now = Workload(
+            events=100_000,
+            pages=60,
+            users=90,
+            per_second=LIVE_PER_SECOND,
+            skew=1.1,
+            seed=99,
+            start_ms=round((time.time() - 8) * 1000),
+        )
+        with Registry(running.settings.registry) as registry, suppress(Stopped):
+            fill_live(running.settings.kafka_client, registry, running.stream, now, report)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(60)
 
 
 @pytest.fixture
@@ -92,10 +139,10 @@ def test_the_stack_serves_its_dashboard(stack: Stack) -> None:
 
 
 def test_it_counts_every_event_and_shows_job_and_views(
-    running: Environment, dashboard: Server, sent: int, page: Page
+    running: Environment, dashboard: Server, history: History, page: Page
 ) -> None:
     page.goto(dashboard.url)
-    expect(cell(page, "Aggregated")).to_have_text(f"{sent:,}")
+    expect(cell(page, "Aggregated")).to_have_text(f"{history.events:,}")
     expect(cell(page, "In flight")).to_have_text("0")
     expect(cell(page, "State")).to_have_text("running")
     expect(cell(page, "Behind")).to_have_text("0")
@@ -103,7 +150,7 @@ def test_it_counts_every_event_and_shows_job_and_views(
     expect(cell(page, "Job").locator(".name")).to_have_text(
         f"{running.settings.namespace}.page_views"
     )
-    expect(page.locator("#tile-rate .note")).to_have_text(f"{sent:,} in all")
+    expect(page.locator("#tile-rate .note")).to_have_text(f"{history.events:,} in all")
     expect(page.locator("#tile-apart .note")).to_have_text("0 late, 0 dead")
     expect(page.locator("#tile-fresh .note")).to_have_text("ago, every event is in the views")
     row = page.locator("#views-rows tr", has_text="site_traffic_per_minute")
@@ -113,28 +160,28 @@ def test_it_counts_every_event_and_shows_job_and_views(
 
 
 def test_new_events_reach_the_page_which_tells_how_long_they_took(
-    running: Environment, dashboard: Server, sent: int, page: Page
+    running: Environment, dashboard: Server, history: History, page: Page
 ) -> None:
     page.goto(dashboard.url)
-    expect(cell(page, "Aggregated")).to_have_text(f"{sent:,}")
+    expect(cell(page, "Aggregated")).to_have_text(f"{history.events:,}")
     with Registry(running.settings.registry) as registry:
         more = Workload(events=20, per_second=20, seed=9, start_ms=round((time.time() - 8) * 1000))
         fill(running.settings.kafka_client, registry, running.stream, more)
-    expect(cell(page, "Aggregated")).to_have_text(f"{sent + 20:,}")
+    expect(cell(page, "Aggregated")).to_have_text(f"{history.events + 20:,}")
     expect(page.locator("#tile-pixel .note")).to_contain_text("median of a minute, longest")
     expect(page.locator("#tile-pixel .value")).to_contain_text(" s")
 
 
 def test_a_replay_is_shown_from_its_building_to_its_promotion_and_back(
-    running: Environment, dashboard: Server, sent: int, page: Page
+    running: Environment, dashboard: Server, history: History, page: Page
 ) -> None:
     page.goto(dashboard.url)
     card = page.locator("#replays-list article").first
     with Control(running.settings.postgres, running.settings.namespace, "test") as control:
-        replay = control.begin(_plan(sent))
+        replay = control.begin(_plan(history.events))
         control.write(replay.id, "submit", "done", {})
         expect(card.locator(".badge")).to_have_text("building")
-        expect(card).to_contain_text(f"0 of {sent:,} events read, 0 %")
+        expect(card).to_contain_text(f"0 of {history.events:,} events read, 0 %")
         expect(card).to_contain_text("submit done")
         expect(card.locator("progress")).to_be_visible()
         view = "site_traffic_per_minute"
@@ -172,13 +219,18 @@ def _plan(events: int) -> ReplayPlan:
 
 
 def test_pictures_of_it(
-    running: Environment, dashboard: Server, sent: int, page: Page, tmp_path: Path
+    running: Environment,
+    dashboard: Server,
+    history: History,
+    trickle: None,
+    page: Page,
+    tmp_path: Path,
 ) -> None:
     """Also writes the README's pictures, where KAPPA_SCREENSHOTS names their folder."""
     folder = PROJECT_ROOT / os.environ.get("KAPPA_SCREENSHOTS", str(tmp_path))
-    _fill_other_views(Database(running.settings))
+    _fill_other_views(Database(running.settings), history)
     page.goto(dashboard.url)
-    expect(cell(page, "In flight")).to_have_text("0")
+    expect(page.locator("#tile-pixel .value")).to_contain_text(" s")
     expect(page.locator("#fraud-list li")).to_have_count(4)
     expect(page.locator("#traffic-note")).to_contain_text("1 anomaly in this time")
     page.locator("#top-list button").first.click()
@@ -196,18 +248,24 @@ def test_pictures_of_it(
     assert min(sizes) > 20_000
 
 
-def _fill_other_views(database: Database) -> None:
+def _fill_other_views(database: Database, history: History) -> None:
     end = datetime.now(UTC).replace(second=0, microsecond=0)
-    spike = {"window_start": end - SPIKE, "page_id": "/page/0", "views": 720, "baseline": 181.0}
+    spike = {"window_start": history.spike, "page_id": "/", "views": 540, "baseline": 140.0}
     database.view("traffic_anomalies", MARKS, ("window_start", "page_id"), [spike])
     alerts = [
-        ("t-81204", "user-512", 4210.0, 96.0, "amount 11 times the usual"),
-        ("t-81177", "user-98", 89.9, 82.0, "five within two minutes"),
-        ("t-81020", "user-1733", 1290.5, 77.0, "another country within the hour"),
-        ("t-80954", "user-44", 640.0, 71.0, "new device, amount 4 times the usual"),
+        ("t-81204", "user-512", 421_000, 0.9, "amount, distance"),
+        ("t-81177", "user-98", 8_990, 1.2, "amount, distance, frequency"),
+        ("t-81020", "user-1733", 129_050, 0.9, "amount, distance"),
+        ("t-80954", "user-44", 64_000, 0.9, "amount, distance"),
     ]
     rows = [
-        dict(zip(("transaction_id", "user_id", "amount", "score", "reasons"), alert, strict=True))
+        dict(
+            zip(
+                ("transaction_id", "user_id", "amount_cents", "score", "reasons"),
+                alert,
+                strict=True,
+            )
+        )
         | {"event_time": end - timedelta(minutes=7 * place)}
         for place, alert in enumerate(alerts)
     ]
