@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from jobs import bidding, devices, orders, page_views, recommendations, transactions
+from jobs import bidding, devices, orders, page_views, posts, recommendations, transactions, words
 from jobs.views import Job, View
 
 
@@ -25,6 +25,8 @@ JOBS: dict[str, Job] = {
         orders.JOB,
         recommendations.JOB,
         bidding.JOB,
+        posts.JOB,
+        words.JOB,
     )
 }
 VIEWS: dict[str, View] = {view.name: view for job in JOBS.values() for view in job.views}

@@ -315,6 +315,29 @@ ITEM_VIEWS = Stream(
     ),
 )
 
+POSTS = Stream(
+    name="posts",
+    key_field="author_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="What people publish, with hashtags.",
+    required=("event_id", "author_id"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("author_id", minimum=1, maximum=256),
+    ),
+)
+
+WORDS = Stream(
+    name="words",
+    key_field="event_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    description="Texts of any kind, to count their words.",
+    required=("event_id", "text"),
+    rules=(Length("event_id", minimum=1, maximum=64),),
+)
+
 STREAMS: dict[str, Stream] = {
     stream.name: stream
     for stream in (
@@ -332,6 +355,8 @@ STREAMS: dict[str, Stream] = {
         EXPOSURES,
         CONVERSIONS,
         ITEM_VIEWS,
+        POSTS,
+        WORDS,
     )
 }
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-from tests.views import bidding, devices, orders, page_views, recommendations, transactions
+from tests.views import (
+    bidding,
+    devices,
+    orders,
+    page_views,
+    posts,
+    recommendations,
+    transactions,
+    words,
+)
 
 _ALL: dict[str, ModuleType] = {
     "page_views": page_views,
@@ -14,6 +23,8 @@ _ALL: dict[str, ModuleType] = {
     "orders": orders,
     "recommendations": recommendations,
     "bidding": bidding,
+    "posts": posts,
+    "words": words,
 }
 _CHOSEN = os.environ.get("KAPPA_TEST_DOMAINS", "")
 DOMAINS = {name: m for name, m in _ALL.items() if not _CHOSEN or name in _CHOSEN.split(",")}
