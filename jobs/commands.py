@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -187,14 +188,21 @@ def _usual_version(settings: Settings, job: str) -> int:
 
 def views(
     name: Annotated[str | None, typer.Argument(help="Only this view.")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the whole catalogue as a page.")
+    ] = False,
     as_json: _AsJson = False,
 ) -> None:
     """List the declared views: what each answers, its key and its columns.
 
     Example: kappa views page_views_per_minute
     """
-    from jobs.catalogue import VIEWS, job_of, view_named
+    from jobs.catalogue import JOBS, VIEWS, job_of, view_named
+    from jobs.catalogue_page import page
 
+    if markdown:
+        sys.stdout.write(page(JOBS.values()))
+        return
     with _plain_errors():
         chosen = [view_named(name)] if name else list(VIEWS.values())
     described: list[dict[str, Any]] = [

@@ -151,8 +151,9 @@ class WindowView(View):
     @property
     def columns(self) -> tuple[Column, ...]:
         """Dimensions, window and measures."""
+        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
         return (
-            *(Column(name, ColumnType.STRING) for name in self.dimensions),
+            *(Column(name, ColumnType.STRING, doc=docs.get(name, "")) for name in self.dimensions),
             WINDOW_START,
             WINDOW_END,
             *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
