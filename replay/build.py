@@ -94,7 +94,7 @@ def _read(
 ) -> dict[str, float]:
     """Run the job of `job_plan` until it has read all that was pinned."""
     live_name = live_plan(work.settings, replay).name
-    throttle = Throttle(work.settings, job_plan.name, live_name, limits)
+    throttle = Throttle(work.settings, job_plan.name, live_name, job_plan.events_topic, limits)
     again = any(entry.step == "read" for entry in work.control.journal(replay.id))
     throttle.begin(again=again)
     with work.step(replay, "submit", job=job_plan.name) as outcome:
@@ -201,9 +201,8 @@ def _await_read(
             throttle.end()
             rate = pace.overall(done) or replay.plan.rate
             return {"rate": rate, "most_live_lag": most_lag, "slowed": throttle.slowed}
-        if strain := throttle.look(rate, lag):
-            paced = {"limit": throttle.limit, "read_rate": round(rate), **vars(strain)}
-            work.control.write(replay.id, "pace", "done", paced)
+        if changed := throttle.look(done, lag):
+            work.control.write(replay.id, "pace", "done", changed)
         _check_alive(settings, job_plan, pace)
         time.sleep(_POLL_SECONDS)
 

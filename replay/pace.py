@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _LEAST_RATE = 500.0
-_FIRST_BYTES_PER_EVENT = 150.0
 # A quota that is nearly right is left alone: each change takes a second or two.
-_CLOSE_ENOUGH = 0.15
+_CLOSE_ENOUGH = 1.15
 # Well within its bounds the live job leaves room for the rebuild to go faster again.
 _AT_EASE = 0.5
 
@@ -72,12 +71,15 @@ def next_limit(
     return None if read_rate < limit / 2 else doubled
 
 
-def next_quota(quota: float | None, limit: float, read_rate: float) -> float:
-    """Return the bytes a second that give `limit` events a second.
+def is_close(quota: float, other: float) -> bool:
+    """Whether two quotas are so alike that a change from one to the other is not worth it."""
+    return max(quota, other) <= min(quota, other) * _CLOSE_ENOUGH
 
-    Nobody knows how large events are on the wire, so the quota follows the rate that was read.
+
+def next_size(size: float, limit: float, read_rate: float) -> float:
+    """Return the bytes that an event takes on the wire, at most `size`.
+
+    A quota for `limit` events of that size a second let `read_rate` through. Fewer prove nothing:
+    once what else held them back is over, a quota raised for that would let too many through.
     """
-    if quota is None or read_rate <= 0:
-        return quota or limit * _FIRST_BYTES_PER_EVENT
-    factor = min(2.0, max(0.5, limit / read_rate))
-    return quota if abs(factor - 1) < _CLOSE_ENOUGH else quota * factor
+    return size if read_rate <= limit * _CLOSE_ENOUGH else size * limit / read_rate

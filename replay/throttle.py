@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from deploy.settings import Settings
 from jobs.cluster import Cluster
 from replay import pace
+from replay.archive import read_records
 from replay.quota import consumer_ids, free_consumers, limit_consumers
+from schemas.topics import begin_offsets, end_offsets
 
-# Between two changes, so that the first shows: Kafka looks back over eleven seconds.
+# Kafka holds a consumer to its quota over eleven seconds: what a change does shows after them.
 _SETTLE_SECONDS = 12.0
+_SAMPLE = 250
+# Of a record in a batch, besides key, value and headers.
+_RECORD_BYTES = 12
 
 
 @dataclass
@@ -21,48 +26,76 @@ class Throttle:
     settings: Settings
     job_name: str
     live_name: str
+    topic: str
     limits: pace.Limits
     limit: float | None = None
     slowed: int = 0
+    _size: float | None = None
     _quota: float | None = None
     _changed: float = field(default_factory=time.monotonic)
+    _mark: tuple[float, int] | None = None
 
     def begin(self, *, again: bool) -> None:
         """Set the limit that people asked for; `again` takes away one that a killed build left."""
         if self.limits.rate is not None:
             self.limit = self.limits.rate
-            self._apply(self.limit)
+            self._apply()
         elif again:
             free_consumers(self.settings, self._clients())
 
-    def look(self, read_rate: float, live_lag: int) -> pace.Strain | None:
-        """Change the limit where the live job's state calls for it; return that if it did."""
-        if time.monotonic() - self._changed < _SETTLE_SECONDS:
+    def look(self, done: int, live_lag: int) -> dict[str, float | None] | None:
+        """Change the limit where the live job's state calls for it; return what is, if it did.
+
+        `done` are the events read by now.
+        """
+        read_rate = self._rate(done)
+        if read_rate is None:
             return None
         before = self.limit
+        if before is not None:
+            self._size = pace.next_size(self._event_bytes(), before, read_rate)
         strain = pace.Strain(live_lag, self._checkpoint_seconds())
         self.slowed += strain.beyond(self.limits)
-        self.limit = pace.next_limit(self.limit, read_rate, self.limits, strain)
+        self.limit = pace.next_limit(before, read_rate, self.limits, strain)
         if self.limit is not None:
-            self._apply(read_rate)
-        elif self._quota is not None:
+            self._apply()
+        else:
             self.end()
-        return None if self.limit == before else strain
+        changed = {"limit": self.limit, "read_rate": round(read_rate), **vars(strain)}
+        return None if self.limit == before else changed
 
     def end(self) -> None:
         """Take the limit away."""
         if self._quota is not None:
             free_consumers(self.settings, self._clients())
-            self._quota = None
-            self._changed = time.monotonic()
+            self._note(None)
 
-    def _apply(self, read_rate: float) -> None:
+    def _rate(self, done: int) -> float | None:
+        """Return the events a second of the last while, None where a change is too recent."""
+        now = time.monotonic()
+        since, first = self._mark or (now, done)
+        if self._mark is None and now - self._changed >= _SETTLE_SECONDS:
+            self._mark = now, done
+        if now - since < _SETTLE_SECONDS:
+            return None
+        self._mark = now, done
+        return (done - first) / (now - since)
+
+    def _apply(self) -> None:
         assert self.limit is not None
-        quota = pace.next_quota(self._quota, self.limit, read_rate)
-        if quota != self._quota:
+        quota = self.limit * self._event_bytes()
+        if self._quota is None or not pace.is_close(quota, self._quota):
             limit_consumers(self.settings, self._clients(), quota)
-            self._quota = quota
-            self._changed = time.monotonic()
+            self._note(quota)
+
+    def _note(self, quota: float | None) -> None:
+        self._quota, self._changed, self._mark = quota, time.monotonic(), None
+
+    def _event_bytes(self) -> float:
+        """Return the bytes that an event of the topic takes on the wire at most, as is known."""
+        if self._size is None:
+            self._size = sampled_bytes(self.settings, self.topic)
+        return self._size
 
     def _clients(self) -> list[str]:
         return consumer_ids(self.job_name, self.settings.parallelism)
@@ -73,3 +106,15 @@ class Throttle:
         if live is None:
             return 0.0
         return pace.checkpoint_seconds(cluster.get(f"/jobs/{live.id}/checkpoints"), time.time())
+
+
+def sampled_bytes(settings: Settings, topic: str) -> float:
+    """Return the mean bytes of some first events of each partition, before any compression."""
+    kafka = settings.kafka_client
+    ends = end_offsets(kafka, topic, read_committed=True)
+    sizes = [
+        record.size + _RECORD_BYTES
+        for part, first in begin_offsets(kafka, topic).items()
+        for record in read_records(kafka, topic, part, first, min(first + _SAMPLE, ends[part]))
+    ]
+    return sum(sizes) / len(sizes) if sizes else float(_RECORD_BYTES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replay.pace import Limits, Strain, checkpoint_seconds, next_limit, next_quota
+from replay.pace import Limits, Strain, checkpoint_seconds, is_close, next_limit, next_size
 
 ANY_RATE, BOUNDED = Limits(None, 1_000, 30.0), Limits(30_000.0, 1_000, 30.0)
 EASY = Strain(0, 0.1)
@@ -50,9 +50,14 @@ def test_a_checkpoint_counts_for_the_time_it_takes_also_before_it_is_complete() 
     assert checkpoint_seconds(two, 100.0) == 40.0
 
 
-def test_the_quota_follows_the_rate_that_was_read() -> None:
-    assert next_quota(None, 1_000, 0) == 150_000
-    assert next_quota(150_000, 1_000, 500) == 300_000
-    assert next_quota(150_000, 1_000, 100) == 300_000
-    assert next_quota(150_000, 1_000, 1_500) == 100_000
-    assert next_quota(150_000, 1_000, 1_050) == 150_000
+def test_an_event_is_taken_for_smaller_where_too_many_came_and_never_for_larger() -> None:
+    assert next_size(200.0, 1_000, 2_000) == 100.0
+    assert next_size(200.0, 1_000, 1_100) == 200.0
+    assert next_size(200.0, 1_000, 100) == 200.0
+    assert next_size(200.0, 1_000, 0) == 200.0
+
+
+def test_a_quota_that_is_nearly_right_is_left_alone() -> None:
+    assert is_close(110.0, 100.0)
+    assert is_close(100.0, 110.0)
+    assert not is_close(100.0, 120.0)
