@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
+from deploy.settings import Settings
+from replay import throttle
 from replay.pace import Limits, Strain, checkpoint_seconds, is_close, next_limit, next_size
 
 ANY_RATE, BOUNDED = Limits(None, 1_000, 30.0), Limits(30_000.0, 1_000, 30.0)
@@ -61,3 +65,56 @@ def test_a_quota_that_is_nearly_right_is_left_alone() -> None:
     assert is_close(110.0, 100.0)
     assert is_close(100.0, 110.0)
     assert not is_close(100.0, 120.0)
+
+
+@dataclass
+class Kafka:
+    """A clock that is driven, and a consumer that reads what its quota lets through."""
+
+    now: float = 0.0
+    done: float = 0.0
+    quota: float | None = None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def read(self, seconds: float, at_most: float) -> None:
+        self.now += seconds
+        self.done += seconds * min(at_most, at_most if self.quota is None else self.quota / 50)
+
+
+def test_a_throttle_holds_a_rebuild_back_and_lets_it_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = Kafka()
+    monkeypatch.setattr(throttle, "time", kafka)
+    # The sample says 100 bytes, and what comes over the wire has 50.
+    monkeypatch.setattr(throttle, "sampled_bytes", lambda *_: 100.0)
+    monkeypatch.setattr(
+        throttle, "limit_consumers", lambda *given: setattr(kafka, "quota", given[2])
+    )
+    monkeypatch.setattr(throttle, "free_consumers", lambda *_: setattr(kafka, "quota", None))
+    monkeypatch.setattr(throttle.Throttle, "_checkpoint_seconds", lambda _: 0.1)
+    bounds = Limits(None, 1_000, 30.0)
+    held = throttle.Throttle(Settings(), "job.v2", "job", "events", bounds, _changed=0.0)
+    limits: list[float | None] = []
+
+    def run(seconds: int, live_lag: int, at_most: float = 8_000.0) -> None:
+        for _ in range(seconds):
+            kafka.read(1.0, at_most)
+            held.look(round(kafka.done), live_lag)
+            limits.append(held.limit)
+
+    run(30, 0)
+    assert (set(limits), kafka.quota) == ({None}, None)
+    run(13, 1_001)
+    assert (held.limit, kafka.quota) == (4_000.0, 400_000.0)
+    run(30, 600)
+    # Too much came through, so the quota is halved and the limit is what it was.
+    assert (held.limit, kafka.quota) == (4_000.0, 200_000.0)
+    run(60, 600, at_most=10.0)
+    assert kafka.quota == 200_000.0
+    run(200, 0)
+    assert (held.limit, kafka.quota) == (None, None)
+    assert held.slowed == 1
