@@ -10,6 +10,7 @@ from jobs.cluster import Cluster
 from jobs.submit import SubmissionFailed, latest_state, state_folders, submit, take_savepoint
 from tests import datasets
 from tests.harness import (
+    PANE_VIEWS,
     Environment,
     completed_checkpoints,
     environment,
@@ -52,7 +53,7 @@ def test_state_that_is_not_there_is_refused(stopped: tuple[Environment, str]) ->
     env, _ = stopped
 
     with pytest.raises(SubmissionFailed, match="nowhere"):
-        submit(env.settings, "page_views", restore="file:///nowhere/savepoint-1")
+        submit(env.settings, "page_views", views=PANE_VIEWS, restore="file:///nowhere/savepoint-1")
 
     assert Cluster(env.settings.flink).live_job(env.job_name) is None
 
@@ -67,7 +68,7 @@ def test_a_view_that_changed_since_its_state_was_written_is_refused(
     kept.write_text(json.dumps(changed))
     try:
         with pytest.raises(SubmissionFailed, match="page_views_sliding changed"):
-            submit(env.settings, "page_views")
+            submit(env.settings, "page_views", views=PANE_VIEWS)
     finally:
         kept.write_text(true_layout)
 

@@ -117,7 +117,9 @@ def test_password_goes_into_the_header_and_never_into_messages() -> None:
         with_password = server.url.replace("http://", "http://kim:s%40cret@")
         with (
             Registry(with_password) as registry,
-            pytest.raises(RegistryError, match="check KAPPA_REGISTRY_USER and KAPPA_REGISTRY_PASSWORD") as caught,
+            pytest.raises(
+                RegistryError, match="check KAPPA_REGISTRY_USER and KAPPA_REGISTRY_PASSWORD"
+            ) as caught,
         ):
             registry.schema_by_id(7)
     token = base64.b64encode(b"kim:s@cret").decode()
