@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import difflib
 
-from jobs import bidding, devices, orders, page_views, posts, recommendations, transactions, words
+from jobs import (
+    bidding,
+    devices,
+    experiments,
+    orders,
+    page_views,
+    playbacks,
+    posts,
+    recommendations,
+    transactions,
+    words,
+)
 from jobs.views import Job, View
 
 
@@ -23,8 +34,10 @@ JOBS: dict[str, Job] = {
         transactions.JOB,
         devices.JOB,
         orders.JOB,
-        recommendations.JOB,
+        playbacks.JOB,
         bidding.JOB,
+        experiments.JOB,
+        recommendations.JOB,
         posts.JOB,
         words.JOB,
     )

@@ -152,11 +152,16 @@ TRANSACTIONS = Stream(
     ),
 )
 
+# A stream that others are joined with is waited for: while it is idle, they go on without it, and
+# what it sends then finds its partners gone.
+_JOINED_IDLE_TIMEOUT = timedelta(hours=1)
+
 ORDERS = Stream(
     name="orders",
     key_field="order_id",
     allowed_lateness=timedelta(seconds=30),
     pane=timedelta(seconds=10),
+    idle_timeout=_JOINED_IDLE_TIMEOUT,
     description="What becomes of orders: placed, shipped, delivered, refunded.",
     required=("event_id", "order_id", "customer_id", "status", "category"),
     rules=(
@@ -174,6 +179,7 @@ PAYMENTS = Stream(
     key_field="order_id",
     allowed_lateness=timedelta(seconds=30),
     pane=timedelta(seconds=10),
+    idle_timeout=_JOINED_IDLE_TIMEOUT,
     description="Payments for orders, as payment providers confirm them.",
     required=("event_id", "payment_id", "order_id"),
     rules=(
@@ -228,6 +234,7 @@ BID_REQUESTS = Stream(
     key_field="request_id",
     allowed_lateness=timedelta(seconds=30),
     pane=timedelta(seconds=10),
+    idle_timeout=_JOINED_IDLE_TIMEOUT,
     description="Advertising places on offer.",
     required=("event_id", "request_id", "site"),
     rules=(*_AUCTION_RULES, Length("site", minimum=1, maximum=256)),
@@ -238,6 +245,7 @@ BIDS = Stream(
     key_field="request_id",
     allowed_lateness=timedelta(seconds=30),
     pane=timedelta(seconds=10),
+    idle_timeout=_JOINED_IDLE_TIMEOUT,
     description="Bids of campaigns for the places on offer.",
     required=("event_id", "request_id", "campaign_id"),
     rules=(
@@ -252,6 +260,7 @@ IMPRESSIONS = Stream(
     key_field="request_id",
     allowed_lateness=timedelta(seconds=30),
     pane=timedelta(seconds=10),
+    idle_timeout=_JOINED_IDLE_TIMEOUT,
     description="Advertisements shown, each after a bid that won.",
     required=("event_id", "request_id", "campaign_id"),
     rules=(
@@ -267,6 +276,7 @@ CLICKS = Stream(
     key_field="request_id",
     allowed_lateness=timedelta(seconds=30),
     pane=timedelta(seconds=10),
+    idle_timeout=_JOINED_IDLE_TIMEOUT,
     description="Clicks on advertisements shown.",
     required=("event_id", "request_id", "campaign_id"),
     rules=(*_AUCTION_RULES, Length("campaign_id", minimum=1, maximum=64)),
@@ -277,6 +287,7 @@ EXPOSURES = Stream(
     key_field="user_id",
     allowed_lateness=timedelta(seconds=30),
     pane=timedelta(seconds=10),
+    idle_timeout=_JOINED_IDLE_TIMEOUT,
     description="Which users saw which variant of an experiment.",
     required=("event_id", "user_id", "experiment", "variant"),
     rules=(
@@ -292,6 +303,7 @@ CONVERSIONS = Stream(
     key_field="user_id",
     allowed_lateness=timedelta(seconds=30),
     pane=timedelta(seconds=10),
+    idle_timeout=_JOINED_IDLE_TIMEOUT,
     description="Users who did what experiments hope for.",
     required=("event_id", "user_id", "goal"),
     rules=(

@@ -8,8 +8,10 @@ from types import ModuleType
 from tests.views import (
     bidding,
     devices,
+    experiments,
     orders,
     page_views,
+    playbacks,
     posts,
     recommendations,
     transactions,
@@ -21,8 +23,10 @@ _ALL: dict[str, ModuleType] = {
     "transactions": transactions,
     "devices": devices,
     "orders": orders,
-    "recommendations": recommendations,
+    "playbacks": playbacks,
     "bidding": bidding,
+    "experiments": experiments,
+    "recommendations": recommendations,
     "posts": posts,
     "words": words,
 }

@@ -53,8 +53,12 @@ class Sender:
                 ensure_events_topic(self._env.settings.kafka_client, stream)
 
     def submit(self) -> str:
-        """Submit the job, one task an operator, and return its id."""
-        return submit(self._env.settings, self._domain.JOB, options={"parallelism": 1}).job_id
+        """Submit the job, one task an operator, and return its id.
+
+        No stream counts as idle while other jobs start, before its first event.
+        """
+        options = {"parallelism": 1, "idle_timeout_seconds": 3600}
+        return submit(self._env.settings, self._domain.JOB, options=options).job_id
 
     def send(self, part: int, parts: int) -> None:
         """Send the `part`-th of `parts` parts of each stream, in disorder."""

@@ -1,0 +1,70 @@
+"""The experiments' views, computed anew in plain Python."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+from bench.generators import Event, World
+from bench.generators import experiments as users
+
+JOB = "experiments"
+START = 1_767_600_000_000  # 2026-01-05T08:00:00Z
+HOUR = 3_600_000
+CLOSING = "~closing"
+
+_FIGURES = ("exposed_users", "converted_users", "conversion_rate")
+COLUMNS = {
+    "experiment_results": ("experiment", "variant", *_FIGURES, "standard_error"),
+    "experiment_results_per_hour": (
+        "experiment",
+        "variant",
+        "window_start",
+        "window_end",
+        *_FIGURES,
+    ),
+}
+WHERE = dict.fromkeys(COLUMNS, f"experiment <> '{CLOSING}'")
+
+
+def events() -> World:
+    """Return some eighteen hundred events of six hundred users."""
+    return users.generate(seed=19, count=1_800, start_ms=START)
+
+
+def closing(stream: str, time_ms: int) -> dict[str, Any]:
+    """Return an event of a user and an experiment of its own."""
+    if stream == "exposures":
+        made = users.exposure(time_ms, CLOSING, CLOSING, CLOSING)
+    else:
+        made = users.conversion(time_ms, CLOSING, CLOSING)
+    return {**made, "event_id": CLOSING}
+
+
+def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the rows of each view."""
+    times: dict[str, list[int]] = defaultdict(list)
+    for conversion in world["conversions"]:
+        times[conversion["user_id"]].append(conversion["event_time"])
+
+    def converted(event: Event) -> bool:
+        return any(0 <= at - event["event_time"] <= HOUR for at in times[event["user_id"]])
+
+    users_of: dict[tuple[Any, ...], tuple[set[str], set[str]]]
+    users_of = defaultdict(lambda: (set(), set()))
+    for event in world["exposures"]:
+        start, variant = event["event_time"] // HOUR * HOUR, (event["experiment"], event["variant"])
+        for key in (variant, (*variant, start, start + HOUR)):
+            users_of[key][0].add(event["user_id"])
+            if converted(event):
+                users_of[key][1].add(event["user_id"])
+    rows = [(*key, len(e), len(c), len(c) / len(e)) for key, (e, c) in users_of.items()]
+    return {
+        "experiment_results": [(*row, _error(row[2], row[4])) for row in rows if len(row) == 5],
+        "experiment_results_per_hour": [row for row in rows if len(row) == 7],
+    }
+
+
+def _error(exposed: int, rate: float) -> float:
+    return math.sqrt(rate * (1 - rate) / exposed)
