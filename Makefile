@@ -23,7 +23,7 @@ demo: install jars ## Install, start everything, send a real access log and show
 test: install jars tools ## Unit, plan and integration tests on the real stack
 	@$(BIN)/pytest -m "not long"
 
-test-long: install jars ## Rebuilds, repairs and restores, killed at each of their steps
+test-long: install jars ## All views at once, and rebuilds, repairs and restores killed at each of their steps
 	@$(BIN)/pytest -m long
 
 test-unit: install tools ## The tests that need no stack, in under a minute
