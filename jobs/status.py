@@ -14,10 +14,9 @@ from jobs.catalogue import JOBS
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import desired_jobs
 from jobs.plan import Input, JobPlan, plan
-from jobs.versions import usual_version
-from jobs.views import Job
+from jobs.versions import lowest_version
 from schemas.streams import Stream
-from schemas.topics import KafkaUnavailable, UnknownTopic, end_offsets
+from schemas.topics import KafkaUnavailable, UnknownTopic, end_offsets, topic_names
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
 from sinks.lag import LagReader
 from sinks.loader import group_of
@@ -75,24 +74,25 @@ def report(settings: Settings) -> list[dict[str, Any]]:
 
 
 def statuses(settings: Settings) -> list[JobStatus]:
-    """Return the status of every declared job, and of its other versions that should run."""
+    """Return the status of each job that should run or has a topic, one for each of its streams.
+
+    They come in the catalogue's order. While Kafka is down, those are told of that should run.
+    """
     wanted = [d for d in desired_jobs(settings) if d.namespace == settings.namespace]
-    versions = {(job.name, _usual_version(settings, job)) for job in JOBS.values()}
-    versions |= {(d.job, d.version) for d in wanted}
-    plans = [
-        plan(JOBS[name].within(settings.namespace), version)
-        for name, version in sorted(versions)
-        if name in JOBS
-    ]
-    return [_status(settings, one, source) for one in plans for source in one.inputs]
-
-
-def _usual_version(settings: Settings, job: Job) -> int:
     try:
-        return usual_version(settings, job)
+        topics = topic_names(settings.kafka_client)
     except KafkaUnavailable:
         # The status itself says so.
-        return 1
+        topics = frozenset()
+    found = []
+    for declared in JOBS.values():
+        job = declared.within(settings.namespace)
+        versions = {d.version for d in wanted if d.job == declared.name}
+        if any(stream.topic in topics for stream in job.streams):
+            versions.add(lowest_version(job, topics))
+        plans = (plan(job, version) for version in sorted(versions))
+        found += [_status(settings, one, source) for one in plans for source in one.inputs]
+    return found
 
 
 def _status(settings: Settings, job_plan: JobPlan, source: Input) -> JobStatus:

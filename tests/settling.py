@@ -100,7 +100,7 @@ def settle(env: Environment, deadline_seconds: float = 60) -> Verdict:
 def assert_status(env: Environment, verdict: Verdict) -> None:
     """Assert that `kappa status` adds up to the topic's end offsets, once all is settled."""
     status = wait_for(
-        lambda: kappa(env, "status")["jobs"][0],
+        lambda: next(j for j in kappa(env, "status")["jobs"] if j["stream"] == env.stream.topic),
         60,
         "status shows nothing under way",
         until=lambda job: job["in_flight"] == job["job_lag"] == job["loader_lag"] == 0,
