@@ -51,7 +51,7 @@ def _compare(
 ) -> VerifyReport:
     job = job_named(replay.job).within(settings.namespace)
     chosen = tuple(v for v in _declared(replay) if replay.from_versions[v] == old)
-    before = plan(job, old)
+    before = plan(job, old, chosen)
     after = plan(job, replay.to_version, replay.views)
     return verify(
         settings,
