@@ -16,7 +16,7 @@ from jobs.desired import desired_jobs
 from jobs.plan import Input, JobPlan, plan
 from jobs.versions import lowest_version
 from schemas.streams import Stream
-from schemas.topics import KafkaUnavailable, UnknownTopic, end_offsets, topic_names
+from schemas.topics import KafkaUnavailable, UnknownTopic, event_ends, topic_names
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
 from sinks.lag import LagReader
 from sinks.loader import group_of
@@ -26,7 +26,7 @@ from udfs.lateness import milliseconds
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """One partition of the events topic; offsets are those of the next record.
+    """One partition of the events topic; offsets are those of the next event.
 
     `watermark` is the newest event time read less the stream's disorder; None before the first.
     """
@@ -45,7 +45,8 @@ class JobStatus:
 
     `events` = `aggregated` + `late` + `dead` + `in_flight`; those in flight are not read yet, or
     what became of them is still on its way into ClickHouse. `read` is what the last checkpoint
-    covers.
+    covers. Events are told by their offsets: where transactions left markers between them, these
+    count as in flight for ever, and a problem says so.
     """
 
     name: str
@@ -105,13 +106,20 @@ def _status(settings: Settings, job_plan: JobPlan, source: Input) -> JobStatus:
     events = sum(p.end for p in partitions) if partitions else None
     known = [count for count in counts.values() if count is not None]
     placed = sum(known) if len(known) == len(counts) else None
+    in_flight = None if events is None or placed is None else events - placed
+    job_lag = sum(p.lag for p in partitions) if partitions else None
+    if in_flight and job_lag == loader_lag == 0:
+        problems.append(
+            f"all is read and loaded, and {in_flight:,} offsets gave no event: each transaction of "
+            "a producer leaves such, as its marker."
+        )
     return JobStatus(
         name=job_plan.name,
         stream=source.stream.topic,
         events=events,
         read=sum(p.read for p in partitions) if partitions else None,
-        in_flight=None if events is None or placed is None else events - placed,
-        job_lag=sum(p.lag for p in partitions) if partitions else None,
+        in_flight=in_flight,
+        job_lag=job_lag,
         loader_lag=loader_lag,
         watermark=min((p.watermark for p in partitions if p.watermark), default=None),
         partitions=partitions,
@@ -154,7 +162,7 @@ def _partitions(
     settings: Settings, job_plan: JobPlan, stream: Stream, problems: list[str]
 ) -> tuple[PartitionStatus, ...]:
     try:
-        ends = end_offsets(settings.kafka_client, stream.topic)
+        ends = event_ends(settings.kafka_client, stream.topic)
         read = read_offsets(settings, f"kappa-{job_plan.name}", stream.topic)
     except UnknownTopic:
         return ()

@@ -18,7 +18,7 @@ from replay.restored import covered
 from schemas.evolution import obstacles
 from schemas.registry import Registry, RegistryError
 from schemas.streams import Stream
-from schemas.topics import begin_offsets, end_offsets, topic_names
+from schemas.topics import begin_offsets, event_ends, topic_names
 from sinks.clickhouse import ClickHouse
 from sinks.queries import public_versions
 from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
@@ -94,7 +94,7 @@ def gather(
         versions_used=control.versions_used(names) | _versions_in_topics(settings, job),
         columns=columns,
         begin=begin,
-        end=end_offsets(settings.kafka_client, job.stream.topic, read_committed=True),
+        end=event_ends(settings.kafka_client, job.stream.topic),
         schema_ids=ids,
         unreadable=unreadable,
         slots_needed=settings.parallelism,

@@ -97,17 +97,20 @@ def settle(env: Environment, deadline_seconds: float = 60) -> Verdict:
     return verdict
 
 
-def assert_status(env: Environment, verdict: Verdict) -> None:
-    """Assert that `kappa status` adds up to the topic's end offsets, once all is settled."""
+def assert_status(env: Environment, verdict: Verdict, markers: int = 0) -> None:
+    """Assert that `kappa status` adds up to the topic's end offsets, once all is settled.
+
+    `markers` is how many offsets between the events only end a transaction.
+    """
     status = wait_for(
         lambda: next(j for j in kappa(env, "status")["jobs"] if j["stream"] == env.stream.topic),
         60,
         "status shows nothing under way",
-        until=lambda job: job["in_flight"] == job["job_lag"] == job["loader_lag"] == 0,
+        until=lambda job: job["in_flight"] == markers and job["job_lag"] == job["loader_lag"] == 0,
     )
     counts = {name: status[name] for name in ("aggregated", "late", "dead")}
     assert counts == {name: len(getattr(verdict, name)) for name in counts}
-    assert status["events"] == status["read"] == sum(counts.values())
+    assert status["events"] == status["read"] == sum(counts.values()) + markers
     assert status["state"] == "RUNNING"
     partitions = {each["partition"]: each for each in status["partitions"]}
     marks = {number: each["watermark"] for number, each in partitions.items()}

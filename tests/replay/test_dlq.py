@@ -9,7 +9,15 @@ import psycopg
 import pytest
 
 from tests import datasets
-from tests.harness import Environment, create_topic, kappa, produce, register, start_loader
+from tests.harness import (
+    Environment,
+    create_topic,
+    kappa,
+    produce,
+    read_topic,
+    register,
+    start_loader,
+)
 from tests.harness import submit_page_views as submit
 from tests.oracle import Verdict
 from tests.settling import assert_status, settle
@@ -66,7 +74,16 @@ def test_mended_letters_are_counted_once(empty: Environment, tmp_path: Path) -> 
     # Some come back too late for their windows, and stand among the late events.
     assert _taken(after) == _taken(before) + ranges + lengths
     assert after.dead == before.dead
-    assert_status(env, after)
+    ends, events = _event_ends(env), read_topic(env, env.stream.topic)
+    assert_status(env, after, markers=sum(ends.values()) - len(events))
+    # What a rebuild waits for lies before the marker of the last transaction.
+    pinned = kappa(env, "replay", "plan", "page_views_per_minute")["pinned"]
+    assert {int(partition): end for partition, end in pinned.items()} == ends
+
+
+def _event_ends(env: Environment) -> dict[int, int]:
+    places = [message.record.place for message in read_topic(env, env.stream.topic)]
+    return {part: offset + 1 for part, offset in sorted(places)}
 
 
 def _taken(verdict: Verdict) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from tests.harness import wait_for
 from tests.serving.site import NOON, Database, Row, Server, minute
 
 COUNTS = {"page_id": "string", "window_start": "time", "views": "long", "mean": "double?"}
@@ -61,8 +62,13 @@ def counts(database: Database) -> list[Row]:
 
 
 def test_a_view_is_listed_with_key_columns_and_version(server: Server, counts: list[Row]) -> None:
-    views = {view["name"]: view for view in server.json("/api/views")["views"]}
-    assert views["counts"] == {
+    def shown() -> dict[str, Any]:
+        views = server.json("/api/views")["views"]
+        return next((view for view in views if view["name"] == "counts"), {})
+
+    # What the server knows of its tables may be a second old.
+    view = wait_for(shown, 10, "the rows are counted", until=lambda v: v.get("stored_rows", 0) > 0)
+    assert view == {
         "name": "counts",
         "description": "About counts.",
         "version": 1,
