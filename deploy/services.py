@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -41,53 +42,59 @@ def runnable(module: str) -> bool:
 
 def _clickhouse(settings: Settings) -> Part:
     port = settings.clickhouse_http_port
-    return Part(
-        name="clickhouse",
-        title="ClickHouse endpoint",
-        ports=(port,),
-        command=lambda: [sys.executable, "-m", _ENDPOINT],
-        healthy=lambda: _get(port, "/ping").text.startswith("Ok."),
-        environment=settings.environment(),
+    return _service(
+        settings,
+        "clickhouse",
+        "ClickHouse endpoint",
+        _ENDPOINT,
+        port,
+        lambda: _get(port, "/ping").text.startswith("Ok."),
     )
 
 
 def _loader(settings: Settings) -> Part:
     port = settings.port(LOADER_METRICS_PORT)
-    return Part(
-        name="loader",
-        title="ClickHouse loader",
-        ports=(port,),
-        command=lambda: [sys.executable, "-m", _LOADER],
-        healthy=lambda: _get(port, "/metrics").status_code == 200,
-        environment=settings.environment(),
-        after=("kafka", "registry", "clickhouse"),
-    )
+    after = ("kafka", "registry", "clickhouse")
+    answers = _answers(port, "/metrics")
+    return _service(settings, "loader", "ClickHouse loader", _LOADER, port, answers, after)
 
 
 def _monitor(settings: Settings) -> Part:
     port = settings.port(MONITOR_METRICS_PORT)
-    return Part(
-        name="monitor",
-        title="Monitor",
-        ports=(port,),
-        command=lambda: [sys.executable, "-m", _MONITOR],
-        healthy=lambda: _get(port, "/metrics").status_code == 200,
-        environment=settings.environment(),
-        after=("kafka", "postgres"),
-    )
+    answers = _answers(port, "/metrics")
+    return _service(settings, "monitor", "Monitor", _MONITOR, port, answers, ("kafka", "postgres"))
 
 
 def _serving(settings: Settings) -> Part:
     port = settings.serving_http_port
-    return Part(
-        name="serving",
-        title="API and dashboard",
-        ports=(port,),
-        command=lambda: [sys.executable, "-m", _SERVING],
-        healthy=lambda: _get(port, "/healthz").status_code == 200,
-        environment=settings.environment(),
-        after=("clickhouse",),
+    answers = _answers(port, "/healthz")
+    return _service(
+        settings, "serving", "API and dashboard", _SERVING, port, answers, ("clickhouse",)
     )
+
+
+def _service(
+    settings: Settings,
+    name: str,
+    title: str,
+    module: str,
+    port: int,
+    healthy: Callable[[], bool],
+    after: tuple[str, ...] = (),
+) -> Part:
+    return Part(
+        name=name,
+        title=title,
+        ports=(port,),
+        command=lambda: [sys.executable, "-m", module],
+        healthy=healthy,
+        environment=settings.environment(),
+        after=after,
+    )
+
+
+def _answers(port: int, path: str) -> Callable[[], bool]:
+    return lambda: _get(port, path).status_code == 200
 
 
 def _get(port: int, path: str) -> httpx.Response:

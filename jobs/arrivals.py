@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyflink.table import DataTypes, StreamTableEnvironment
 from pyflink.table.udf import udtf
 
-from jobs.options import JobOptions, client_options, startup_options
+from jobs.options import JobOptions, source_options
 from jobs.plan import Input, JobPlan
 from jobs.queries import data_type
 from udfs.arrivals import ArrivalSpec, DecodeArrival
@@ -56,13 +56,6 @@ def _source_ddl(table: str, plan: JobPlan, source: Input, options: JobOptions) -
             record_ms AS 1000 * EXTRACT(EPOCH FROM ts) + EXTRACT(MILLISECOND FROM ts),
             arrived AS PROCTIME()
         ) WITH (
-            'connector' = 'kafka',
-            'topic' = '{source.topic}',
             'value.format' = 'raw',
-            {startup_options(options.start)},
-            'scan.topic-partition-discovery.interval' = '10 s',
-            'properties.isolation.level' = 'read_committed',
-            'properties.group.id' = 'kappa-{plan.name}-arrivals',
-            'properties.client.id.prefix' = 'kappa-{plan.name}-arrivals',
-            {client_options(options)}
+            {source_options(source.topic, f"kappa-{plan.name}-arrivals", options)}
         )"""

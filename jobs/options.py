@@ -67,6 +67,19 @@ def startup_options(start: Start) -> str:
             'scan.startup.specific-offsets' = '{places}'"""
 
 
+def source_options(topic: str, group: str, options: JobOptions) -> str:
+    """Return the options of a Kafka table that reads `topic` as consumer group `group`."""
+    return f"""
+            'connector' = 'kafka',
+            'topic' = '{topic}',
+            {startup_options(options.start)},
+            'scan.topic-partition-discovery.interval' = '10 s',
+            'properties.isolation.level' = 'read_committed',
+            'properties.group.id' = '{group}',
+            'properties.client.id.prefix' = '{group}',
+            {client_options(options)}"""
+
+
 def sink_options(transactions: str, options: JobOptions) -> str:
     """Return the options of an exactly-once Kafka table, its transactions named alike."""
     return f"""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jobs.views import Job, QueryView
+from jobs.views import WINDOW_END, WINDOW_START, Job, QueryView
 from schemas.columns import Column, ColumnType
 from schemas.streams import CUSTOMER_SEGMENTS, ORDERS, PAYMENTS
 
 PAYMENT_WINDOW = timedelta(minutes=1)
 
 _KEPT = timedelta(days=5 * 365)
-_WINDOW_START = Column("window_start", ColumnType.TIMESTAMP, doc="First instant of the window.")
-_WINDOW_END = Column("window_end", ColumnType.TIMESTAMP, doc="First instant after the window.")
 _ORDER_ID = Column("order_id", ColumnType.STRING, doc="The order.")
 _CUSTOMER_ID = Column("customer_id", ColumnType.STRING, doc="The customer.")
 _PAYMENT_ID = Column("payment_id", ColumnType.STRING, doc="The payment.")
@@ -94,8 +92,8 @@ REVENUE_PER_MINUTE = QueryView(
     sources=(ORDERS, PAYMENTS),
     key_columns=("window_start",),
     query_columns=(
-        _WINDOW_START,
-        _WINDOW_END,
+        WINDOW_START,
+        WINDOW_END,
         Column("payments", ColumnType.LONG, doc="Payments for orders."),
         Column("revenue_cents", ColumnType.LONG, doc="What they paid in all."),
     ),
@@ -164,8 +162,8 @@ ORDER_FUNNEL = QueryView(
     key_columns=("window_start", "stage"),
     query_columns=(
         Column("stage", ColumnType.STRING, doc="placed, paid, shipped, delivered or refunded."),
-        _WINDOW_START,
-        _WINDOW_END,
+        WINDOW_START,
+        WINDOW_END,
         Column("orders_reached", ColumnType.LONG, doc="Orders that reached the stage."),
     ),
     sql="""
@@ -214,8 +212,8 @@ SALES_BY_SEGMENT = QueryView(
     key_columns=("window_start", "segment"),
     query_columns=(
         Column("segment", ColumnType.STRING, doc='Segment at the time of order, or "unknown".'),
-        _WINDOW_START,
-        _WINDOW_END,
+        WINDOW_START,
+        WINDOW_END,
         Column("orders_placed", ColumnType.LONG, doc="Orders placed."),
         Column("sales_cents", ColumnType.LONG, doc="Their price in all."),
     ),

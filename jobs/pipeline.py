@@ -12,7 +12,7 @@ from pyflink.table import DataTypes, Schema, StatementSet, StreamTableEnvironmen
 from pyflink.table.udf import udf
 
 from jobs.arrivals import SETTINGS, add_arrivals
-from jobs.options import JobOptions, client_options, sink_options, startup_options
+from jobs.options import JobOptions, sink_options, source_options
 from jobs.plan import Input, JobPlan, whole_ms
 from jobs.queries import add_queries, event_fields
 from udfs.functions import (
@@ -260,19 +260,12 @@ def _source_ddl(table: str, plan: JobPlan, source: Input, options: JobOptions) -
             ts TIMESTAMP(3) METADATA FROM 'timestamp' VIRTUAL,
             WATERMARK FOR ts AS ts - INTERVAL '{_interval(trail)}' DAY TO SECOND
         ) WITH (
-            'connector' = 'kafka',
-            'topic' = '{source.topic}',
             'key.format' = 'raw',
             'key.fields' = 'k',
             'value.format' = 'raw',
             'value.fields-include' = 'EXCEPT_KEY',
-            {startup_options(options.start)},
             'scan.watermark.idle-timeout' = '{idle} ms',
-            'scan.topic-partition-discovery.interval' = '10 s',
-            'properties.isolation.level' = 'read_committed',
-            'properties.group.id' = 'kappa-{plan.name}',
-            'properties.client.id.prefix' = 'kappa-{plan.name}',
-            {client_options(options)}
+            {source_options(source.topic, f"kappa-{plan.name}", options)}
         )"""
 
 
