@@ -13,6 +13,7 @@ A domain is a module of this folder with
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, cast
@@ -53,11 +54,12 @@ class Sender:
                 ensure_events_topic(self._env.settings.kafka_client, stream)
 
     def submit(self) -> str:
-        """Submit the job, one task an operator, and return its id.
+        """Submit the job, `KAPPA_TEST_PARALLELISM` (1) tasks an operator, and return its id.
 
         No stream counts as idle while other jobs start, before its first event.
         """
-        options = {"parallelism": 1, "idle_timeout_seconds": 3600}
+        parallelism = int(os.environ.get("KAPPA_TEST_PARALLELISM", "1"))
+        options = {"parallelism": parallelism, "idle_timeout_seconds": 3600}
         return submit(self._env.settings, self._domain.JOB, options=options).job_id
 
     def send(self, part: int, parts: int) -> None:
