@@ -51,9 +51,18 @@ def _kind(view: View) -> str:
         case WindowView(window=window):
             size, slide = window.size.total_seconds(), window.slide.total_seconds()
             each = f", one each {slide:g} s" if slide != size else ""
-            return f"Windows of {size:g} s{each}; late events correct them."
-        case ArrivalView():
-            return "Answers each event as it arrives."
+            lateness = view.stream.allowed_lateness.total_seconds()
+            return (
+                f"Windows of {size:g} s{each}; late events correct them for {lateness:g} s, then "
+                "their state ends."
+            )
+        case ArrivalView(state_retention=None):
+            return "Answers each event as it arrives and keeps no state of its own."
+        case ArrivalView(state_retention=kept) if kept is not None:
+            return (
+                f"Answers each event as it arrives; state is kept for {kept.days:,} days after a "
+                "key's last change."
+            )
         case QueryView(state_retention=None):
             return "Flink SQL; its state ends with its windows."
         case QueryView(state_retention=kept) if kept is not None:

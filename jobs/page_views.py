@@ -7,7 +7,7 @@ from datetime import timedelta
 from jobs.views import WINDOW_END, WINDOW_START, Job, QueryView, Sliding, Tumbling, WindowView
 from schemas.columns import Column, ColumnType
 from schemas.streams import PAGE_VIEWS
-from udfs.measures import Count, CountDistinct, Mean, Measure
+from udfs.measures import Count, CountDistinct, CountDistinctApprox, Mean, Measure
 from udfs.sql_functions import ewma_baseline
 
 MILESTONE_VIEWS = 1_000
@@ -101,6 +101,24 @@ UNIQUE_USERS_PER_HOUR = WindowView(
     description="How many different visitors the site has, hour by hour.",
 )
 
+UNIQUE_USERS_PER_DAY = WindowView(
+    name="unique_users_per_day",
+    stream=PAGE_VIEWS,
+    dimensions=(),
+    window=Tumbling(timedelta(days=1)),
+    measures={
+        "views": Count(doc="Requests in the day."),
+        "unique_users": CountDistinctApprox(
+            "user_id",
+            doc="Distinct visitors in the day, from a sketch of 2 KB: exact up to some hundred, "
+            "beyond with a standard error of 1.6%, 99.7% of days less than 5% off.",
+        ),
+    },
+    retention=timedelta(days=20 * 365),
+    description="How many different visitors the site has, day by day (UTC), in state that does "
+    "not grow with them.",
+)
+
 PAGE_STATS = QueryView(
     name="page_stats",
     sources=(PAGE_VIEWS,),
@@ -131,7 +149,8 @@ PAGE_STATS = QueryView(
         GROUP BY page_id
     """,
     state_retention=ALL_TIME,
-    description="All-time figures of each page, which /api/page-stats/<page_id> answers.",
+    description="All-time figures of each page, which /api/page-stats/<page_id> answers. To be "
+    "exact it remembers every visitor of a page.",
 )
 
 PAGE_MILESTONES = QueryView(
@@ -251,6 +270,7 @@ JOB = Job(
         PAGE_VIEWS_SLIDING,
         SITE_TRAFFIC_PER_MINUTE,
         UNIQUE_USERS_PER_HOUR,
+        UNIQUE_USERS_PER_DAY,
         PAGE_VIEW_SESSIONS,
         PAGE_STATS,
         PAGE_MILESTONES,

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from jobs.plan import whole_ms
 from jobs.views import ArrivalView, Job, Sliding, WindowView
 from schemas.columns import Column, ColumnType
 from schemas.streams import TRANSACTIONS
 from udfs.measures import Count, Mean, Sum
+
+PAUSE = timedelta(days=90)
+"""A user who makes no transaction for longer is judged as if there had been none before.
+
+State ends after twice as long by the clock. An event finds another history than a replay would give
+it only if it comes a `PAUSE` late.
+"""
 
 USER_SPENDING = WindowView(
     name="user_spending",
@@ -50,9 +58,9 @@ FRAUD_ALERTS = ArrivalView(
         _REASONS,
     ),
     # Sums since the beginning make the last 20 a difference of two, and everything one small row
-    # of state a user, which outlives any pause: forgotten by the clock, a replay would see more.
-    # Scores are whole tenths, so that 0.8 is 0.8.
-    sql="""
+    # of state a user. What stands before a long pause is left out by the event times, so that it
+    # makes no difference whether its state has ended. Scores are whole tenths, so that 0.8 is 0.8.
+    sql=f"""
         WITH placed AS (
             SELECT *,
                 CASE WHEN longitude IS NOT NULL THEN latitude END AS place_north,
@@ -62,25 +70,32 @@ FRAUD_ALERTS = ArrivalView(
             FROM transactions_arrivals),
         so_far AS (
             SELECT *,
-                COUNT(*) OVER user_history AS number,
-                SUM(amount_cents) OVER user_history AS spent,
-                LAST_VALUE(place_north) OVER user_history AS north,
-                LAST_VALUE(place_east) OVER user_history AS east,
-                LAST_VALUE(place_ms) OVER user_history AS there_ms
+                COUNT(*) OVER by_user AS number,
+                SUM(amount_cents) OVER by_user AS spent,
+                LAST_VALUE(place_north) OVER by_user AS north,
+                LAST_VALUE(place_east) OVER by_user AS east,
+                LAST_VALUE(place_ms) OVER by_user AS there_ms,
+                event_ms - LAG(event_ms, 1) OVER by_user > {whole_ms(PAUSE)} AS is_back,
+                event_ms - LAG(event_ms, 4) OVER by_user AS five_ms
             FROM placed
-            WINDOW user_history AS (
-                PARTITION BY user_id ORDER BY arrived
-                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)),
+            WINDOW by_user AS (PARTITION BY user_id ORDER BY arrived)),
         compared AS (
             SELECT *,
-                LEAST(number - 1, 20) AS earlier,
-                spent - amount_cents - COALESCE(LAG(spent, 21) OVER by_user, 0) AS earlier_cents,
-                event_ms - LAG(event_ms, 4) OVER by_user AS five_ms,
+                LAST_VALUE(CASE WHEN is_back THEN number - 1 END) OVER by_user AS forgotten,
+                LAST_VALUE(CASE WHEN is_back THEN spent - amount_cents END)
+                    OVER by_user AS forgotten_cents,
+                LAG(spent, 21) OVER by_user AS before_20_cents,
                 place_ms - LAG(there_ms, 1) OVER by_user AS moved_ms,
                 RADIANS(place_north) AS n2, RADIANS(LAG(north, 1) OVER by_user) AS n1,
                 RADIANS(place_east) AS e2, RADIANS(LAG(east, 1) OVER by_user) AS e1
             FROM so_far
             WINDOW by_user AS (PARTITION BY user_id ORDER BY arrived)),
+        remembered AS (
+            SELECT *,
+                LEAST(number - 1 - COALESCE(forgotten, 0), 20) AS earlier,
+                spent - amount_cents - IF(number - 1 - COALESCE(forgotten, 0) > 20,
+                    before_20_cents, COALESCE(forgotten_cents, 0)) AS earlier_cents
+            FROM compared),
         judged AS (
             SELECT *,
                 earlier > 0 AND amount_cents * earlier > 5 * earlier_cents AS is_much,
@@ -88,7 +103,7 @@ FRAUD_ALERTS = ArrivalView(
                     POWER(SIN((n2 - n1) / 2), 2)
                     + COS(n1) * COS(n2) * POWER(SIN((e2 - e1) / 2), 2)))) > 1000 AS is_far,
                 ABS(five_ms) <= 300000 AS is_often
-            FROM compared),
+            FROM remembered),
         scored AS (
             SELECT *, IF(is_much, 4, 0) + IF(is_far, 5, 0) + IF(is_often, 3, 0) AS tenths
             FROM judged)
@@ -101,7 +116,9 @@ FRAUD_ALERTS = ArrivalView(
         FROM scored WHERE tenths > 8
     """,
     time_columns=("event_time", "event_time"),
-    description="Transactions that look like fraud, told as they arrive.",
+    state_retention=2 * PAUSE,
+    description=f"Transactions that look like fraud, told as they arrive; after a pause of more "
+    f"than {PAUSE.days} days a user's history begins anew.",
 )
 
 CARD_BLOCKS = ArrivalView(

@@ -44,6 +44,7 @@ def test_views_with_the_same_key_and_pane_share_their_state() -> None:
         (("page_id",), ["page_views_per_minute", "page_views_sliding"]),
         ((), ["site_traffic_per_minute"]),
         ((), ["unique_users_per_hour"]),
+        ((), ["unique_users_per_day"]),
         (("source_partition",), ["page_views_accounting"]),
     ]
 

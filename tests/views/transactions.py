@@ -12,7 +12,7 @@ from bench.generators import Event, World, disordered, transactions
 JOB = "transactions"
 START = 1_767_600_000_000  # 2026-01-05T08:00:00Z
 CLOSING = "~closing"
-MINUTE, HOUR = 60_000, 3_600_000
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
 _ALERT = ("transaction_id", "user_id", "card_id", "event_time", "amount_cents", "score", "reasons")
 COLUMNS = {
@@ -31,8 +31,40 @@ WHERE = {"user_spending": f"user_id <> '{CLOSING}'"}
 
 
 def events() -> World:
-    """Return some three thousand transactions of six hours."""
-    return transactions.generate(seed=5, count=3_000, start_ms=START)
+    """Return some three thousand transactions of six hours, and two users who pause before."""
+    world = transactions.generate(seed=5, count=3_000, start_ms=START)
+    came_back = [event for days in (90, 91) for event in _with_pause(days)]
+    return {
+        "transactions": sorted(
+            came_back + world["transactions"], key=lambda event: event["event_time"]
+        )
+    }
+
+
+def _with_pause(days: int) -> list[Event]:
+    """Return a user's small payments, a pause of `days`, and large ones here and far away.
+
+    The last two would both be of an unusual amount, had the pause not been; the very last is one
+    by those after the pause alone.
+    """
+    user, home, away = f"user-away-{days}", (52.5, 13.4), (40.7, -74.0)
+    begin = START - 95 * DAY
+    small = [(begin + n * MINUTE * 10, 1_000, home) for n in range(30)]
+    back = small[-1][0] + days * DAY
+    large = [(0, 50_000, home), (20, 60_000, away), (40, 900_000, home)]
+    payments = small + [(back + minutes * MINUTE, cents, at) for minutes, cents, at in large]
+    return [
+        transactions.event(
+            time_ms,
+            event_id=f"{user}-{number}",
+            user_id=user,
+            card_id=f"card-{user}",
+            amount_cents=cents,
+            latitude=place[0],
+            longitude=place[1],
+        )
+        for number, (time_ms, cents, place) in enumerate(payments)
+    ]
 
 
 def closing(stream: str, time_ms: int) -> dict[str, Any]:
@@ -46,6 +78,8 @@ def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
     arrived = disordered(world["transactions"], 9_999, seed=len("transactions"))
     alerts = list(_alerts(arrived))
     assert {row[-1] for row in alerts} >= {"amount, distance", "amount, distance, frequency"}
+    away = {row[0] for row in alerts if "away" in row[1]}
+    assert away == {"user-away-90-31", "user-away-90-32", "user-away-91-32"}
     return {
         "user_spending": _spending(world["transactions"]),
         "fraud_alerts": alerts,
@@ -69,6 +103,8 @@ def _alerts(arrived: Iterable[Event]) -> Iterable[tuple[Any, ...]]:
     histories: dict[str, list[Event]] = defaultdict(list)
     for event in arrived:
         history = histories[event["user_id"]]
+        if history and event["event_time"] - history[-1]["event_time"] > 90 * DAY:
+            history.clear()
         signs = {
             "amount": (4, _is_much(event, history)),
             "distance": (5, _is_far(event, history)),
