@@ -50,15 +50,24 @@ def submit(
         list[str] | None, typer.Option("--view", help="Only this view; may be repeated.")
     ] = None,
     parallelism: Annotated[int | None, typer.Option(min=1, help="Subtasks per operator.")] = None,
+    accept_dead_letters: Annotated[
+        bool,
+        typer.Option(
+            "--accept-dead-letters",
+            help="Pass by those in the topics now, though they are more than a stream allows.",
+        ),
+    ] = False,
     as_json: _AsJson = False,
 ) -> None:
     """Submit jobs and wait until they run; each continues where it stopped.
 
-    A job whose state does not fit the code any more refuses to start.
+    A job whose state does not fit the code any more refuses to start. One that stopped at too many
+    dead letters goes on once they are accepted: `kappa cancel` it, then submit it so.
 
     Example: kappa submit page_views
     """
     from deploy.settings import Settings
+    from jobs.start import accepted_option
     from jobs.submit import submit as submit_job
 
     settings = Settings()
@@ -66,6 +75,8 @@ def submit(
     started = []
     with _plain_errors():
         for job in jobs:
+            if accept_dead_letters:
+                options |= accepted_option(_ends(settings, job))
             with ERR.status(f"Submitting {job} …"):
                 number = version or _usual_version(settings, job)
                 done = submit_job(
@@ -83,6 +94,14 @@ def submit(
                 OUT.print(said, highlight=False, soft_wrap=True)
     if as_json:
         print_json(started)
+
+
+def _ends(settings: Settings, job: str) -> dict[str, dict[int, int]]:
+    from jobs.catalogue import job_named
+    from schemas.topics import end_offsets
+
+    streams = job_named(job).within(settings.namespace).streams
+    return {stream.name: end_offsets(settings.kafka_client, stream.topic) for stream in streams}
 
 
 def _of_job(job: str, views: Sequence[str]) -> tuple[str, ...]:

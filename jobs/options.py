@@ -17,6 +17,7 @@ class JobOptions:
     """How one run of a job differs from another; the plan says what it computes.
 
     `kafka` are a Java client's properties, `registry_options` those of the avro-confluent format.
+    Dead letters before `accepted`, (partition, offset) by stream, are no reason to stop.
     """
 
     kafka: dict[str, str]
@@ -30,6 +31,7 @@ class JobOptions:
     batch_events: int = 100_000
     buckets: int = 16
     start: Start = field(default_factory=Start)
+    accepted: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     registry_options: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -140,6 +140,8 @@ def _decode(
         options.registry_url,
         options.kafka["bootstrap.servers"],
         source.topic,
+        stream.dead_letter_topic(plan.version),
+        options.accepted.get(stream.name, ()),
         options.start.known,
         source.columns,
         source.hold,

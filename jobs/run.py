@@ -10,7 +10,7 @@ from typing import Any
 from deploy.java_kafka import SHADED, java_kafka
 from deploy.settings import Settings
 from jobs.plan import JobPlan, plan
-from jobs.start import start_from
+from jobs.start import accepted_from, start_from
 from jobs.views import Job
 from schemas.registry import Registry, publish_schema
 from schemas.topics import ensure_events_topic, ensure_raw_topic, ensure_view_topic
@@ -79,6 +79,7 @@ def _statements(
         bundle_time=timedelta(milliseconds=arguments.bundle_ms),
         batch_events=arguments.batch_events,
         start=start_from(arguments.start, arguments.newest),
+        accepted=accepted_from(arguments.accept_dead_letters),
     )
     flink = configuration(job_plan, options)
     for key, location in state_locations(job_plan.name).items():
@@ -97,6 +98,11 @@ def _parser(job: Job) -> argparse.ArgumentParser:
     add("--copy", default="", help="read this copy of the events topic, which has its offsets")
     add("--start", default="", help="begin with these offsets: partition:offset,…")
     add("--newest", default="", help="newest timestamps before --start: partition:epoch ms,…")
+    add(
+        "--accept-dead-letters",
+        default="",
+        help="however many there are before these offsets: stream:partition:offset,…",
+    )
     add("--parallelism", type=int, default=settings.parallelism)
     add("--early-fire-seconds", type=float, default=settings.early_fire_seconds)
     add("--checkpoint-seconds", type=float, default=settings.checkpoint_seconds)

@@ -1,4 +1,4 @@
-"""Where in its topic a job begins that goes on with another job's panes. No I/O."""
+"""Where in its topics a job begins, or begins to be strict. No I/O."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ class Start:
 def start_from(offsets: str, newest: str) -> Start:
     """Return the start that `Start.as_options` wrote, from its two texts."""
     return Start(_numbers(offsets), _numbers(newest))
+
+
+def accepted_option(ends: Mapping[str, Mapping[int, int]]) -> dict[str, str]:
+    """Return the option that lets dead letters before `ends` pass, offsets by stream name."""
+    entries = [f"{name}:{part}:{at}" for name, parts in ends.items() for part, at in parts.items()]
+    return {"accept_dead_letters": ",".join(entries)}
+
+
+def accepted_from(text: str) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return what `accepted_option` wrote: (partition, offset) by stream name."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for entry in filter(None, text.split(",")):
+        name, part, at = entry.rsplit(":", 2)
+        found.setdefault(name, []).append((int(part), int(at)))
+    return {name: tuple(places) for name, places in found.items()}
 
 
 def _text(numbers: Mapping[int, int]) -> str:

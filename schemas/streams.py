@@ -39,6 +39,28 @@ Rule = Range | Length
 
 
 @dataclass(frozen=True)
+class DeadLetterLimit:
+    """How many dead letters of a partition are too many: the job stops and says why.
+
+    `in_a_row` without a good event between them, or more than `share` of the last `events`.
+    """
+
+    in_a_row: int = 1_000
+    share: float = 0.5
+    events: int = 4_000
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """(n, m) where n dead letters within m offsets are too many."""
+        return (self.in_a_row, self.in_a_row), (int(self.share * self.events) + 1, self.events)
+
+    @property
+    def remembered(self) -> int:
+        """How many of the newest dead letters have to be known to judge the next."""
+        return max(most for most, _ in self.windows) - 1
+
+
+@dataclass(frozen=True)
 class Stream:
     """A topic of Avro events and the promises its consumers rely on.
 
@@ -61,6 +83,7 @@ class Stream:
     required: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     max_event_bytes: int = 64 * 1024
+    dead_letter_limit: DeadLetterLimit = DeadLetterLimit()
     idle_timeout: timedelta = timedelta(minutes=5)
     description: str = ""
     schema_file: str = ""

@@ -22,6 +22,7 @@ from pyflink.table.udf import ScalarFunction
 from deploy.settings import Settings
 from schemas.streams import Stream
 from udfs import lateness, windows
+from udfs.dead_letter_limit import DeadLetterGuard
 from udfs.decode import Decoder, needed_fields
 from udfs.envelope import (
     BookPage,
@@ -33,6 +34,7 @@ from udfs.envelope import (
     to_bytes,
     unpack,
 )
+from udfs.kafka_letters import DeadBefore
 from udfs.kafka_time import NewestBefore
 from udfs.panes import PANE, PaneStore, split
 from udfs.rows import RowEncoder
@@ -50,8 +52,10 @@ NOT_LATE = -1
 class DecodeSpec:
     """What the decode function needs to know; pickled into the job.
 
-    `topic` is the one that is read, `known` as in `NewestBefore`. `columns` are the event fields
-    handed on row by row, and `hold` is how far Flink's watermark trails the stream's, in ms.
+    `topic` is the one that is read, `known` as in `NewestBefore`. Dead letters go to topic
+    `dead_letters`; those before `accepted`, offsets by partition, are no reason to stop. `columns`
+    are the event fields handed on row by row, and `hold` is how far Flink's watermark trails the
+    stream's, in ms.
     """
 
     stream: Stream
@@ -61,6 +65,8 @@ class DecodeSpec:
     registry_url: str
     bootstrap: str
     topic: str
+    dead_letters: str
+    accepted: tuple[tuple[int, int], ...] = ()
     known: tuple[tuple[int, tuple[int, int]], ...] = ()
     columns: tuple[str, ...] = ()
     hold: int = 0
@@ -87,12 +93,11 @@ class DecodeEvents(ScalarFunction):
         fields = needed_fields(spec.stream, set(spec.fields))
         self._decoder = Decoder(spec.stream, WriterSchemas(spec.registry_url), fields)
         # Secrets are this process's own; the job carries none.
-        newest = NewestBefore(
-            {**Settings().kafka_client, "bootstrap.servers": spec.bootstrap},
-            spec.topic,
-            dict(spec.known),
-        )
-        self._clock = lateness.PartitionClock(newest)
+        kafka = {**Settings().kafka_client, "bootstrap.servers": spec.bootstrap}
+        self._clock = lateness.PartitionClock(NewestBefore(kafka, spec.topic, dict(spec.known)))
+        limit = spec.stream.dead_letter_limit
+        dead_before = DeadBefore(kafka, spec.dead_letters, limit.remembered)
+        self._guard = DeadLetterGuard(spec.topic, limit, dead_before, dict(spec.accepted))
 
     def eval(
         self, values: Any, partitions: Any, offsets: Any, timestamps: Any, watermarks: Any
@@ -101,6 +106,7 @@ class DecodeEvents(ScalarFunction):
         times = _epoch_ms(timestamps)
         where = partitions.to_numpy(dtype=np.int64), offsets.to_numpy(dtype=np.int64)
         batch = self._decoder.decode(values.to_numpy(), times)
+        self._guard.judge(*where, batch.reasons)
         newest = self._clock.newest(*where, times)
         flink = _epoch_ms(watermarks)
         flink = np.where(flink == lateness.UNKNOWN, flink, flink + self.spec.hold)

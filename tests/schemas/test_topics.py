@@ -101,6 +101,7 @@ def test_event_ends_leave_out_markers_and_aborted_events(
         producer.begin_transaction()
         for partition in partitions:
             producer.produce(stream.topic, b"x", partition=partition)
+        assert producer.flush(20) == 0
         (producer.commit_transaction if commit else producer.abort_transaction)(20)
     assert event_ends(settings.kafka_client, stream.topic) == {0: 2, 1: 1, 2: 0, 3: 0}
     ends = end_offsets(settings.kafka_client, stream.topic)

@@ -1,0 +1,87 @@
+"""`kappa doctor` finds what is not well, and says what to do about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from deploy.doctor import findings
+from deploy.doctor.findings import GIB, Finding, Verdict
+from deploy.settings import PROJECT_ROOT, Settings
+from deploy.stack import Stack
+
+WELL, WARN, BAD = Verdict.WELL, Verdict.WARN, Verdict.BAD
+SERVICES = ("kafka", "registry", "flink", "clickhouse", "postgres")
+
+
+@pytest.mark.parametrize(
+    ("finding", "verdict", "found"),
+    [
+        (findings.disk(GIB // 2, "/d"), BAD, "0.5 GiB free in /d"),
+        (findings.disk(2 * GIB, "/d"), WARN, "2.0 GiB free in /d"),
+        (findings.disk(6 * GIB, "/d"), WELL, "6.0 GiB free in /d"),
+        (findings.memory(4 * GIB, 5 * GIB), WARN, "4.0 GiB available, 5.0 GiB needed"),
+        (findings.memory(5 * GIB, 5 * GIB), WELL, "5.0 GiB available, 5.0 GiB needed"),
+        (findings.clock("x", -0.4), WELL, "-0.4 s"),
+        (findings.clock("x", 2), WARN, "+2.0 s"),
+        (findings.clock("x", -61), BAD, "-61.0 s"),
+        (findings.versions({"a": "1", "b": "2"}, {"a": "1", "b": "2"}), WELL, "2 as pinned"),
+        (
+            findings.versions({"a": "2", "b": None}, {"a": "1", "b": "2"}),
+            BAD,
+            "a 2 instead of 1, b missing instead of 2",
+        ),
+    ],
+)
+def test_each_figure_is_judged(finding: Finding, verdict: Verdict, found: str) -> None:
+    assert (finding.verdict, finding.found) == (verdict, found)
+    assert bool(finding.remedy) == (verdict is not WELL)
+
+
+def doctor(settings: Settings) -> tuple[int, dict[str, dict[str, Any]], str]:
+    """Return the exit code of `kappa doctor`, its findings by subject, and what it complained."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "doctor", "--json"],
+        env=os.environ | settings.environment(),
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    found = json.loads(done.stdout)["findings"]
+    return done.returncode, {one["subject"]: one for one in found}, done.stderr
+
+
+@pytest.mark.stack
+def test_a_running_stack_is_well(stack: Stack) -> None:
+    code, found, complaint = doctor(stack.settings)
+    assert (code, complaint) == (0, "")
+    wanted = (*SERVICES, "python", "java", "packages", "ports", "clock of clickhouse")
+    assert {name: found[name]["verdict"] for name in wanted} == dict.fromkeys(wanted, "well")
+    assert f"slots free, at {stack.settings.flink}" in found["flink"]["found"]
+
+
+def test_a_port_in_use_and_services_that_are_gone_are_told_with_a_remedy(
+    own_settings: Settings, listener: socket.socket
+) -> None:
+    port = own_settings.port(92)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    code, found, complaint = doctor(own_settings)
+    assert code == 1
+    assert found["ports"]["verdict"] == "bad"
+    assert f"{port} (" in found["ports"]["found"]
+    assert str(os.getpid()) in found["ports"]["found"]
+    assert "KAPPA_PORT_BASE" in found["ports"]["remedy"]
+    for name in SERVICES:
+        assert found[name]["verdict"] == "bad", found[name]
+        assert f"KAPPA_{name.upper()}_" in found[name]["remedy"]
+    assert complaint.strip().endswith("see above what to do.")

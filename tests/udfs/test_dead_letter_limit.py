@@ -1,0 +1,86 @@
+"""A partition with too many dead letters stops its job, however the batches fall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from schemas.streams import DeadLetterLimit
+from udfs.dead_letter_limit import DeadLetterGuard, TooManyDeadLetters
+
+LIMIT = DeadLetterLimit(in_a_row=4, share=0.5, events=12)
+GOOD, BAD = ".", "x"
+
+
+def guard(before: Sequence[int] = (), **accepted: int) -> DeadLetterGuard:
+    """Return a guard of topic `t` that finds `before` in the dead-letter topic."""
+
+    def dead_before(partition: int, offset: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.array([at for at in before if at < offset], dtype=np.int64)
+
+    return DeadLetterGuard("t", LIMIT, dead_before, {int(k[1:]): v for k, v in accepted.items()})
+
+
+def show(one: DeadLetterGuard, events: str, first: int = 0, partition: int = 0) -> None:
+    """Show a batch of good and bad events at the offsets from `first` on."""
+    offsets = np.arange(first, first + len(events), dtype=np.int64)
+    reasons = np.array([None if event == GOOD else "empty" for event in events], dtype=object)
+    one.judge(np.full(len(events), partition, dtype=np.int64), offsets, reasons)
+
+
+@pytest.mark.parametrize(
+    ("events", "passes"),
+    [
+        ("." * 100, True),
+        ("xxx.", True),
+        ("xxxx", False),
+        ("xxx.xxx.", True),
+        ("xxx.xxx.x", False),
+        ("x.x.x.x.x.x." * 5, True),
+        ("x.x.x.x.x.xx", False),
+        ("xx.." * 30, True),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_the_limit_holds_wherever_batches_end(events: str, passes: bool, size: int) -> None:
+    def show_all() -> None:
+        one = guard()
+        for at in range(0, len(events), size):
+            show(one, events[at : at + size], at)
+
+    if passes:
+        show_all()
+        return
+    with pytest.raises(TooManyDeadLetters, match=r"of t, partition 0, are dead letters.*'empty'"):
+        show_all()
+
+
+def test_each_partition_is_judged_alone() -> None:
+    one = guard()
+    for partition in range(3):
+        show(one, "xxx", partition=partition)
+    with pytest.raises(TooManyDeadLetters, match="partition 1"):
+        show(one, "x", 3, partition=1)
+
+
+def test_what_a_restarted_job_refused_before_counts_on() -> None:
+    show(guard(before=[7, 8]), "x.", 9)
+    with pytest.raises(TooManyDeadLetters, match="up to offset 10 "):
+        show(guard(before=[7, 8, 9]), "x.", 10)
+    show(guard(before=[7, 8, 9]), "..x", 10)
+
+
+def test_a_rewind_asks_again() -> None:
+    one = guard(before=[7, 8])
+    show(one, "x.x", 9)
+    show(one, "x.x", 9)
+
+
+def test_accepted_dead_letters_are_no_reason_to_stop() -> None:
+    one = guard(before=[1, 2, 3], p0=100)
+    show(one, "x" * 96, 4)
+    show(one, "xxx.", 100)
+    with pytest.raises(TooManyDeadLetters):
+        show(one, "xxxx", 104)

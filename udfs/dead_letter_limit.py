@@ -1,0 +1,74 @@
+"""Stop where a partition gives little but dead letters, rather than eat the topic. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.streams import DeadLetterLimit
+
+Int64s = npt.NDArray[np.int64]
+
+DeadBefore = Callable[[int, int], Int64s]
+"""(partition, offset) to the offsets of the newest dead letters before it, ascending."""
+
+
+class TooManyDeadLetters(Exception):
+    """A partition went past its stream's limit; nothing more of it is taken."""
+
+
+@dataclass
+class DeadLetterGuard:
+    """Follows the dead letters of each partition through the batches it is shown.
+
+    After a restart those in the dead-letter topic count on, so that a job which failed here fails
+    here again and does not go on by a limit's worth each time. Events before the offsets of
+    `accepted`, by partition, are not judged.
+    """
+
+    topic: str
+    limit: DeadLetterLimit
+    dead_before: DeadBefore
+    accepted: Mapping[int, int] = field(default_factory=dict)
+    _next_offset: dict[int, int] = field(default_factory=dict)
+    _dead: dict[int, Int64s] = field(default_factory=dict)
+
+    def judge(self, partitions: Int64s, offsets: Int64s, reasons: npt.NDArray[np.object_]) -> None:
+        """Raise `TooManyDeadLetters` if the batch goes past the limit.
+
+        All have one entry per event, in partition order; `reasons` has None for good events.
+        """
+        bad = np.flatnonzero(reasons != None)  # noqa: E711
+        for partition in np.unique(partitions[bad]).tolist():
+            rows = bad[partitions[bad] == partition]
+            dead = offsets[rows]
+            first = int(dead[0])
+            dead = np.concatenate([self._before(partition, first), dead])
+            dead = dead[dead >= self.accepted.get(partition, 0)]
+            for most, within in self.limit.windows:
+                if _crowded(dead, most, within):
+                    [(reason, _)] = Counter(reasons[rows]).most_common(1)
+                    raise TooManyDeadLetters(
+                        f"{most} of {within} events up to offset {dead[-1]} of {self.topic}, "
+                        f"partition {partition}, are dead letters, the last ones for {reason!r}. "
+                        "Nothing more is read before the producer or the rule is mended, or "
+                        "`kappa submit … --accept-dead-letters` passes by what is there now."
+                    )
+            self._dead[partition] = dead[-self.limit.remembered :]
+            self._next_offset[partition] = int(offsets[rows[-1]]) + 1
+
+    def _before(self, partition: int, offset: int) -> Int64s:
+        if offset < self._next_offset.get(partition, 0) or partition not in self._dead:
+            return self.dead_before(partition, offset)
+        return self._dead[partition]
+
+
+def _crowded(dead: Int64s, most: int, within: int) -> bool:
+    """Tell whether `most` of the ascending offsets lie within a stretch of `within` offsets."""
+    return len(dead) >= most and bool(
+        (dead[most - 1 :] - dead[: len(dead) - most + 1] < within).any()
+    )
