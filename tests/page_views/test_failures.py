@@ -109,27 +109,6 @@ def test_a_job_submitted_again_goes_on_where_it_was_cancelled(running: Environme
     assert_status(running, settle(running))
 
 
-@pytest.mark.parametrize("parallelism", [4, 1])
-def test_an_upgraded_job_goes_on_from_its_savepoint_at_another_parallelism(
-    running: Environment, parallelism: int
-) -> None:
-    hours = 7 + parallelism
-    traffic = datasets.dense_traffic(
-        schema_id(running), events=6_000, late_share=0.02, start=hours_later(hours), seed=hours
-    )
-    counted = seen(running)
-    produce(running, traffic[:3_000])
-    wait_for(lambda: seen(running) > counted, 60, "some events are counted")
-    upgraded = kappa(running, "upgrade", "page_views", "--parallelism", str(parallelism))
-    assert upgraded["stopped_job_id"] == running.job_id
-    assert upgraded["started"]["restored_from"] == upgraded["savepoint"]
-    running.job_id = upgraded["started"]["job_id"]
-    produce(running, traffic[3_000:])
-    assert_status(running, settle(running, 120))
-    vertices = flink(running, f"/jobs/{running.job_id}")["vertices"]
-    assert {vertex["parallelism"] for vertex in vertices} == {parallelism}
-
-
 def test_a_jobmanager_killed_in_the_middle_leaves_no_difference(
     running: Environment, stack: Stack
 ) -> None:
@@ -145,3 +124,23 @@ def test_a_jobmanager_killed_in_the_middle_leaves_no_difference(
     produce(running, traffic[5_000:])
     stack.wait_healthy("jobmanager", other_than=pid)
     assert_status(running, settle(running, 180))
+
+
+@pytest.mark.parametrize(("parallelism", "hours"), [(4, 8), (1, 10)])
+def test_an_upgraded_job_goes_on_from_its_savepoint_at_another_parallelism(
+    running: Environment, parallelism: int, hours: int
+) -> None:
+    traffic = datasets.dense_traffic(
+        schema_id(running), events=6_000, late_share=0.02, start=hours_later(hours), seed=hours
+    )
+    counted = seen(running)
+    produce(running, traffic[:3_000])
+    wait_for(lambda: seen(running) > counted, 60, "some events are counted")
+    upgraded = kappa(running, "upgrade", "page_views", "--parallelism", str(parallelism))
+    assert upgraded["stopped_job_id"] == running.job_id
+    assert upgraded["started"]["restored_from"] == upgraded["savepoint"]
+    running.job_id = upgraded["started"]["job_id"]
+    produce(running, traffic[3_000:])
+    assert_status(running, settle(running, 120))
+    vertices = flink(running, f"/jobs/{running.job_id}")["vertices"]
+    assert {vertex["parallelism"] for vertex in vertices} == {parallelism}
