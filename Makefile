@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-long tools lint format up down status install jars lock clean distclean
+.PHONY: help demo test faults test-unit test-long tools lint format up down status install jars lock clean distclean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -25,6 +25,10 @@ test: install jars tools ## Unit, plan and integration tests on the real stack
 
 test-long: install jars ## All views at once, and rebuilds, repairs and restores killed at each of their steps
 	@$(BIN)/pytest -m long
+
+faults: install jars ## Faults at random, and each alone; SEED=… MINUTES=… choose others
+	@KAPPA_FAULT_SEED=$(or $(SEED),1) KAPPA_FAULT_MINUTES=$(or $(MINUTES),3) \
+	  $(BIN)/pytest -s tests/faults
 
 test-unit: install tools ## The tests that need no stack, in under a minute
 	@$(BIN)/pytest -m "not stack"

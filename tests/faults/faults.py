@@ -1,0 +1,121 @@
+"""The faults, by name: each happens while events come in, and is over when it returns."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from tests.faults.scene import Scene
+from tests.harness import start_loader, stop_loader
+
+Fault = Callable[[Scene], None]
+
+_PAUSE_SECONDS = 20.0
+_PARTS = ("taskmanager", "jobmanager", "kafka", "registry", "clickhouse", "postgres")
+
+
+def kill_taskmanager_after_each_checkpoint(scene: Scene) -> None:
+    """The TaskManager dies right after each of two checkpoints."""
+    for _ in range(2):
+        scene.await_checkpoint()
+        scene.kill("taskmanager")
+
+
+def kill_jobmanager(scene: Scene) -> None:
+    """The JobManager dies; its jobs resume."""
+    scene.kill("jobmanager")
+
+
+def kill_python_worker(scene: Scene) -> None:
+    """A process that runs Python functions dies under its TaskManager."""
+    workers = scene.python_workers()
+    assert workers
+    scene.chance.choice(workers).kill()
+
+
+def kill_broker(scene: Scene) -> None:
+    """The only Kafka broker dies."""
+    scene.kill("kafka")
+
+
+def kill_registry(scene: Scene) -> None:
+    """The schema registry dies."""
+    scene.kill("registry")
+
+
+def kill_clickhouse(scene: Scene) -> None:
+    """The ClickHouse endpoint dies."""
+    scene.kill("clickhouse")
+
+
+def kill_postgres(scene: Scene) -> None:
+    """PostgreSQL dies, with which the journal of replays goes for a while."""
+    scene.kill("postgres")
+
+
+def kill_loader(scene: Scene) -> None:
+    """The loader dies in whatever it does, and another takes over."""
+    scene.replace_loader(signal.SIGKILL)
+
+
+def kill_everything(scene: Scene) -> None:
+    """All die at once, the loader too."""
+    stop_loader(scene.env, signal.SIGKILL)
+    scene.kill(*_PARTS)
+    start_loader(scene.env)
+
+
+def pause_broker(scene: Scene) -> None:
+    """The broker says nothing for 20 s."""
+    scene.pause("kafka", _PAUSE_SECONDS)
+
+
+def pause_taskmanager(scene: Scene) -> None:
+    """The TaskManager and its workers stand still for 20 s."""
+    scene.pause("taskmanager", _PAUSE_SECONDS)
+
+
+def pause_clickhouse(scene: Scene) -> None:
+    """The ClickHouse endpoint says nothing for 20 s."""
+    scene.pause("clickhouse", _PAUSE_SECONDS)
+
+
+def zombie_loader(scene: Scene) -> None:
+    """A loader stands still, another takes its place, and the first wakes up again."""
+    zombie = scene.env.loader
+    assert zombie is not None
+    zombie.send_signal(signal.SIGSTOP)
+    start_loader(scene.env)
+    try:
+        scene.await_loaded()
+    finally:
+        zombie.send_signal(signal.SIGCONT)
+    zombie.send_signal(signal.SIGTERM)
+    assert zombie.wait(60) == 0
+
+
+def rescale(scene: Scene) -> None:
+    """The job goes on from a savepoint with one, four and two subtasks."""
+    for parallelism in (1, 4, 2):
+        scene.upgrade(parallelism)
+
+
+FAULTS: dict[str, Fault] = {
+    fault.__name__: fault
+    for fault in (
+        kill_taskmanager_after_each_checkpoint,
+        kill_jobmanager,
+        kill_python_worker,
+        kill_broker,
+        kill_registry,
+        kill_clickhouse,
+        kill_postgres,
+        kill_loader,
+        kill_everything,
+        pause_broker,
+        pause_taskmanager,
+        pause_clickhouse,
+        zombie_loader,
+        rescale,
+    )
+}
