@@ -15,8 +15,9 @@ from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import desired_jobs
 from jobs.plan import Input, JobPlan, plan
 from jobs.versions import lowest_version
+from schemas.reading import event_ends
 from schemas.streams import Stream
-from schemas.topics import KafkaUnavailable, UnknownTopic, event_ends, topic_names
+from schemas.topics import KafkaUnavailable, UnknownTopic, topic_names
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
 from sinks.lag import LagReader
 from sinks.loader import group_of

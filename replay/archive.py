@@ -8,7 +8,6 @@ only, and the next goes on after them.
 from __future__ import annotations
 
 import fcntl
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Message
 
 from replay.archive_files import Archive, ArchivedRecord, ArchiveFailed, gaps
-from schemas.topics import KafkaUnavailable, begin_offsets, end_offsets
+from schemas.reading import offset_of, read_committed
+from schemas.topics import begin_offsets, end_offsets
 
 FILE_BYTES = 32 * 1024 * 1024
 FILE_RECORDS = 200_000
@@ -196,55 +196,14 @@ def read_records(
     kafka: Mapping[str, Any], topic: str, partition: int, start: int, end: int
 ) -> Iterator[ArchivedRecord]:
     """Yield the committed records of offsets `start` up to `end`, which must be stable already."""
-    if start >= end:
-        return
-    consumer = Consumer(
-        {
-            **kafka,
-            "group.id": "kappa-archive",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "error",
-            "fetch.message.max.bytes": 4 * 1024 * 1024,
-            "queued.max.messages.kbytes": 16 * 1024,
-            "log_level": 3,
-        }
-    )
-    try:
-        consumer.assign([TopicPartition(topic, partition, start)])
-        yield from _until(consumer, f"{topic}[{partition}]", end)
-    finally:
-        consumer.close()
+    for messages in read_committed(kafka, topic, {partition: (start, end)}):
+        yield from map(_record, messages)
 
 
-def _until(consumer: Consumer, where: str, end: int) -> Iterator[ArchivedRecord]:
-    heard = time.monotonic()
-    while time.monotonic() - heard < _SILENCE_SECONDS:
-        # It waits for so many records or so long, whichever comes first.
-        for message in consumer.consume(_READ_RECORDS, timeout=_READ_SECONDS):
-            heard = time.monotonic()
-            error = message.error()
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    return
-                raise ArchiveFailed(f"{where} can't be read: {error.str()}.")
-            offset = message.offset()
-            assert offset is not None
-            if offset >= end:
-                return
-            yield _record(message, offset)
-            if offset + 1 == end:
-                return
-            # What is done with a record may take its time.
-            heard = time.monotonic()
-    raise KafkaUnavailable(f"{where} gives no records for {_SILENCE_SECONDS:.0f} s.")
-
-
-def _record(message: Any, offset: int) -> ArchivedRecord:
+def _record(message: Message) -> ArchivedRecord:
     _, timestamp = message.timestamp()
     headers = tuple(message.headers() or ())
-    return ArchivedRecord(offset, timestamp, message.key(), message.value(), headers)
+    return ArchivedRecord(offset_of(message), timestamp, message.key(), message.value(), headers)
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from replay.plan import Facts
 from replay.records import JournalEntry
 from replay.restored import covered
 from schemas.evolution import obstacles
+from schemas.reading import event_ends
 from schemas.registry import Registry, RegistryError
 from schemas.streams import Stream
-from schemas.topics import begin_offsets, event_ends, topic_names
+from schemas.topics import begin_offsets, topic_names
 from sinks.clickhouse import ClickHouse
 from sinks.queries import public_versions
 from sinks.topics import UnknownTopicName, ViewTopic, parse_topic

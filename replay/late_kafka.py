@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
 from replay.late import Event
+from schemas.reading import is_event, read_committed
 from schemas.topics import KafkaUnavailable, begin_offsets, end_offsets, kafka_error
 
 Range = tuple[int, int, int]
@@ -73,12 +73,17 @@ def ranges_of(
     Raises `EventsGone` where records of a span may have been dropped.
     """
     begin = begin_offsets(kafka, topic)
-    with closing(_consumer(kafka)) as consumer:
+    with closing(Consumer({**kafka, "group.id": "kappa-repair", "log_level": 3})) as consumer:
         found = [
             (part, *_bounds(consumer, topic, part, span, end))
             for span in spans
             for part, end in read.items()
         ]
+    # Where a transaction's marker is the first that is as new, events of the span may follow it.
+    found = [
+        (part, first, end if is_event(kafka, topic, part, end) else read[part])
+        for part, first, end in found
+    ]
     for part, first, end in found:
         if begin[part] > 0 and first <= begin[part] < end:
             raise EventsGone(
@@ -113,51 +118,8 @@ def _merged(ranges: list[Range]) -> list[Range]:
 
 
 def _read(kafka: Mapping[str, Any], topic: str, ranges: list[Range]) -> Iterator[list[Message]]:
-    with closing(_consumer(kafka)) as consumer:
-        for part, first, end in ranges:
-            consumer.assign([TopicPartition(topic, part, first)])
-            yield from _read_until(consumer, f"{topic}, partition {part}", end)
-
-
-def _read_until(consumer: Consumer, name: str, end: int) -> Iterator[list[Message]]:
-    """Yield the records before offset `end` of the one partition that `consumer` reads."""
-    deadline = time.monotonic() + _SILENT_SECONDS
-    while True:
-        messages = consumer.consume(_FETCH, timeout=_POLL_SECONDS)
-        good = [message for message in messages if message.error() is None]
-        wanted = [message for message in good if (message.offset() or 0) < end]
-        if wanted:
-            yield wanted
-        # What is left before `end` at a partition's end are markers of transactions.
-        if len(wanted) < len(good) or any(map(_at_end, messages)):
-            return
-        if wanted:
-            if wanted[-1].offset() == end - 1:
-                return
-            deadline = time.monotonic() + _SILENT_SECONDS
-        elif time.monotonic() > deadline:
-            raise KafkaUnavailable(f"{name} gave no record for {_SILENT_SECONDS:.0f} s.")
-
-
-def _at_end(message: Message) -> bool:
-    error = message.error()
-    if error is not None and error.code() != KafkaError._PARTITION_EOF:
-        raise KafkaUnavailable(f"{message.topic()}: {error.str()}.")
-    return error is not None
-
-
-def _consumer(kafka: Mapping[str, Any]) -> Consumer:
-    return Consumer(
-        {
-            **kafka,
-            "group.id": "kappa-repair",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "log_level": 3,
-        }
-    )
+    for part, first, end in ranges:
+        yield from read_committed(kafka, topic, {part: (first, end)})
 
 
 def _late(message: Message) -> Event:

@@ -8,14 +8,14 @@ first ends that one's transaction and then looks in the topic whether it took pl
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
 from typing import Any, LiteralString
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer
 from psycopg.types.json import Jsonb
 
 from replay.control import Control
 from replay.letters import Mended, Place
+from schemas.reading import read_committed
 from schemas.streams import Stream
 from schemas.topics import KafkaUnavailable, end_offsets, kafka_error
 
@@ -159,33 +159,12 @@ class Reinjection:
     def _origins_after(self, after: Mapping[int, int]) -> set[Place]:
         topic = self._stream.topic
         ends = end_offsets(self._kafka, topic, read_committed=True)
-        open_parts = {part for part, end in ends.items() if end > after.get(part, 0)}
+        ranges = {part: (after.get(part, 0), end) for part, end in ends.items()}
         found: set[Place] = set()
-        options = {
-            **self._kafka,
-            "group.id": "kappa-dlq",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-        with closing(Consumer(options)) as consumer:
-            consumer.assign([TopicPartition(topic, part, after.get(part, 0)) for part in ends])
-            while open_parts:
-                messages = consumer.consume(10_000, _SECONDS)
-                if not messages:
-                    raise KafkaUnavailable(f"{topic} was not read to its end in {_SECONDS:g} s.")
-                for message in messages:
-                    error = message.error()
-                    if error is None:
-                        found |= {
-                            _place(text)
-                            for name, text in message.headers() or ()
-                            if name == ORIGIN_HEADER
-                        }
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        open_parts.discard(message.partition())
-                    else:
-                        raise KafkaUnavailable(f"{topic}: {error.str()}")
+        for messages in read_committed(self._kafka, topic, ranges):
+            for message in messages:
+                headers = message.headers() or ()
+                found |= {_place(text) for name, text in headers if name == ORIGIN_HEADER}
         return found
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
@@ -153,38 +153,6 @@ def end_offsets(
     return _offsets(kafka, topic, OffsetSpec.latest(), read_committed)
 
 
-def event_ends(kafka: Mapping[str, Any], topic: str) -> dict[int, int]:
-    """Return for each partition the offset after its last committed event, else its first offset.
-
-    The end offset lies beyond it where the newest transaction left its marker: no event is there,
-    and who waits for a reader to come to the end offset waits for ever. Raises `UnknownTopic`.
-    """
-    starts = begin_offsets(kafka, topic)
-    ends = end_offsets(kafka, topic, read_committed=True)
-    found = {part: end for part, end in ends.items() if end == starts[part]}
-    consumer = Consumer(
-        {
-            **kafka,
-            "group.id": "kappa-ends",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "log_level": 3,
-        }
-    )
-    try:
-        # Nearly always the last offset is an event; each round looks back further.
-        back = 1
-        while left := sorted(set(ends) - set(found)):
-            froms = {part: max(starts[part], ends[part] - back) for part in left}
-            found |= _last_events(consumer, topic, froms, ends)
-            found |= {p: at for p, at in froms.items() if p not in found and at == starts[p]}
-            back *= 8
-    finally:
-        consumer.close()
-    return dict(sorted(found.items()))
-
-
 def begin_offsets(kafka: Mapping[str, Any], topic: str) -> dict[int, int]:
     """Return for each partition the offset of its first record, or raise `UnknownTopic`."""
     return _offsets(kafka, topic, OffsetSpec.earliest(), False)
@@ -195,33 +163,6 @@ def kafka_error(exception: KafkaException) -> KafkaError:
     error = exception.args[0]
     assert isinstance(error, KafkaError)
     return error
-
-
-def _last_events(
-    consumer: Consumer, topic: str, froms: Mapping[int, int], ends: Mapping[int, int]
-) -> dict[int, int]:
-    """Return the offset after the last event in `froms` to `ends`, of partitions that have one."""
-    consumer.assign([TopicPartition(topic, part, offset) for part, offset in froms.items()])
-    found: dict[int, int] = {}
-    unread = set(froms)
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while unread:
-        messages = consumer.consume(500, timeout=0.2)
-        if messages:
-            deadline = time.monotonic() + _TIMEOUT_SECONDS
-        elif time.monotonic() > deadline:
-            raise KafkaUnavailable(f"{topic} gave no record for {_TIMEOUT_SECONDS:.0f} s.")
-        for message in messages:
-            part, offset, error = message.partition(), message.offset(), message.error()
-            assert part is not None
-            assert offset is not None
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaUnavailable(f"{topic}, partition {part}: {error.str()}.")
-            if error is None and offset < ends[part]:
-                found[part] = offset + 1
-            if error is not None or offset >= ends[part] - 1:
-                unread.discard(part)
-    return found
 
 
 def _offsets(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from deploy.settings import Settings
@@ -21,7 +20,6 @@ from schemas.topics import (
     ensure_events_topic,
     ensure_raw_topic,
     ensure_view_topic,
-    event_ends,
     partition_count,
 )
 
@@ -89,24 +87,6 @@ def test_offsets_count_what_each_partition_holds(
     assert begin_offsets(settings.kafka_client, stream.topic) == {0: 0, 1: 0, 2: 0, 3: 0}
     stable = end_offsets(settings.kafka_client, stream.topic, read_committed=True)
     assert stable == {0: 1, 1: 0, 2: 2, 3: 0}
-
-
-def test_event_ends_leave_out_markers_and_aborted_events(
-    settings: Settings, stream: Stream
-) -> None:
-    ensure_events_topic(settings.kafka_client, stream)
-    producer = Producer({**settings.kafka_client, "transactional.id": stream.topic})
-    producer.init_transactions(20)
-    for partitions, commit in ((0, 0, 1), True), ((0, 2, *[1] * 30), False), ((0,), False):
-        producer.begin_transaction()
-        for partition in partitions:
-            producer.produce(stream.topic, b"x", partition=partition)
-        assert producer.flush(20) == 0
-        (producer.commit_transaction if commit else producer.abort_transaction)(20)
-    assert event_ends(settings.kafka_client, stream.topic) == {0: 2, 1: 1, 2: 0, 3: 0}
-    ends = end_offsets(settings.kafka_client, stream.topic)
-    # Each transaction leaves one marker in each partition that it wrote to.
-    assert ends == {0: 2 + 1 + 1 + 1 + 1 + 1, 1: 1 + 1 + 30 + 1, 2: 1 + 1, 3: 0}
 
 
 def test_asking_for_a_missing_topic_does_not_create_it(settings: Settings, stream: Stream) -> None:
