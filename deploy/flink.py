@@ -63,6 +63,9 @@ logger.kafka.name = org.apache.kafka
 logger.kafka.level = WARN
 logger.netty.name = org.jboss.netty.channel.DefaultChannelPipeline
 logger.netty.level = OFF
+# Each checkpoint's committables would be a warning of their own.
+logger.metrics.name = org.apache.flink.metrics.MetricGroup
+logger.metrics.level = ERROR
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,10 +106,15 @@ class Cluster:
 
 
 def root_cause(stacktrace: str) -> str:
-    """Return the innermost "Caused by" of a Java stack trace, in one line."""
-    lines = [line for line in stacktrace.splitlines() if line.startswith("Caused by: ")]
-    first = stacktrace.splitlines()[0] if stacktrace else ""
-    return (lines[-1] if lines else first).removeprefix("Caused by: ").strip()
+    """Return the innermost cause in a Java stack trace in one line, or the Python error inside it.
+
+    A Python traceback stands in the message of the Java exception that reports it, and ends with
+    the error.
+    """
+    cause = re.split(r"^Caused by: ", stacktrace, flags=re.MULTILINE)[-1]
+    message = re.split(r"^\s+at ", cause, maxsplit=1, flags=re.MULTILINE)[0].strip()
+    lines = [line.strip() for line in message.splitlines()] or [""]
+    return lines[-1 if "Traceback (most recent call last):" in message else 0]
 
 
 def _reason(response: httpx.Response) -> str:

@@ -50,10 +50,10 @@ class DeadLetterGuard:
             dead = np.concatenate([self._before(partition, first), dead])
             dead = dead[dead >= self.accepted.get(partition, 0)]
             for most, within in self.limit.windows:
-                if _crowded(dead, most, within):
+                if (reached := _reached(dead, most, within)) is not None:
                     [(reason, _)] = Counter(reasons[rows]).most_common(1)
                     raise TooManyDeadLetters(
-                        f"{most} of {within} events up to offset {dead[-1]} of {self.topic}, "
+                        f"{most} of {within} events up to offset {reached} of {self.topic}, "
                         f"partition {partition}, are dead letters, the last ones for {reason!r}. "
                         "Nothing more is read before the producer or the rule is mended, or "
                         "`kappa submit … --accept-dead-letters` passes by what is there now."
@@ -67,8 +67,10 @@ class DeadLetterGuard:
         return self._dead[partition]
 
 
-def _crowded(dead: Int64s, most: int, within: int) -> bool:
-    """Tell whether `most` of the ascending offsets lie within a stretch of `within` offsets."""
-    return len(dead) >= most and bool(
-        (dead[most - 1 :] - dead[: len(dead) - most + 1] < within).any()
-    )
+def _reached(dead: Int64s, most: int, within: int) -> int | None:
+    """Return the first of the ascending offsets that makes `most` within `within` offsets."""
+    if len(dead) < most:
+        return None
+    spans = dead[most - 1 :] - dead[: len(dead) - most + 1]
+    crowded = np.flatnonzero(spans < within)
+    return int(dead[most - 1 + crowded[0]]) if len(crowded) else None
