@@ -135,7 +135,13 @@ def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> Non
     for folder in state_folders(cluster, name):
         kept = folder / _LAYOUT_FILE
         before = json.loads(kept.read_text()) if kept.exists() else layout
-        changed = sorted(view for view in layout if before.get(view) != layout[view])
+        if added := sorted(layout.keys() - before.keys()):
+            raise SubmissionFailed(
+                f"{name} can't continue with {', '.join(added)}, which its state knows nothing of; "
+                f"run that beside it: `kappa submit JOB --view {added[0]} --version N`, N being "
+                "a version not used yet; `kappa replay run` then makes one job of both."
+            )
+        changed = sorted(view for view in layout if before[view] != layout[view])
         if changed:
             raise SubmissionFailed(
                 f"{name} can't continue: its state is from before {', '.join(changed)} changed; "

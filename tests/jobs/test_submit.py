@@ -58,16 +58,26 @@ def test_state_that_is_not_there_is_refused(stopped: tuple[Environment, str]) ->
     assert Cluster(env.settings.flink).live_job(env.job_name) is None
 
 
-def test_a_view_that_changed_since_its_state_was_written_is_refused(
-    stopped: tuple[Environment, str],
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        ({"page_views_sliding": "another window"}, "page_views_sliding changed"),
+        (
+            {"page_views_sliding": None},
+            "run that beside it: .* --view page_views_sliding --version",
+        ),
+    ],
+)
+def test_a_view_that_changed_or_came_since_its_state_was_written_is_refused(
+    stopped: tuple[Environment, str], layout: dict[str, str | None], said: str
 ) -> None:
     env, _ = stopped
     kept = state_folders(Cluster(env.settings.flink), env.job_name)[0] / "layout.json"
     true_layout = kept.read_text()
-    changed = json.loads(true_layout) | {"page_views_sliding": "another window"}
+    changed = {name: text for name, text in (json.loads(true_layout) | layout).items() if text}
     kept.write_text(json.dumps(changed))
     try:
-        with pytest.raises(SubmissionFailed, match="page_views_sliding changed"):
+        with pytest.raises(SubmissionFailed, match=said):
             submit(env.settings, "page_views", views=PANE_VIEWS)
     finally:
         kept.write_text(true_layout)
