@@ -57,5 +57,5 @@ def _source_ddl(table: str, plan: JobPlan, source: Input, options: JobOptions) -
             arrived AS PROCTIME()
         ) WITH (
             'value.format' = 'raw',
-            {source_options(source.topic, f"kappa-{plan.name}-arrivals", options)}
+            {source_options(source.topic, plan.arrivals_group, options)}
         )"""

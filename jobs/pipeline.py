@@ -267,7 +267,7 @@ def _source_ddl(table: str, plan: JobPlan, source: Input, options: JobOptions) -
             'value.format' = 'raw',
             'value.fields-include' = 'EXCEPT_KEY',
             'scan.watermark.idle-timeout' = '{idle} ms',
-            {source_options(source.topic, f"kappa-{plan.name}", options)}
+            {source_options(source.topic, plan.group, options)}
         )"""
 
 

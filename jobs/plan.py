@@ -92,6 +92,25 @@ class JobPlan:
         return self.copy or self.job.stream.topic
 
     @property
+    def group(self) -> str:
+        """Consumer group in which the streams are read."""
+        return f"kappa-{self.name}"
+
+    @property
+    def arrivals_group(self) -> str:
+        """Consumer group in which they are read again, as they arrive."""
+        return f"{self.group}-arrivals"
+
+    def groups_of(self, source: Input) -> tuple[str, ...]:
+        """Return the consumer groups in which `source` is read."""
+        return (self.group, self.arrivals_group) if source.has_arrivals else (self.group,)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """All consumer groups of the job."""
+        return tuple(dict.fromkeys(g for source in self.inputs for g in self.groups_of(source)))
+
+    @property
     def inputs(self) -> tuple[Input, ...]:
         """The streams, in the job's order."""
         return tuple(self._input(stream) for stream in self.job.streams)

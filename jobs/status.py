@@ -164,7 +164,7 @@ def _partitions(
 ) -> tuple[PartitionStatus, ...]:
     try:
         ends = event_ends(settings.kafka_client, stream.topic)
-        read = read_offsets(settings, f"kappa-{job_plan.name}", stream.topic)
+        read = read_offsets(settings, job_plan.group, stream.topic)
     except UnknownTopic:
         return ()
     except KafkaUnavailable as error:
@@ -188,8 +188,24 @@ def _partitions(
 
 def read_offsets(settings: Settings, group: str, topic: str) -> dict[int, int]:
     """Return the offset up to which the job of `group` has checkpointed, by partition."""
-    lags = LagReader(settings.kafka_client).readers(topic, but="")
-    return {p.partition: p.committed for p in lags if p.group == group and p.topic == topic}
+    committed = LagReader(settings.kafka_client).committed(group)
+    return {part: offset for (of, part), offset in committed.items() if of == topic}
+
+
+def job_offsets(reader: LagReader, job_plan: JobPlan) -> dict[str, dict[int, int]]:
+    """Return by stream and partition the offset up to which the job has checkpointed.
+
+    A stream that is read for views of its arrivals too counts as read where both readers have.
+    """
+    committed = {group: reader.committed(group) for group in job_plan.groups}
+    return {
+        source.stream.name: {
+            part: min(committed[g].get((topic, part), 0) for g in job_plan.groups_of(source))
+            for topic, part in committed[job_plan.group]
+            if topic == source.topic
+        }
+        for source in job_plan.inputs
+    }
 
 
 def watermarks(settings: Settings, stream: Stream, read: Mapping[int, int]) -> dict[int, int]:

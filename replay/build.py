@@ -10,7 +10,7 @@ from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.plan import JobPlan, plan
-from jobs.status import read_offsets
+from jobs.status import job_offsets
 from jobs.submit import SubmissionFailed, latest_state, submit
 from replay.archive_files import Archive
 from replay.facts import BUILT_STEP
@@ -24,8 +24,9 @@ from replay.handover import (
     stop_with_panes,
 )
 from replay.pace import Limits
-from replay.records import ReplayRecord, ReplayState
+from replay.records import ReplayRecord, ReplayState, events_before
 from replay.restored import restore
+from replay.silence import silence_of
 from replay.steps import Work
 from replay.throttle import Throttle
 from schemas.topics import end_offsets
@@ -77,6 +78,7 @@ def build(
             drop_copy(work.settings, reading_copy(job_plan))
     rate = _read(work, replay, job_plan, options, progress, limits)["rate"]
     with work.step(replay, "load") as outcome:
+        outcome["idle_seconds"] = _await_silence(work, job_plan)
         outcome.update(await_loaded(work.settings, job_plan, progress))
     with work.step(replay, BUILT_STEP) as outcome:
         built = work.control.change(replay, ReplayState.BUILT, {})
@@ -94,7 +96,8 @@ def _read(
 ) -> dict[str, float]:
     """Run the job of `job_plan` until it has read all that was pinned."""
     live_name = live_plan(work.settings, replay).name
-    throttle = Throttle(work.settings, job_plan.name, live_name, job_plan.events_topic, limits)
+    topics = [source.topic for source in job_plan.inputs]
+    throttle = Throttle(work.settings, job_plan.groups, live_name, topics, limits)
     again = any(entry.step == "read" for entry in work.control.journal(replay.id))
     throttle.begin(again=again)
     with work.step(replay, "submit", job=job_plan.name) as outcome:
@@ -130,15 +133,16 @@ def _read_copy(
 
 
 def _restore(settings: Settings, replay: ReplayRecord, first: JobPlan, progress: Progress) -> int:
-    topic, pace = first.job.stream.topic, _Pace()
+    stream, pace = first.job.stream, _Pace()
 
     def report(records: int) -> None:
         rate = pace.rate(records)
         left = (replay.plan.events - records) / rate if rate else None
         progress(BuildProgress("restore", records, replay.plan.events, rate, left))
 
-    archive = Archive(replay.plan.archive, topic)
-    return restore(settings.kafka_client, topic, archive, first.copy, replay.plan.pinned, report)
+    archive = Archive(replay.plan.archive, stream.topic)
+    pinned = replay.plan.pinned[stream.name]
+    return restore(settings.kafka_client, stream.topic, archive, first.copy, pinned, report)
 
 
 def rebuilt_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
@@ -187,12 +191,11 @@ def _await_read(
 ) -> dict[str, float]:
     """Wait until the checkpoints of the rebuild cover every pinned offset, at its pace."""
     settings, pace = work.settings, _Pace()
-    live = live_plan(settings, replay)
+    live, reader = live_plan(settings, replay), LagReader(work.settings.kafka_client)
     most_lag = 0
     while True:
-        read = read_offsets(settings, f"kappa-{job_plan.name}", job_plan.events_topic)
-        done = events_read(replay, read)
-        lag = _lag(settings, live)
+        done = events_before(job_offsets(reader, job_plan), replay.plan)
+        lag = _lag(settings, reader, live)
         most_lag = max(most_lag, lag)
         rate = pace.rate(done)
         left = (replay.plan.events - done) / rate if rate else None
@@ -213,20 +216,14 @@ def live_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
     return plan(job_named(replay.job).within(settings.namespace), version, replay.views)
 
 
-def events_read(replay: ReplayRecord, read: Mapping[int, int]) -> int:
-    """Return how many of the replay's pinned events are before the offsets `read`."""
-    begin = replay.plan.begin
+def _lag(settings: Settings, reader: LagReader, job_plan: JobPlan) -> int:
+    """Return how many events of all its streams a job is behind."""
+    read = job_offsets(reader, job_plan)
     return sum(
-        max(0, min(read.get(part, 0), end) - begin.get(part, 0))
-        for part, end in replay.plan.pinned.items()
+        max(0, end - read[source.stream.name].get(part, 0))
+        for source in job_plan.inputs
+        for part, end in end_offsets(settings.kafka_client, source.topic).items()
     )
-
-
-def _lag(settings: Settings, job_plan: JobPlan) -> int:
-    topic = job_plan.job.stream.topic
-    ends = end_offsets(settings.kafka_client, topic)
-    read = read_offsets(settings, f"kappa-{job_plan.name}", topic)
-    return sum(max(0, end - read.get(part, 0)) for part, end in ends.items())
 
 
 def _check_alive(settings: Settings, job_plan: JobPlan, pace: _Pace) -> None:
@@ -269,6 +266,18 @@ class _Pace:
 
     def stuck(self) -> bool:
         return time.monotonic() - self._moved > _STUCK_SECONDS
+
+
+def _await_silence(work: Work, job_plan: JobPlan) -> float:
+    """Wait until no partition without events holds results back; return for how many seconds."""
+    seconds = silence_of(work.settings, job_plan).total_seconds()
+    if seconds:
+        work.say(
+            f"{job_plan.name} shows its newest SQL results in {seconds:.0f} s, when partitions "
+            "without events count as idle."
+        )
+        time.sleep(seconds)
+    return seconds
 
 
 def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> dict[str, int]:
@@ -328,6 +337,10 @@ def _completed(cluster: Cluster, name: str) -> int:
 
 def output_topics(job_plan: JobPlan) -> tuple[str, ...]:
     """Return every topic that the job at its version writes."""
-    stream, version = job_plan.job.stream, job_plan.version
-    raw = (stream.dead_letter_topic(version), stream.late_topic(version))
+    version = job_plan.version
+    raw = (
+        topic
+        for stream in job_plan.job.streams
+        for topic in (stream.dead_letter_topic(version), stream.late_topic(version))
+    )
     return (*job_plan.topics.values(), *raw)

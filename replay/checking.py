@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.plan import JobPlan, plan
-from jobs.status import read_offsets, watermarks
-from replay.build import await_loaded
+from jobs.status import job_offsets, watermarks
+from replay.build import await_emitted, await_loaded
 from replay.differences import Cut, cut_at
+from replay.offsets import Offsets, read_by_any, read_by_both
 from replay.records import ReplayRecord, ReplayState
 from replay.report import VerifyReport, save_report
 from replay.steps import Work
 from replay.switch import NotAllowed, instead
 from replay.verify import verify
+from schemas.topics import end_offsets
+from sinks.lag import LagReader
 
 VERIFY_STEP = "verify"
+
+_POLL_SECONDS = 0.5
+_CATCH_UP_SECONDS = 300.0
 
 _CHECKABLE = (ReplayState.BUILT, ReplayState.PROMOTED, ReplayState.ROLLED_BACK)
 
@@ -66,25 +74,63 @@ def _compare(
 
 
 def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
-    """Return the input that stands in the tables of both versions, once it does."""
-    stream = before.job.stream
-    old, new = _read(settings, before), _read(settings, after)
+    """Return the input that stands in the tables of both versions, once it does.
+
+    While events come, the two jobs are never at the same offset. What has a time of its own counts
+    up to where the watermarks of its streams close it in both. Other rows of SQL, and those that
+    answer an event as it arrives, count where neither version writes them while both read on: from
+    what was written by now follow offsets that both then pass, so a row that stays as it is stems
+    from the same events in both.
+    """
+    kafka = settings.kafka_client
+    emitted = {
+        view.table(one.version): end_offsets(kafka, one.topics[view.name], read_committed=True)
+        for one in (before, after)
+        for view in one.queries
+    }
+    if emitted:
+        for one in (before, after):
+            await_emitted(settings, one)
+    old, new = _await_both_read(settings, before, after)
     for one in (before, after):
         await_loaded(settings, one, lambda progress: None)
-    still = (_read(settings, before), _read(settings, after)) == (old, new)
-    lesser = {p: min(old.get(p, 0), new.get(p, 0)) for p in {*old, *new}}
+    reader = LagReader(kafka)
+    still = (job_offsets(reader, before), job_offsets(reader, after)) == (old, new)
+    lesser = read_by_both(old, new)
+    streams = {stream.name: stream for stream in before.job.streams}
     marks = {
-        part: datetime.fromtimestamp(at / 1000, UTC)
-        for part, at in watermarks(settings, stream, lesser).items()
+        name: {
+            part: datetime.fromtimestamp(at / 1000, UTC)
+            for part, at in watermarks(settings, stream, lesser[name]).items()
+        }
+        for name, stream in streams.items()
     }
-    cut = cut_at(old, new, marks, stream.allowed_lateness, drained=still)
+    lateness = {name: stream.allowed_lateness for name, stream in streams.items()}
+    cut = cut_at(old, new, marks, lateness, drained=still)
     if cut is None:
         raise NotAllowed(
-            f"{stream.topic}: no window is closed in both versions yet, so there is nothing to "
-            "compare; try again when both jobs have read on."
+            f"{', '.join(stream.topic for stream in streams.values())}: no window is closed in "
+            "both versions yet, so there is nothing to compare; try again when both jobs have "
+            "read on."
         )
-    return cut
+    return replace(cut, emitted=emitted)
 
 
-def _read(settings: Settings, job_plan: JobPlan) -> dict[int, int]:
-    return read_offsets(settings, f"kappa-{job_plan.name}", job_plan.job.stream.topic)
+def _await_both_read(
+    settings: Settings, before: JobPlan, after: JobPlan
+) -> tuple[Offsets, Offsets]:
+    """Return how far both versions are once each has passed where the other was."""
+    reader = LagReader(settings.kafka_client)
+    old, new = job_offsets(reader, before), job_offsets(reader, after)
+    most = read_by_any(old, new)
+    deadline = time.monotonic() + _CATCH_UP_SECONDS
+    while read_by_both(most, read_by_both(old, new)) != most:
+        if time.monotonic() > deadline:
+            raise NotAllowed(
+                f"{before.name} and {after.name} are not where the other was "
+                f"{_CATCH_UP_SECONDS:.0f} s ago; verify again when both have caught up, see "
+                "`kappa status`."
+            )
+        time.sleep(_POLL_SECONDS)
+        old, new = job_offsets(reader, before), job_offsets(reader, after)
+    return old, new

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from replay.differences import Condition
 from sinks.sql import identifier, literal
-from sinks.tables import INTERNAL_COLUMNS
+from sinks.tables import INTERNAL_COLUMNS, PARTITION, REVISION
 
 MAX_BUCKETS = 4096
 MAX_RANGES = 200
@@ -73,7 +73,8 @@ class Comparison:
 
     `time` names the columns with the first and last instant of a row, a window's or another's.
     `after` and `until` bound the end of the rows that count; None for no bound. `size` is the span
-    of a bucket; None puts rows into buckets by a hash of their key.
+    of a bucket; None puts rows into buckets by a hash of their key. `emitted` is by partition of
+    the old and of the new version's topic the end of the rows that count; None where all do.
     """
 
     view: str
@@ -86,6 +87,7 @@ class Comparison:
     until: datetime | None = None
     size: timedelta | None = None
     conditions: tuple[Condition, ...] = ()
+    emitted: tuple[Mapping[int, int], Mapping[int, int]] | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -152,6 +154,12 @@ def count_query(table: StoredTable) -> str:
     return f"SELECT count() FROM {identifier(table.name)} FINAL"
 
 
+def moving_query(comparison: Comparison, table: StoredTable) -> str:
+    """Ask for the rows of `table` that were written too lately to count."""
+    still = _still(comparison, table)
+    return f"SELECT count() FROM {identifier(table.name)} FINAL WHERE NOT {still}"
+
+
 def bucket_size(first_ms: int, last_ms: int) -> timedelta:
     """Return the span of a bucket that cuts the time between both into few enough of them."""
     span = timedelta(milliseconds=max(last_ms - first_ms, 1))
@@ -171,7 +179,8 @@ def bucket_query(comparison: Comparison, table: StoredTable) -> str:
     fingerprint = f"sum(cityHash64(tuple({', '.join(values)}, 0)))"
     return (
         f"SELECT {_bucket(comparison)} AS _bucket, count(), {fingerprint}{sums} "
-        f"FROM {identifier(table.name)} FINAL{_where(_bounds(comparison))} GROUP BY _bucket"
+        f"FROM {identifier(table.name)} FINAL"
+        f"{_where([*_bounds(comparison), _still(comparison, table)])} GROUP BY _bucket"
     )
 
 
@@ -224,7 +233,8 @@ def row_query(comparison: Comparison, buckets: Sequence[int]) -> str:
         f"{_flags(differs)} AS _differs, {_flags(holds)} AS _holds, {', '.join(shown)} "
         f"FROM {_side(comparison, comparison.old, buckets)} AS old "
         f"FULL OUTER JOIN {_side(comparison, comparison.new, buckets)} AS new ON {on} "
-        f"WHERE _kind != 0 OR position(_differs, '1') > 0 ORDER BY {order}"
+        f"WHERE (_kind != 0 OR position(_differs, '1') > 0) "
+        f"AND ifNull(old._still, true) AND ifNull(new._still, true) ORDER BY {order}"
     )
 
 
@@ -319,7 +329,19 @@ def _side(comparison: Comparison, table: StoredTable, buckets: Sequence[int]) ->
     where = _where([_within(comparison, buckets), *_bounds(comparison)])
     # The inner names are those of the table, so that bounds see its own column types.
     inner = f"SELECT *, {_bucket(comparison)} AS _bucket FROM {identifier(table.name)} FINAL{where}"
-    return f"(SELECT {_nullable(table)}, toNullable(_bucket) AS _bucket FROM ({inner}))"
+    # A key counts only where neither version has just written it, which no side knows alone.
+    still = f"toNullable({_still(comparison, table)}) AS _still"
+    return f"(SELECT {_nullable(table)}, toNullable(_bucket) AS _bucket, {still} FROM ({inner}))"
+
+
+def _still(comparison: Comparison, table: StoredTable) -> str:
+    """Return the condition that a row of `table` is none of those written too lately."""
+    if comparison.emitted is None:
+        return "true"
+    ends = comparison.emitted[0 if table is comparison.old else 1]
+    revision, partition = identifier(REVISION), identifier(PARTITION)
+    terms = (f"({partition} = {part} AND {revision} < {end})" for part, end in ends.items())
+    return f"({' OR '.join(terms) or 'false'})"
 
 
 def _nullable(table: StoredTable) -> str:

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from replay.offsets import Offsets, read_by_any, read_by_both
+
 NAMED_EVENTS = 3
 """How many of the events that explain a difference are named; the others are counted."""
 
@@ -37,41 +39,54 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Cut:
-    """The input that both versions are held against.
+    """The input that both versions are held against: which rows must be the same in both.
 
-    `offsets` is by partition what both have read, the offset of the next event; empty where it is
-    not known. Windows that end at `settled_before` or earlier can't change any more in either
-    version; None where both have read and loaded everything, so that all rows count.
-    `closed_before` is the same, but not None then: rows that are only written when they are final
-    may be in one version and not yet in the other.
+    `offsets` is what both have read; empty where it is not known. What follows from events that
+    lie before `closed_before`, by stream, can't change any more in either version. With `drained`
+    both have read and loaded the same, so that every row of a window counts, and not only those
+    that are closed. Rows that are written when they are final may even then be in one version and
+    not yet in the other. `emitted` is by table and partition of its topic the end of what was
+    there before either version read on: a row that neither has written since is what both make of
+    the same events, and counts where no time says so.
     """
 
-    offsets: Mapping[int, int] = field(default_factory=dict)
-    settled_before: datetime | None = None
-    closed_before: datetime | None = None
+    offsets: Offsets = field(default_factory=dict)
+    closed_before: Mapping[str, datetime] = field(default_factory=dict)
+    drained: bool = True
+    emitted: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+
+    def closed_in(self, streams: Iterable[str]) -> datetime | None:
+        """Return the instant before which all of `streams` are closed; None if they are empty."""
+        known = (self.closed_before[name] for name in streams if name in self.closed_before)
+        return min(known, default=None)
 
 
 def cut_at(
-    old_read: Mapping[int, int],
-    new_read: Mapping[int, int],
-    watermarks: Mapping[int, datetime],
-    allowed_lateness: timedelta,
+    old_read: Offsets,
+    new_read: Offsets,
+    watermarks: Mapping[str, Mapping[int, datetime]],
+    allowed_lateness: Mapping[str, timedelta],
     *,
     drained: bool = False,
 ) -> Cut | None:
     """Return the cut of two versions that have read so far; None where nothing is settled yet.
 
-    `watermarks` are by partition those at the lesser of the two offsets; a partition that is
-    empty up to there has none. `drained` says that nothing read is still on its way into the
-    tables: with equal offsets all rows count then.
+    `watermarks` are by stream and partition those at the lesser of the two offsets; a partition
+    that is empty up to there has none. `drained` says that nothing read is still on its way into
+    the tables: with equal offsets all rows count then.
     """
-    offsets = {p: min(old_read.get(p, 0), new_read.get(p, 0)) for p in {*old_read, *new_read}}
-    behind = [p for p in offsets if max(old_read.get(p, 0), new_read.get(p, 0)) > 0]
-    known = behind and all(p in watermarks for p in behind)
-    closed = min(watermarks[p] for p in behind) - allowed_lateness if known else None
-    if drained and all(old_read.get(p, 0) == new_read.get(p, 0) for p in offsets):
-        return Cut(offsets, None, closed)
-    return None if closed is None else Cut(offsets, closed, closed)
+    offsets, most = read_by_both(old_read, new_read), read_by_any(old_read, new_read)
+    begun = {stream: [p for p, end in parts.items() if end > 0] for stream, parts in most.items()}
+    closed = {
+        stream: min(watermarks[stream][p] for p in parts) - allowed_lateness[stream]
+        for stream, parts in begun.items()
+        if parts and all(p in watermarks.get(stream, {}) for p in parts)
+    }
+    if drained and offsets == most:
+        return Cut(offsets, closed)
+    if not closed or any(parts and stream not in closed for stream, parts in begun.items()):
+        return None
+    return Cut(offsets, closed, drained=False)
 
 
 @dataclass(frozen=True)

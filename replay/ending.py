@@ -28,7 +28,7 @@ from sinks.clickhouse import ClickHouse
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
 from sinks.loader import group_of
 from sinks.queries import public_versions
-from sinks.sql import identifier
+from sinks.sql import identifier, literal
 
 _LOADER_SECONDS = 60.0
 
@@ -135,7 +135,7 @@ def _remove_version(
         _stop_job(settings, job_plan.name)
     with work.step(replay, f"{verb}: drop topics", topics=output_topics(job_plan)):
         delete_topics(settings.kafka_client, output_topics(job_plan))
-        delete_consumer_groups(settings.kafka_client, [f"kappa-{job_plan.name}"])
+        delete_consumer_groups(settings.kafka_client, job_plan.groups)
         _await_loader_gone(settings, output_topics(job_plan))
     with work.step(replay, f"{verb}: drop tables"):
         _drop_tables(clickhouse, job_plan)
@@ -178,10 +178,11 @@ def _drop_tables(clickhouse: ClickHouse, job_plan: JobPlan) -> None:
         table = identifier(view.table(job_plan.version))
         clickhouse.command(f"DROP TABLE IF EXISTS {table} SYNC")
     present = clickhouse.table_ids()
+    streams = ", ".join(literal(stream.name) for stream in job_plan.job.streams)
     for raw in (DEAD_LETTERS, LATE_EVENTS):
         if raw.table in present:
             clickhouse.command(
                 f"ALTER TABLE {identifier(raw.table)} DELETE"
-                f" WHERE stream = '{job_plan.job.stream.name}' AND version = {job_plan.version}"
+                f" WHERE stream IN ({streams}) AND version = {job_plan.version}"
                 " SETTINGS mutations_sync = 2"
             )

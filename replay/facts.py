@@ -12,6 +12,7 @@ from jobs.plan import JobPlan, plan
 from jobs.views import Job, View
 from replay.archive_files import Archive
 from replay.control import Control
+from replay.offsets import Offsets
 from replay.plan import Facts
 from replay.records import JournalEntry
 from replay.restored import covered
@@ -65,13 +66,14 @@ def gather(
     *,
     from_archive: bool = False,
 ) -> Facts:
-    """Return the facts for a replay of `views` of a job, with the stream's accounting."""
+    """Return the facts for a replay of `views` of a job, with its streams' accounting."""
     job = job_named(job_name).within(settings.namespace)
-    names = tuple(view.name for view in plan(job, 1, views).views)
+    first = plan(job, 1, views)
+    names = tuple(view.name for view in first.views)
     clickhouse = ClickHouse(settings)
     try:
         shown = {v: n for v, n in public_versions(clickhouse).items() if v in names}
-        table_bytes, disk_free = _bytes(clickhouse, plan(job, 1, views), shown)
+        table_bytes, disk_free = _bytes(clickhouse, first, shown)
         columns = {
             view.name: (
                 _columns(clickhouse, view, shown.get(view.name)),
@@ -82,30 +84,37 @@ def gather(
         }
     finally:
         clickhouse.close()
-    ids, unreadable = _schemas(settings, job.stream)
+    schemas = [_schemas(settings, stream) for stream in job.streams]
     measured = control.last_done(BUILT_STEP, job_name)
-    begin = begin_offsets(settings.kafka_client, job.stream.topic)
+    kafka = settings.kafka_client
+    begin = {stream.name: begin_offsets(kafka, stream.topic) for stream in job.streams}
     archive = settings.archive if from_archive else ""
     return Facts(
         job=job_name,
-        stream=job.stream.name,
-        topic=job.stream.topic,
+        topics={stream.name: stream.topic for stream in job.streams},
         views=names,
         shown=shown,
         versions_used=control.versions_used(names) | _versions_in_topics(settings, job),
         columns=columns,
         begin=begin,
-        end=event_ends(settings.kafka_client, job.stream.topic),
-        schema_ids=ids,
-        unreadable=unreadable,
+        end={stream.name: event_ends(kafka, stream.topic) for stream in job.streams},
+        schema_ids=tuple(number for ids, _ in schemas for number in ids),
+        unreadable=tuple(why for _, reasons in schemas for why in reasons),
         slots_needed=settings.parallelism,
         slots_free=Cluster(settings.flink).get("/overview")["slots-available"],
         table_bytes=table_bytes,
         bytes_free=min(disk_free, _home_free(settings)),
         measured_rate=_rate(measured),
         archive=archive,
-        archived=covered(Archive(archive, job.stream.topic), begin) if archive else {},
+        archived=_archived(archive, job, begin),
+        queries=tuple(view.name for view in first.queries),
     )
+
+
+def _archived(archive: str, job: Job, begin: Offsets) -> dict[int, int]:
+    if not archive or len(job.streams) > 1:
+        return {}
+    return covered(Archive(archive, job.stream.topic), begin[job.stream.name])
 
 
 def _rate(built: JournalEntry | None) -> float | None:
@@ -117,6 +126,7 @@ def _rate(built: JournalEntry | None) -> float | None:
 
 def _versions_in_topics(settings: Settings, job: Job) -> frozenset[int]:
     names = {view.name for view in plan(job, 1).views}
+    streams = {stream.name for stream in job.streams}
     found = []
     for topic in topic_names(settings.kafka_client):
         try:
@@ -126,7 +136,7 @@ def _versions_in_topics(settings: Settings, job: Job) -> frozenset[int]:
     return frozenset(
         one.version
         for one in found
-        if (one.view in names if isinstance(one, ViewTopic) else one.stream == job.stream.name)
+        if (one.view in names if isinstance(one, ViewTopic) else one.stream in streams)
     )
 
 

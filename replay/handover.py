@@ -41,7 +41,7 @@ def handed_over(work: Work, replay: ReplayRecord) -> dict[str, str | float] | No
 def begin_after(settings: Settings, replay: ReplayRecord, first: JobPlan) -> Start:
     """Return where the rebuild goes on once `first` has read the copy."""
     newest = NewestBefore(settings.kafka_client, first.events_topic)
-    pinned = replay.plan.pinned
+    pinned = replay.plan.pinned[first.job.stream.name]
     found = {part: newest(part, offset) for part, offset in pinned.items()}
     return Start(pinned, {part: at for part, at in found.items() if at is not None})
 
@@ -67,6 +67,6 @@ def stop_with_panes(settings: Settings, first: JobPlan, second: JobPlan) -> str:
 def drop_copy(settings: Settings, first: JobPlan) -> None:
     """Drop the copy and all that the job which read it left; some of it may be gone already."""
     delete_topics(settings.kafka_client, [first.events_topic])
-    delete_consumer_groups(settings.kafka_client, [f"kappa-{first.name}"])
+    delete_consumer_groups(settings.kafka_client, first.groups)
     for folder in state_folders(Cluster(settings.flink), first.name):
         shutil.rmtree(folder, ignore_errors=True)

@@ -50,7 +50,6 @@ def _plain_errors() -> Iterator[None]:
     from jobs.catalogue import UnknownJob, UnknownView
     from jobs.cluster import ClusterError, ClusterUnavailable
     from jobs.submit import SubmissionFailed
-    from jobs.views import SeveralStreams
     from replay.archive_files import ArchiveFailed
     from replay.control import Busy, ControlUnavailable, LeaseTaken
     from replay.facts import DifferentJobs
@@ -87,7 +86,6 @@ def _plain_errors() -> Iterator[None]:
         QuotaFailed,
         Refused,
         RegistryError,
-        SeveralStreams,
         SubmissionFailed,
         UnknownJob,
         UnknownTopic,

@@ -7,7 +7,15 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 
 from replay.differences import Difference, Kind, Verdict
-from replay.report import Moment, VerifyReport, ViewReport, printable, shown
+from replay.report import (
+    Moment,
+    VerifyReport,
+    ViewReport,
+    compared_part,
+    moving,
+    printable,
+    shown,
+)
 
 MAX_BARS = 96
 _WIDTH, _HEIGHT = 960.0, 150.0
@@ -115,9 +123,11 @@ def _worst_first(view: ViewReport) -> tuple[int, int]:
 
 def _head(report: VerifyReport, title: str) -> str:
     tone, word = ("unexplained", "not clean") if report.unexplained else ("good", "clean")
-    until = report.cut.settled_before
-    cut = "all rows" if until is None else f"windows that end by {_moment(until)}"
-    offsets = ", ".join(f"{p}:{offset:,}" for p, offset in sorted(report.cut.offsets.items()))
+    cut = compared_part(report.cut)
+    offsets = "; ".join(
+        f"{stream} {', '.join(f'{part}:{offset:,}' for part, offset in sorted(parts.items()))}"
+        for stream, parts in report.cut.offsets.items()
+    )
     read = f" · offsets {offsets}" if offsets else ""
     sentence = report.sentence[0].upper() + report.sentence[1:]
     return (
@@ -183,6 +193,7 @@ def _facts(view: ViewReport) -> str:
             (
                 f"{view.old_rows:,} rows old, {view.new_rows:,} new",
                 *kinds,
+                *([moving(view)] if view.moving_rows else ()),
                 f"{view.differing_buckets:,} of {view.buckets:,} buckets differ",
                 f"{view.scanned_rows:,} rows hashed, {view.drilled_rows:,} compared",
                 f"{view.seconds:.1f} s",

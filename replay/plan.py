@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from replay.differences import Expectation, UnusableExpectation, expectations
+from replay.offsets import Offsets
 from replay.records import ReplayPlan, ReplayRecord, ReplayState
 
 DEFAULT_RATE = 50_000.0
@@ -27,21 +28,23 @@ class Refused(Exception):
 class Facts:
     """What the system said when the replay was planned.
 
+    `topics` is the events topic of each stream that the job reads, by the stream's name; `begin`
+    and `end` are its first offsets and those after its last event.
     `versions_used` are all versions that the views ever had, by the control plane and by the
     topics. `columns` are those of each declared view, as it is shown and as the code has it.
     `unreadable` says, for each schema version that can't be read, why. `table_bytes` is the size of
     the views' tables now, `measured_rate` that of the job's last rebuild. `archive` is the place of
-    the archive to use, `archived` by partition how far that goes from offset zero.
+    the archive to use, `archived` by partition how far that goes from offset zero, where the job
+    reads one stream. `queries` are those of the views that are written in SQL.
     """
 
     job: str
-    stream: str
-    topic: str
+    topics: Mapping[str, str]
     views: tuple[str, ...]
     shown: Mapping[str, int]
     versions_used: frozenset[int]
-    begin: Mapping[int, int]
-    end: Mapping[int, int]
+    begin: Offsets
+    end: Offsets
     columns: Mapping[str, tuple[frozenset[str], frozenset[str]]]
     schema_ids: tuple[int, ...]
     unreadable: tuple[str, ...]
@@ -52,6 +55,7 @@ class Facts:
     measured_rate: float | None
     archive: str = ""
     archived: Mapping[int, int] = field(default_factory=dict)
+    queries: tuple[str, ...] = ()
 
 
 def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> ReplayPlan:
@@ -60,14 +64,13 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
     if reasons:
         raise Refused(reasons)
     rate = facts.measured_rate
-    archive = facts.archive if any(facts.begin.values()) else ""
+    archive = facts.archive if _gaps(facts) else ""
     return ReplayPlan(
         job=facts.job,
-        stream=facts.stream,
         views=facts.views,
         from_versions={view: facts.shown[view] for view in facts.views},
         to_version=max(facts.versions_used | set(facts.shown.values())) + 1,
-        begin=dict.fromkeys(facts.begin, 0) if archive else facts.begin,
+        begin=_from_zero(facts.begin) if archive else facts.begin,
         pinned=facts.end,
         from_earliest=from_earliest and not archive,
         expected=expected,
@@ -84,14 +87,14 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
 
 def goes_on(current: ReplayRecord, views: tuple[str, ...], expected: Expectation) -> bool:
     """Tell whether a wish to build `views` is the one that the open replay `current` is about."""
-    same_views = set(current.views) - {accounting_of(current)} == set(views)
+    same_views = set(current.views) - accounting_of(current) == set(views)
     same_fix = expected in (current.plan.expected, Expectation())
     return same_views and same_fix and current.state in (ReplayState.BUILDING, ReplayState.BUILT)
 
 
-def accounting_of(replay: ReplayRecord) -> str:
-    """Return the view that says which events were aggregated; it is rebuilt with every replay."""
-    return f"{replay.plan.stream}_accounting"
+def accounting_of(replay: ReplayRecord) -> set[str]:
+    """Return the views that say which events were aggregated; every replay rebuilds them."""
+    return {f"{stream}_accounting" for stream in replay.plan.pinned}
 
 
 def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[str]:
@@ -105,16 +108,11 @@ def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[s
         expectations(expected, facts.columns)
     except UnusableExpectation as error:
         reasons.append(str(error))
-    gaps = {part: first for part, first in facts.begin.items() if first > 0}
+    gaps = _gaps(facts)
     if gaps and facts.archive:
         reasons.extend(_archive_reasons(facts, gaps))
-    elif gaps and not from_earliest:
-        lost = ", ".join(f"partition {p} lacks offsets 0 to {n - 1}" for p, n in gaps.items())
-        reasons.append(
-            f"{facts.topic} does not begin at offset zero: {lost}. A rebuild would miss these "
-            "events; --from-archive takes them from the archive, --from-earliest accepts that "
-            "and records it."
-        )
+    elif not from_earliest:
+        reasons += [_gap_reason(facts.topics[stream], lost) for stream, lost in gaps.items()]
     reasons.extend(facts.unreadable)
     if facts.slots_free < facts.slots_needed:
         reasons.append(
@@ -130,12 +128,46 @@ def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[s
     return reasons
 
 
-def _archive_reasons(facts: Facts, gaps: Mapping[int, int]) -> list[str]:
-    short = {part: facts.archived.get(part, 0) for part in gaps}
+def _gaps(facts: Facts) -> dict[str, dict[int, int]]:
+    """Return by stream the partitions that do not begin at offset zero, and where they do."""
+    gaps = {
+        stream: {part: first for part, first in begin.items() if first > 0}
+        for stream, begin in facts.begin.items()
+    }
+    return {stream: lost for stream, lost in gaps.items() if lost}
+
+
+def _from_zero(begin: Offsets) -> Offsets:
+    return {stream: dict.fromkeys(parts, 0) for stream, parts in begin.items()}
+
+
+def _gap_reason(topic: str, gaps: Mapping[int, int]) -> str:
+    lost = ", ".join(f"partition {p} lacks offsets 0 to {n - 1}" for p, n in gaps.items())
+    return (
+        f"{topic} does not begin at offset zero: {lost}. A rebuild would miss these events; "
+        "--from-archive takes them from the archive, --from-earliest accepts that and records it."
+    )
+
+
+def _archive_reasons(facts: Facts, gaps: Offsets) -> list[str]:
+    if len(facts.topics) > 1:
+        return [
+            f"{', '.join(facts.topics[stream] for stream in gaps)} lacks its first events, and "
+            f"--from-archive can't help job {facts.job}, which reads several streams: it restores "
+            "one stream alone. Accept the gap with --from-earliest."
+        ]
+    if facts.queries:
+        return [
+            f"{', '.join(facts.queries)}: --from-archive rebuilds windowed views only, as no state "
+            "of SQL goes over from the archive's events to the topic's. Name the other views, or "
+            "accept the gap with --from-earliest."
+        ]
+    ((stream, begin),) = gaps.items()
+    short = {part: facts.archived.get(part, 0) for part in begin}
     return [
-        f"{facts.topic}: partition {part} begins at offset {gaps[part]}, and the archive at "
-        f"{facts.archive} holds every event up to offset {reached} only; see `kappa archive "
+        f"{facts.topics[stream]}: partition {part} begins at offset {begin[part]}, and the archive "
+        f"at {facts.archive} holds every event up to offset {reached} only; see `kappa archive "
         "verify`, or accept the gap with --from-earliest."
         for part, reached in short.items()
-        if reached < gaps[part]
+        if reached < begin[part]
     ]

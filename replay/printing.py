@@ -78,11 +78,13 @@ def _label(progress: BuildProgress) -> str:
 def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
     """Print what a replay would do, beside a command's output with `to_error`."""
     versions = ", ".join(f"{v} {old} → {plan.to_version}" for v, old in plan.from_versions.items())
-    offsets = ", ".join(f"{p}: {plan.begin[p]:,}–{end:,}" for p, end in plan.pinned.items())
+    offsets = "; ".join(
+        f"{stream} {_spans(plan.begin[stream], ends)}" for stream, ends in plan.pinned.items()
+    )
     needed, free = plan.bytes_needed / 1e6, plan.bytes_free / 1e6
     rows = [
         ("views and versions", versions),
-        ("events, by partition", offsets),
+        ("events, by stream and partition", offsets),
         ("events in all", f"{plan.events:,}"),
         ("schemas", ", ".join(map(str, plan.schema_ids)) or "none registered"),
         ("Flink slots", f"{plan.slots_needed} of {plan.slots_free} free"),
@@ -93,12 +95,16 @@ def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
     if plan.archive:
         rows.append(("from archive", f"{plan.archive} holds the topic's first events"))
     if plan.from_earliest:
-        rows.append(("from earliest", "accepted: the topic's first events are gone"))
+        rows.append(("from earliest", "accepted: first events are gone"))
     if to_error:
         for name, value in rows:
             say(f"{name}: {value or 'nothing'}")
         return
     print_table(f"Replay of {plan.job}", ("", "plan"), rows)
+
+
+def _spans(begin: Mapping[int, int], ends: Mapping[int, int]) -> str:
+    return ", ".join(f"{part}: {begin[part]:,}–{end:,}" for part, end in ends.items())
 
 
 def _duration(seconds: float) -> str:

@@ -19,9 +19,9 @@ class QuotaFailed(Exception):
     """Kafka did not take a quota."""
 
 
-def consumer_ids(job_name: str, subtasks: int) -> list[str]:
-    """Return the client ids of the consumers of a job's source, one a subtask."""
-    return [f"kappa-{job_name}-{number}" for number in range(subtasks)]
+def consumer_ids(group: str, subtasks: int) -> list[str]:
+    """Return the client ids of a job's consumers in `group`: one a subtask, for all its streams."""
+    return [f"{group}-{number}" for number in range(subtasks)]
 
 
 def limit_consumers(settings: Settings, clients: Sequence[str], bytes_per_second: float) -> None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from replay.differences import Expectation
+from replay.offsets import Offsets
 
 
 class ReplayState(StrEnum):
@@ -47,20 +48,20 @@ class VersionState(StrEnum):
 
 @dataclass(frozen=True)
 class ReplayPlan:
-    """What a replay does, decided before it begins. Offsets are those of the next record.
+    """What a replay does, decided before it begins.
 
-    `from_versions` is the version that each view shows now. `pinned` are the end offsets that the
-    rebuild must have read before it counts as built. `rate` is in events a second. `archive` is
-    the place of the archive with the events that the topic lacks, if it lacks any.
+    `from_versions` is the version that each view shows now. `begin` are the first offsets of each
+    stream that the job reads, `pinned` the end offsets that the rebuild must have read before it
+    counts as built. `rate` is in events a second. `archive` is the place of the archive with the
+    events that the topic lacks, if it lacks any.
     """
 
     job: str
-    stream: str
     views: tuple[str, ...]
     from_versions: Mapping[str, int]
     to_version: int
-    begin: Mapping[int, int]
-    pinned: Mapping[int, int]
+    begin: Offsets
+    pinned: Offsets
     from_earliest: bool
     expected: Expectation
     schema_ids: tuple[int, ...]
@@ -75,7 +76,7 @@ class ReplayPlan:
     @property
     def events(self) -> int:
         """Number of events to read."""
-        return sum(end - self.begin.get(part, 0) for part, end in self.pinned.items())
+        return events_before(self.pinned, self)
 
     @property
     def seconds(self) -> float:
@@ -87,11 +88,25 @@ class ReplayPlan:
         return {**asdict(self), "events": self.events, "seconds": round(self.seconds, 1)}
 
 
+def events_before(read: Offsets, plan: ReplayPlan) -> int:
+    """Return how many of the plan's pinned events are before the offsets `read`."""
+    return sum(
+        max(0, min(read.get(stream, {}).get(part, 0), end) - plan.begin[stream].get(part, 0))
+        for stream, ends in plan.pinned.items()
+        for part, end in ends.items()
+    )
+
+
 def plan_from_json(document: Mapping[str, Any]) -> ReplayPlan:
     """Return the plan that `ReplayPlan.as_json` wrote."""
     fields = {name: document[name] for name in ReplayPlan.__dataclass_fields__ if name in document}
     for name in ("begin", "pinned"):
-        fields[name] = {int(part): offset for part, offset in fields[name].items()}
+        # Plans of jobs with one stream were kept without its name once.
+        named = {document["stream"]: fields[name]} if "stream" in document else fields[name]
+        fields[name] = {
+            stream: {int(part): offset for part, offset in offsets.items()}
+            for stream, offsets in named.items()
+        }
     for name in ("views", "schema_ids"):
         fields[name] = tuple(fields[name])
     expected = fields["expected"]
@@ -103,7 +118,7 @@ def plan_from_json(document: Mapping[str, Any]) -> ReplayPlan:
 
 @dataclass(frozen=True)
 class ReplayRecord:
-    """One replay. `views` are those rebuilt, and the accounting of their stream after them."""
+    """One replay. `views` are those rebuilt, and after them an accounting for each stream."""
 
     id: int
     namespace: str

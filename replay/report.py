@@ -49,8 +49,9 @@ class ViewReport:
     `columns` the same by column. `problems` each block a promotion like an unexplained difference.
     `bucket_seconds` is the span of a bucket and of a `Moment`, None where buckets are no spans of
     time. `needed` are the declared columns and conditions that expected differences rest on.
-    `scanned_rows` were read to hash the buckets, `drilled_rows` to find the keys in those that
-    differ.
+    `moving_rows` were written too lately to be
+    compared. `scanned_rows` were read to hash the buckets, `drilled_rows` to find the keys in those
+    that differ.
     """
 
     view: str
@@ -70,6 +71,7 @@ class ViewReport:
     samples: tuple[Difference, ...] = ()
     needed: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
+    moving_rows: int = 0
     seconds: float = 0.0
     scanned_rows: int = 0
     drilled_rows: int = 0
@@ -166,8 +168,12 @@ def as_json(report: VerifyReport) -> dict[str, Any]:
         "new_version": report.new_version,
         "at": json_value(report.at),
         "cut": {
-            "offsets": {str(p): offset for p, offset in sorted(report.cut.offsets.items())},
-            "settled_before": json_value(report.cut.settled_before),
+            "offsets": {
+                stream: {str(part): offset for part, offset in sorted(parts.items())}
+                for stream, parts in report.cut.offsets.items()
+            },
+            "all_rows": report.cut.drained,
+            "closed_before": {s: json_value(at) for s, at in report.cut.closed_before.items()},
         },
         "expected": {
             "columns": list(report.expected.columns),
@@ -201,6 +207,7 @@ def _view_json(view: ViewReport) -> dict[str, Any]:
         ],
         "samples": [_difference_json(one) for one in view.samples],
         "problems": list(view.problems),
+        "moving_rows": view.moving_rows,
         "seconds": round(view.seconds, 3),
         "scanned_rows": view.scanned_rows,
         "drilled_rows": view.drilled_rows,
@@ -257,14 +264,19 @@ def print_report(report: VerifyReport, as_json_text: bool = False) -> None:
         _print_view(view)
     for text in report.unused:
         _print_line(f"expected and not found: {text}", "yellow")
-    until = report.cut.settled_before
-    _print_line(f"compared: {'all rows' if until is None else f'windows to {json_value(until)}'}")
+    _print_line(f"compared: {compared_part(report.cut)}")
     style = "bold red" if report.unexplained else "bold green"
     _print_line(report.sentence, style)
     _print_line(f"{report.seconds:.1f} s, {report.rows_read:,} rows read.")
 
 
 _HEADINGS = ("view", "rows old", "rows new", *(verdict.value for verdict in Verdict), "problems")
+
+
+def compared_part(cut: Cut) -> str:
+    """Return which rows were held against each other, in words."""
+    closed = ", ".join(f"{stream} to {json_value(at)}" for stream, at in cut.closed_before.items())
+    return "all rows" if cut.drained else f"what follows from {closed}"
 
 
 def _view_row(view: ViewReport) -> tuple[Any, ...]:
@@ -276,6 +288,8 @@ def _print_view(view: ViewReport) -> None:
     kinds = [f"{view.kinds[kind]:,} {kind.value}" for kind in Kind if view.kinds.get(kind)]
     if kinds:
         _print_line(f"{view.view}: {', '.join(kinds)}")
+    if view.moving_rows:
+        _print_line(f"{view.view}: {moving(view)}")
     for change in view.schema_changes:
         _print_line(f"{view.view}: column {change}")
     for problem in view.problems:
@@ -292,6 +306,11 @@ def _print_view(view: ViewReport) -> None:
             total = view.counts[verdict]
             title = f"{view.view}: {len(samples):,} of {total:,} {verdict.value}"
             print_table(title, ("key", "difference", "why"), map(sample_cells, samples))
+
+
+def moving(view: ViewReport) -> str:
+    """Return how many rows were left out, in words."""
+    return f"{view.moving_rows:,} rows just written, not compared"
 
 
 def sample_cells(one: Difference) -> tuple[str, str, str]:

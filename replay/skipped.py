@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ import fastavro
 
 from deploy.settings import Settings
 from replay.comparison import one_version_only, skipped_query
-from replay.differences import Cut, SkippedEvent, SkippedEvents
+from replay.differences import Cut, SkippedEvent
 from replay.late_rows import REPAIRED_EVENTS, repaired_query
 from schemas.framing import BadFrame, split
 from schemas.registry import Registry, RegistryError, RegistryUnavailable
@@ -28,7 +28,7 @@ _REGISTRY_SECONDS = 5.0
 class Found:
     """Skipped events of a span of time; `incomplete` says why some are missing, or nothing."""
 
-    events: SkippedEvents = field(default_factory=SkippedEvents)
+    events: tuple[SkippedEvent, ...] = ()
     rows_read: int = 0
     incomplete: str = ""
 
@@ -72,9 +72,9 @@ class SkippedReader:
         if not queries:
             return Found()
         answer = self._clickhouse.query(one_version_only(queries, MAX_EVENTS + 1))
-        events = [self._event(row, fields) for row in answer.rows[:MAX_EVENTS] if self._read(row)]
-        incomplete = self._incomplete(len(answer.rows))
-        return Found(SkippedEvents(events), answer.rows_read, incomplete)
+        rows = [row for row in answer.rows[:MAX_EVENTS] if self._read(stream, row)]
+        events = tuple(self._event(row, fields) for row in rows)
+        return Found(events, answer.rows_read, self._incomplete(len(answer.rows)))
 
     def _incomplete(self, events: int) -> str:
         if events > MAX_EVENTS:
@@ -89,10 +89,11 @@ class SkippedReader:
             )
         return ""
 
-    def _read(self, row: tuple[Any, ...]) -> bool:
+    def _read(self, stream: Stream, row: tuple[Any, ...]) -> bool:
         """Tell whether both versions have judged the event; else it may yet be in both."""
         _, _, _, partition, offset, *_ = row
-        return not self._cut.offsets or offset < self._cut.offsets.get(partition, 0)
+        read = self._cut.offsets.get(stream.name, {})
+        return not self._cut.offsets or offset < read.get(partition, 0)
 
     def _event(self, row: tuple[Any, ...], fields: Collection[str]) -> SkippedEvent:
         verdict, version, topic, partition, offset, timestamp, reason, body = row

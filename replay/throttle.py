@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from deploy.settings import Settings
@@ -21,12 +22,16 @@ _RECORD_BYTES = 12
 
 @dataclass
 class Throttle:
-    """Keeps one rebuild within `limits`; `limit` is what it may read now, `slowed` how often."""
+    """Keeps one rebuild within `limits`; `limit` is what it may read now, `slowed` how often.
+
+    `groups` are its consumer groups, each of which reads every event that it needs once; `topics`
+    are those that it reads.
+    """
 
     settings: Settings
-    job_name: str
+    groups: Sequence[str]
     live_name: str
-    topic: str
+    topics: Sequence[str]
     limits: pace.Limits
     limit: float | None = None
     slowed: int = 0
@@ -41,7 +46,7 @@ class Throttle:
             self.limit = self.limits.rate
             self._apply()
         elif again:
-            free_consumers(self.settings, self._clients())
+            self._free()
 
     def look(self, done: int, live_lag: int) -> dict[str, float | None] | None:
         """Change the limit where the live job's state calls for it; return what is, if it did.
@@ -67,7 +72,7 @@ class Throttle:
     def end(self) -> None:
         """Take the limit away."""
         if self._quota is not None:
-            free_consumers(self.settings, self._clients())
+            self._free()
             self._note(None)
 
     def _rate(self, done: int) -> float | None:
@@ -85,20 +90,25 @@ class Throttle:
         assert self.limit is not None
         quota = self.limit * self._event_bytes()
         if self._quota is None or not pace.is_close(quota, self._quota):
-            limit_consumers(self.settings, self._clients(), quota)
+            for group in self.groups:
+                limit_consumers(self.settings, self._clients(group), quota)
             self._note(quota)
+
+    def _free(self) -> None:
+        for group in self.groups:
+            free_consumers(self.settings, self._clients(group))
 
     def _note(self, quota: float | None) -> None:
         self._quota, self._changed, self._mark = quota, time.monotonic(), None
 
     def _event_bytes(self) -> float:
-        """Return the bytes that an event of the topic takes on the wire at most, as is known."""
+        """Return the bytes that an event of the topics takes on the wire at most, as is known."""
         if self._size is None:
-            self._size = sampled_bytes(self.settings, self.topic)
+            self._size = sampled_bytes(self.settings, self.topics)
         return self._size
 
-    def _clients(self) -> list[str]:
-        return consumer_ids(self.job_name, self.settings.parallelism)
+    def _clients(self, group: str) -> list[str]:
+        return consumer_ids(group, self.settings.parallelism)
 
     def _checkpoint_seconds(self) -> float:
         cluster = Cluster(self.settings.flink)
@@ -108,13 +118,24 @@ class Throttle:
         return pace.checkpoint_seconds(cluster.get(f"/jobs/{live.id}/checkpoints"), time.time())
 
 
-def sampled_bytes(settings: Settings, topic: str) -> float:
-    """Return the mean bytes of some first events of each partition, before any compression."""
+def sampled_bytes(settings: Settings, topics: Sequence[str]) -> float:
+    """Return the mean bytes of an event by some first ones of each partition, uncompressed.
+
+    Topics count by the events that they hold.
+    """
+    weighed = [_sampled(settings, topic) for topic in topics]
+    events = sum(count for _, count in weighed)
+    return sum(size * count for size, count in weighed) / events if events else float(_RECORD_BYTES)
+
+
+def _sampled(settings: Settings, topic: str) -> tuple[float, int]:
+    """Return the mean bytes of some first events of each partition, and how many there are."""
     kafka = settings.kafka_client
-    ends = end_offsets(kafka, topic, read_committed=True)
+    ends, begin = end_offsets(kafka, topic, read_committed=True), begin_offsets(kafka, topic)
     sizes = [
         record.size + _RECORD_BYTES
-        for part, first in begin_offsets(kafka, topic).items()
+        for part, first in begin.items()
         for record in read_records(kafka, topic, part, first, min(first + _SAMPLE, ends[part]))
     ]
-    return sum(sizes) / len(sizes) if sizes else float(_RECORD_BYTES)
+    held = sum(ends[part] - first for part, first in begin.items())
+    return (sum(sizes) / len(sizes), held) if sizes else (0.0, 0)

@@ -11,7 +11,7 @@ from itertools import compress
 from typing import Any
 
 from deploy.settings import Settings
-from jobs.views import WINDOW_END, WINDOW_START, QueryView, View
+from jobs.views import WINDOW_END, WINDOW_START, ArrivalView, QueryView, View
 from replay import comparison as sql
 from replay.comparison import Bucket, Comparison, StoredTable
 from replay.differences import (
@@ -21,6 +21,7 @@ from replay.differences import (
     Expectation,
     Kind,
     Pattern,
+    SkippedEvent,
     SkippedEvents,
     UnusableExpectation,
     Verdict,
@@ -158,8 +159,10 @@ def _comparison(
     old, new = tables
     columns = sql.compared_columns(old, new, count_schema_changes=count_schema_changes)
     plain = Comparison(view.name, old, new, columns, sql.numeric_columns(old, new), _time(view))
-    if not plain.has_time:
-        return plain
+    if not plain.has_time or isinstance(view, ArrivalView):
+        emitted = [cut.emitted.get(table.name) for table in tables]
+        both = all(ends is not None for ends in emitted)
+        return replace(plain, emitted=(emitted[0] or {}, emitted[1] or {}) if both else None)
     retentions = [table.retention for table in tables if table.retention is not None]
     after = now + _EXPIRY_MARGIN - min(retentions) if retentions else None
     return replace(plain, after=after, until=_until(view, cut))
@@ -173,12 +176,13 @@ def _time(view: View) -> tuple[str, str]:
 
 def _until(view: View, cut: Cut) -> datetime | None:
     """Return the instant by which a row must have ended to be in both versions and final."""
+    closed = cut.closed_in(stream.name for stream in view.streams)
     if not isinstance(view, QueryView):
-        return cut.settled_before
-    if cut.closed_before is None:
+        return None if cut.drained else closed
+    if closed is None:
         return None
     # Queries see a watermark that trails the one by which windows close by a pane.
-    return cut.closed_before - view.settled_after - max(one.pane for one in view.streams)
+    return closed - view.settled_after - max(one.pane for one in view.streams)
 
 
 @dataclass
@@ -246,7 +250,13 @@ class _ViewComparison:
         rows = {b: sum(of[b].rows for of in (old, new) if b in of) for b in differing}
         for chunk in sql.chunks(differing, rows, CHUNK_ROWS):
             self._drill_down(chunk)
-        if differing and not self._tally.counts:
+        moving = self._moving()
+        if moving and not any(bucket.rows for of in (old, new) for bucket in of.values()):
+            self._problems.append(
+                f"all its {moving:,} rows were written anew while they were compared, so none "
+                "was; verify again when fewer events come."
+            )
+        if differing and not self._tally.counts and compared.emitted is None:
             self._problems.append(
                 f"{len(differing):,} buckets differed when they were hashed and no more when their "
                 "rows were compared: rows still arrive; verify again."
@@ -270,6 +280,7 @@ class _ViewComparison:
             samples=tuple(self._tally.samples),
             needed=frozenset(self._tally.needed),
             problems=tuple(self._problems),
+            moving_rows=moving,
             seconds=time.monotonic() - started,
             scanned_rows=self._scanned,
             drilled_rows=self._drilled,
@@ -326,6 +337,14 @@ class _ViewComparison:
         )
         return sql.bucket_start(edges[0], size), sql.bucket_start(edges[1] + 1, size)
 
+    def _moving(self) -> int:
+        """Return how many rows do not count as they were just written, of the older version."""
+        compared = self._compared
+        if compared.emitted is None:
+            return 0
+        tables = (compared.old, compared.new)
+        return max(int(self._ask(sql.moving_query(compared, t)).rows[0][0]) for t in tables)
+
     def _hashed(self, table: StoredTable) -> dict[int, Bucket]:
         answer = self._ask(sql.bucket_query(self._compared, table))
         self._scanned += answer.rows_read
@@ -380,13 +399,16 @@ class _ViewComparison:
         if not windows:
             return SkippedEvents()
         first, end = min(start for start, _ in windows), max(end for _, end in windows)
-        found = self._reader.between(
-            self._view.streams[0], self._view.name, self._versions, first, end, self._compared.key
-        )
-        self._drilled += found.rows_read
-        if found.incomplete and found.incomplete not in self._problems:
-            self._problems.append(found.incomplete)
-        return found.events
+        events: list[SkippedEvent] = []
+        for stream in self._view.streams:
+            found = self._reader.between(
+                stream, self._view.name, self._versions, first, end, self._compared.key
+            )
+            self._drilled += found.rows_read
+            if found.incomplete and found.incomplete not in self._problems:
+                self._problems.append(found.incomplete)
+            events += found.events
+        return SkippedEvents(events)
 
     def _row(self, values: Sequence[Any]) -> DifferingRow:
         pattern = self._known(*values[1:4]).pattern

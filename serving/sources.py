@@ -10,9 +10,8 @@ from typing import Any
 
 from deploy.settings import Settings
 from jobs.cluster import LIVE_STATES, Cluster, RunningJob
-from replay.build import events_read
 from replay.control import Control
-from replay.records import ReplayRecord, ReplayState
+from replay.records import ReplayRecord, ReplayState, events_before
 from sinks.lag import LagReader, PartitionLag
 from sinks.loader import group_of
 from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
@@ -155,7 +154,7 @@ class ReplaySource:
             return replay.plan.events
         jobs = (self._lags() or {}).get("jobs", {})
         job = jobs.get(f"{self._prefix}{replay.job}.v{replay.to_version}", {})
-        return events_read(replay, job.get("streams", {}).get(replay.plan.stream, {}))
+        return events_before(job.get("streams", {}), replay.plan)
 
     def _journal(self, replay: ReplayRecord) -> list[dict[str, Any]]:
         return [

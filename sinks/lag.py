@@ -91,6 +91,10 @@ class LagReader:
             found += self._lags(group, list(committed), committed)
         return found
 
+    def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """Return what `group` has committed, by topic and partition."""
+        return {_key(p): p.offset for p in self._committed(group) if p.offset >= 0}
+
     def ends(self, topic_start: str) -> dict[tuple[str, int], int]:
         """Return the end of every partition of the topics that begin with `topic_start`."""
         partitions = self._partitions(lambda topic: topic.startswith(topic_start))

@@ -22,10 +22,11 @@ from deploy.monitor.figures import (
 )
 from deploy.settings import Settings
 from jobs.catalogue import VIEWS, job_of
+from jobs.status import job_offsets
 from jobs.submit import flink_name
-from replay.build import events_read, rebuilt_plan
+from replay.build import rebuilt_plan
 from replay.control import Control, ControlUnavailable
-from replay.records import ReplayRecord, ReplayState
+from replay.records import ReplayRecord, ReplayState, events_before
 from schemas.topics import KafkaUnavailable
 from sinks.lag import LagReader
 from sinks.loader import group_of
@@ -126,10 +127,7 @@ class Lookout:
         read = pinned
         if replay.state is ReplayState.BUILDING:
             job_plan = rebuilt_plan(self._settings, replay)
-            lags_read = self._reader.readers(job_plan.events_topic, but="")
-            group = f"kappa-{job_plan.name}"
-            offsets = {p.partition: p.committed for p in lags_read if p.group == group}
-            read = events_read(replay, offsets)
+            read = events_before(job_offsets(self._reader, job_plan), replay.plan)
         return ReplayProgress(
             replay.id, replay.job, replay.to_version, replay.state.value, pinned, read
         )

@@ -20,7 +20,9 @@ from replay.restored import covered
 from tests.replay.test_plan import FACTS
 
 ANY = Expectation()
-GAP = replace(FACTS, begin={0: 0, 1: 50}, archive="s3://events", archived={0: 0, 1: 50})
+GAP = replace(
+    FACTS, begin={"page_views": {0: 0, 1: 50}}, archive="s3://events", archived={0: 0, 1: 50}
+)
 
 
 def write(archive: Archive, *offsets: int, next_offset: int) -> None:
@@ -30,7 +32,7 @@ def write(archive: Archive, *offsets: int, next_offset: int) -> None:
 
 def test_events_from_the_archive_count_from_offset_zero() -> None:
     found = plan_replay(GAP, ANY, from_earliest=False)
-    assert (found.begin, found.events, found.archive) == ({0: 0, 1: 0}, 500, "s3://events")
+    assert (found.begin, found.events, found.archive) == (FACTS.begin, 500, "s3://events")
     assert plan_from_json(json.loads(json.dumps(found.as_json()))) == found
 
 

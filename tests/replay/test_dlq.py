@@ -77,7 +77,7 @@ def test_mended_letters_are_counted_once(empty: Environment, tmp_path: Path) -> 
     ends, events = _event_ends(env), read_topic(env, env.stream.topic)
     assert_status(env, after, markers=sum(ends.values()) - len(events))
     # What a rebuild waits for lies before the marker of the last transaction.
-    pinned = kappa(env, "replay", "plan", "page_views_per_minute")["pinned"]
+    pinned = kappa(env, "replay", "plan", "page_views_per_minute")["pinned"]["page_views"]
     assert {int(partition): end for partition, end in pinned.items()} == ends
 
 

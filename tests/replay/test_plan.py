@@ -10,18 +10,17 @@ import pytest
 
 from replay.differences import Expectation
 from replay.plan import DEFAULT_RATE, Facts, Refused, goes_on, plan_replay
-from replay.records import ReplayRecord, ReplayState, plan_from_json
+from replay.records import ReplayRecord, ReplayState, events_before, plan_from_json
 
 FACTS = Facts(
     job="page_views",
-    stream="page_views",
-    topic="events.page_views",
+    topics={"page_views": "events.page_views"},
     views=("per_minute", "page_views_accounting"),
     shown={"per_minute": 1, "page_views_accounting": 1},
     versions_used=frozenset({1}),
     columns={"per_minute": (frozenset({"views", "errors"}), frozenset({"views", "errors"}))},
-    begin={0: 0, 1: 0},
-    end={0: 300, 1: 200},
+    begin={"page_views": {0: 0, 1: 0}},
+    end={"page_views": {0: 300, 1: 200}},
     schema_ids=(1, 4),
     unreadable=(),
     slots_needed=2,
@@ -31,13 +30,22 @@ FACTS = Facts(
     measured_rate=None,
 )
 ERRORS = Expectation(columns=("errors",))
+SEVERAL = replace(
+    FACTS,
+    job="orders",
+    topics={"orders": "events.orders", "payments": "events.payments"},
+    views=("per_minute", "orders_accounting", "payments_accounting"),
+    shown=dict.fromkeys(("per_minute", "orders_accounting", "payments_accounting"), 1),
+    begin={"orders": {0: 0}, "payments": {0: 0, 1: 0}},
+    end={"orders": {0: 300}, "payments": {0: 40, 1: 100}},
+)
 
 
 def test_the_next_version_is_built_from_offset_zero_to_the_ends() -> None:
     plan = plan_replay(FACTS, ERRORS, from_earliest=False)
     assert plan.to_version == 2
     assert plan.from_versions == {"per_minute": 1, "page_views_accounting": 1}
-    assert (plan.begin, plan.pinned, plan.events) == ({0: 0, 1: 0}, {0: 300, 1: 200}, 500)
+    assert (plan.begin, plan.pinned, plan.events) == (FACTS.begin, FACTS.end, 500)
     assert plan.expected == ERRORS
     assert (plan.rate, plan.seconds) == (DEFAULT_RATE, 500 / DEFAULT_RATE)
     assert plan.rate_from == "the default, as none was measured yet"
@@ -54,11 +62,45 @@ def test_a_version_is_never_used_twice() -> None:
 
 
 def test_a_gap_is_named_and_may_be_accepted() -> None:
-    facts = replace(FACTS, begin={0: 0, 1: 50})
+    facts = replace(FACTS, begin={"page_views": {0: 0, 1: 50}})
     with pytest.raises(Refused, match="partition 1 lacks offsets 0 to 49"):
         plan_replay(facts, ERRORS, from_earliest=False)
     plan = plan_replay(facts, ERRORS, from_earliest=True)
     assert (plan.from_earliest, plan.events) == (True, 450)
+
+
+def test_a_gap_in_any_stream_names_that_stream() -> None:
+    facts = replace(SEVERAL, begin={**SEVERAL.begin, "payments": {0: 0, 1: 7}})
+    with pytest.raises(Refused) as refused:
+        plan_replay(facts, ERRORS, from_earliest=False)
+    (reason,) = refused.value.reasons
+    assert reason.startswith("events.payments does not begin at offset zero: partition 1 lacks")
+    plan = plan_replay(facts, ERRORS, from_earliest=True)
+    assert (plan.from_earliest, plan.events) == (True, 300 + 40 + 93)
+
+
+def test_events_of_all_streams_are_read() -> None:
+    plan = plan_replay(SEVERAL, ERRORS, from_earliest=False)
+    assert (plan.pinned, plan.events) == (SEVERAL.end, 440)
+    read = {"orders": {0: 400}, "payments": {1: 60}}
+    assert events_before(read, plan) == 300 + 60
+    assert events_before({}, plan) == 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "complaint"),
+    [
+        ("several", "--from-archive can't help job orders, which reads several streams"),
+        ("queries", "per_minute: --from-archive rebuilds windowed views only"),
+    ],
+)
+def test_an_archive_helps_windowed_views_of_one_stream(facts: str, complaint: str) -> None:
+    asked = {
+        "several": replace(SEVERAL, begin={**SEVERAL.begin, "payments": {0: 0, 1: 7}}),
+        "queries": replace(FACTS, begin={"page_views": {0: 1, 1: 0}}, queries=("per_minute",)),
+    }[facts]
+    with pytest.raises(Refused, match=complaint):
+        plan_replay(replace(asked, archive="s3://events"), ERRORS, from_earliest=False)
 
 
 @pytest.mark.parametrize(
@@ -79,15 +121,23 @@ def test_a_replay_that_can_not_end_well_does_not_begin(
 
 
 def test_every_reason_is_told_at_once() -> None:
-    facts = replace(FACTS, slots_free=0, begin={0: 1, 1: 0})
+    facts = replace(FACTS, slots_free=0, begin={"page_views": {0: 1, 1: 0}})
     with pytest.raises(Refused) as refused:
         plan_replay(facts, ERRORS, from_earliest=False)
     assert len(refused.value.reasons) == 2
 
 
 def test_a_plan_is_the_same_after_the_journal() -> None:
+    for facts in (FACTS, SEVERAL):
+        plan = plan_replay(facts, ERRORS, from_earliest=False)
+        assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
+
+
+def test_a_plan_of_when_every_job_read_one_stream_is_read() -> None:
     plan = plan_replay(FACTS, ERRORS, from_earliest=False)
-    assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
+    document = {**plan.as_json(), "stream": "page_views"}
+    document |= {name: document[name]["page_views"] for name in ("begin", "pinned")}
+    assert plan_from_json(json.loads(json.dumps(document))) == plan
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_rebuild_slows_down_while_the_live_job_lags(empty: Environment) -> Non
     submit_page_views(env)
     start_loader(env)
     wait_for_rows(env, judge(came, env.registered), 240)
-    live = consumer_ids(env.job_name, env.settings.parallelism)
+    live = consumer_ids(f"kappa-{env.job_name}", env.settings.parallelism)
     limit_consumers(env.settings, live, 1_024)
     came += produce(env, traffic[2_000:])
 

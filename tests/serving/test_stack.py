@@ -200,12 +200,11 @@ def test_a_replay_is_shown_from_its_building_to_its_promotion_and_back(
 def _plan(events: int) -> ReplayPlan:
     return ReplayPlan(
         job="page_views",
-        stream="page_views",
         views=("site_traffic_per_minute",),
         from_versions={"site_traffic_per_minute": 1},
         to_version=2,
-        begin={0: 0},
-        pinned={0: events},
+        begin={"page_views": {0: 0}},
+        pinned={"page_views": {0: events}},
         from_earliest=False,
         expected=Expectation((), ()),
         schema_ids=(),

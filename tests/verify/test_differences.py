@@ -186,20 +186,46 @@ def test_an_expectation_that_fits_nothing_is_refused(declared: Expectation, comp
 
 def test_the_cut_ends_a_lateness_before_the_least_watermark_of_any_partition() -> None:
     marks = {0: NOON, 1: NOON - MINUTE}
-    assert cut_at({0: 9, 1: 4, 2: 0}, {0: 7, 1: 5}, marks, LATENESS) == Cut(
-        {0: 7, 1: 4, 2: 0}, NOON - MINUTE - LATENESS, NOON - MINUTE - LATENESS
+    assert cut({0: 9, 1: 4, 2: 0}, {0: 7, 1: 5}, marks) == Cut(
+        {"a": {0: 7, 1: 4, 2: 0}}, {"a": NOON - MINUTE - LATENESS}, drained=False
     )
 
 
 def test_all_rows_count_when_both_have_read_the_same_and_nothing_is_under_way() -> None:
     read = {0: 9, 1: 4}
-    assert cut_at(read, read, {0: NOON, 1: NOON}, LATENESS, drained=True) == Cut(
-        read, None, NOON - LATENESS
-    )
-    closed = NOON - LATENESS
-    assert cut_at(read, read, {0: NOON, 1: NOON}, LATENESS) == Cut(read, closed, closed)
+    marks, closed = {0: NOON, 1: NOON}, {"a": NOON - LATENESS}
+    assert cut(read, read, marks, drained=True) == Cut({"a": read}, closed)
+    assert cut(read, read, marks) == Cut({"a": read}, closed, drained=False)
 
 
 def test_nothing_is_settled_while_one_version_has_not_begun_a_partition() -> None:
-    assert cut_at({0: 9, 1: 4}, {0: 9}, {0: NOON}, LATENESS) is None
-    assert cut_at({}, {}, {}, LATENESS) is None
+    assert cut({0: 9, 1: 4}, {0: 9}, {0: NOON}) is None
+    assert cut({}, {}, {}) is None
+
+
+def cut(
+    old: dict[int, int], new: dict[int, int], marks: dict[int, datetime], *, drained: bool = False
+) -> Cut | None:
+    """Return the cut of a job that reads stream `a` alone."""
+    return cut_at({"a": old}, {"a": new}, {"a": marks}, {"a": LATENESS}, drained=drained)
+
+
+def test_each_stream_is_closed_by_its_own_watermark_and_lateness() -> None:
+    lateness = {"a": LATENESS, "b": MINUTE, "empty": MINUTE}
+    read = {"a": {0: 9}, "b": {0: 3}, "empty": {}}
+    found = cut_at(read, {**read, "b": {0: 2}}, {"a": {0: NOON}, "b": {0: NOON}}, lateness)
+    assert found == Cut(
+        {**read, "b": {0: 2}}, {"a": NOON - LATENESS, "b": NOON - MINUTE}, drained=False
+    )
+    assert found.closed_in(["a", "b", "empty"]) == NOON - LATENESS
+    assert found.closed_in(["b"]) == NOON - MINUTE
+    assert found.closed_in(["empty"]) is None
+
+
+def test_all_streams_must_be_read_alike_for_all_rows_to_count() -> None:
+    lateness, marks = {"a": LATENESS, "b": LATENESS}, {"a": {0: NOON}, "b": {0: NOON}}
+    old, new = {"a": {0: 9}, "b": {0: 3}}, {"a": {0: 9}, "b": {0: 4}}
+    found = cut_at(old, new, marks, lateness, drained=True)
+    assert found is not None
+    assert not found.drained
+    assert cut_at(old, new, {"a": {0: NOON}}, lateness) is None

@@ -75,7 +75,7 @@ REPORT = VerifyReport(
     replay="replay-7",
     new_version=2,
     at=NOON,
-    cut=Cut({0: 9_000, 1: 12}, NOON + 10 * MINUTE),
+    cut=Cut({"visits": {0: 9_000, 1: 12}}, {"visits": NOON + 10 * MINUTE}, drained=False),
     expected=Expectation(("avg_ms",), (f"new.views != '{HOSTILE}'",)),
     views=(SAME, PAGES),
     unused=("avg_ms",),
@@ -102,8 +102,9 @@ def test_json_has_the_numbers_and_the_named_events(capsys: pytest.CaptureFixture
     assert document["unexplained"] == 3
     assert document["counts"] == {"expected": 7, "explained": 1, "unexplained": 2}
     assert document["cut"] == {
-        "offsets": {"0": 9_000, "1": 12},
-        "settled_before": "2024-05-01T12:10:00Z",
+        "offsets": {"visits": {"0": 9_000, "1": 12}},
+        "all_rows": False,
+        "closed_before": {"visits": "2024-05-01T12:10:00Z"},
     }
     samples = document["views"][1]["samples"]
     assert samples[0]["key"] == {"page_id": HOSTILE, "window_start": "2024-05-01T12:00:00Z"}

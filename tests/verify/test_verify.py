@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from jobs.views import QueryView, Sliding
+from jobs.views import ArrivalView, QueryView, Sliding
 from replay.differences import Cut, Kind, Verdict
 from replay.report import ColumnSum
 from replay.verify import CannotVerify, verify
@@ -139,15 +139,20 @@ def test_an_event_skipped_by_both_versions_explains_nothing(versions: Versions) 
 def test_an_event_that_only_one_version_has_read_yet_explains_nothing(versions: Versions) -> None:
     versions.both(ROWS, [row("/a", 0, 4, 1), *ROWS[1:]])
     versions.skip(1, 41, NOON)
-    assert counts(versions.compare(cut=Cut({0: 41}))) == {"unexplained": 1}
-    assert counts(versions.compare(cut=Cut({0: 42}))) == {"explained": 1}
+    assert counts(versions.compare(cut=Cut({"page_views": {0: 41}}))) == {"unexplained": 1}
+    assert counts(versions.compare(cut=Cut({"page_views": {0: 42}}))) == {"explained": 1}
+
+
+def closed(before: datetime) -> Cut:
+    """Return the cut of versions that read on, in which windows are closed so far."""
+    return Cut({}, {"page_views": before}, drained=False)
 
 
 def test_windows_that_may_still_change_do_not_count(versions: Versions) -> None:
     versions.both(ROWS, [*ROWS[:2], row("/a", 1, 99)])
-    settled = versions.verify(cut=Cut({}, NOON + MINUTE))
+    settled = versions.verify(cut=closed(NOON + MINUTE))
     assert (settled.differences, settled.views[0].old_rows) == (0, 2)
-    assert versions.verify(cut=Cut({}, NOON + 2 * MINUTE)).differences == 1
+    assert versions.verify(cut=closed(NOON + 2 * MINUTE)).differences == 1
 
 
 def test_rows_about_to_expire_do_not_count(versions: Versions) -> None:
@@ -252,9 +257,69 @@ def test_rows_of_a_query_count_once_they_are_final_in_both_versions(versions: Ve
     versions.fill(visits, 2, [{**rows[1], "user": "b"}])
     # The row must have ended ten minutes and a pane of one minute before the cut.
     for passed, found in ((10, 0), (11, 2), (12, 2)):
-        (view,) = versions.verify(visits, cut=Cut({}, None, NOON + passed * MINUTE)).views
+        (view,) = versions.verify(visits, cut=Cut({}, {"page_views": NOON + passed * MINUTE})).views
         assert (passed, view.differences) == (passed, found)
     assert view.kinds == {Kind.ONLY_OLD: 1, Kind.CHANGED: 1}
+
+
+VISITORS = QueryView(
+    name="visitors",
+    sources=(PAGE_VIEWS,),
+    key_columns=("user",),
+    query_columns=(Column("user", ColumnType.STRING), Column("visits", ColumnType.LONG)),
+    sql="SELECT user_id, COUNT(*) FROM page_views GROUP BY user_id",
+    description="Visits of each user.",
+)
+
+
+def visitors(**visits: int) -> list[dict[str, object]]:
+    return [{"user": user, "visits": count} for user, count in visits.items()]
+
+
+def test_rows_without_a_time_count_where_neither_version_writes_them(versions: Versions) -> None:
+    versions.fill(VISITORS, 1, visitors(a=1, b=1, c=1, d=1), revision=5)
+    versions.fill(VISITORS, 2, visitors(a=1, b=2, c=2, d=1), revision=7)
+    # Each version has counted one more visit since; the other has not seen it yet.
+    versions.fill(VISITORS, 1, visitors(c=3), revision=9)
+    versions.fill(VISITORS, 2, visitors(d=2, e=1), revision=8)
+    cut = Cut(drained=False, emitted={"visitors_v1": {0: 9, 1: 0}, "visitors_v2": {0: 8}})
+    report = versions.verify(VISITORS, cut=cut)
+    (view,) = report.views
+    assert [(one.row.key, one.verdict) for one in view.samples] == [
+        ({"user": "b"}, Verdict.UNEXPLAINED)
+    ]
+    assert (view.moving_rows, view.problems) == (2, ())
+    everything = versions.verify(VISITORS, cut=Cut())
+    assert everything.differences == 4
+
+
+def test_a_view_of_which_every_row_moves_was_not_compared(versions: Versions) -> None:
+    versions.fill(VISITORS, 1, visitors(a=1), revision=9)
+    versions.fill(VISITORS, 2, visitors(a=1), revision=9)
+    cut = Cut(emitted={"visitors_v1": {0: 9}, "visitors_v2": {0: 9}})
+    (view,) = versions.verify(VISITORS, cut=cut).views
+    assert (view.unexplained, view.moving_rows) == (1, 1)
+    assert "verify again when fewer events come" in view.problems[0]
+
+
+def test_answers_to_arrivals_count_by_when_they_were_written(versions: Versions) -> None:
+    alerts = ArrivalView(
+        name="alerts",
+        sources=(PAGE_VIEWS,),
+        key_columns=("user",),
+        query_columns=(Column("user", ColumnType.STRING), Column("began", ColumnType.TIMESTAMP)),
+        sql="SELECT user_id, event_time FROM page_views_arrivals",
+        time_columns=("began", "began"),
+        description="Alerts.",
+    )
+    # The late event of b came after the cut, whatever its time.
+    versions.fill(alerts, 1, [{"user": "a", "began": NOON}], revision=1)
+    versions.fill(alerts, 1, [{"user": "b", "began": NOON - MINUTE}], revision=2)
+    versions.fill(alerts, 2, [{"user": "a", "began": NOON}], revision=1)
+    closed_later = {"page_views": NOON + 5 * MINUTE}
+    for end, found in ((2, 0), (3, 1)):
+        cut = Cut({}, closed_later, emitted={"alerts_v1": {0: end}, "alerts_v2": {0: 2}})
+        assert versions.verify(alerts, cut=cut).differences == found
 
 
 def test_differences_are_counted_over_time(versions: Versions) -> None:

@@ -1,0 +1,54 @@
+"""How long a rebuild waits for partitions without events before it shows SQL's results.
+
+A query's watermark is the least of all partitions, those apart that are idle. Each job finds out by
+itself which are: a partition counts as idle once nothing came from it for its stream's timeout. So
+a rebuild holds back what the live job has shown long since, and would be incomplete if it counted
+as built before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from deploy.settings import Settings
+from jobs.plan import JobPlan
+from jobs.status import job_offsets, watermarks
+from sinks.lag import LagReader
+
+
+@dataclass(frozen=True)
+class Newest:
+    """A partition: its watermark where it has events, and when it counts as idle."""
+
+    watermark: datetime | None
+    idle_timeout: timedelta
+
+
+def silence(partitions: Collection[Newest], now: datetime) -> timedelta:
+    """Return how long to wait for partitions that others have left behind; zero for none.
+
+    Those with events of now leave behind those without, and any with events those that are empty.
+    Where all events are of long ago, no partition's end is known from a pause.
+    """
+    empty = [one for one in partitions if one.watermark is None]
+    stale = [one for one in partitions if one.watermark and one.watermark < now - one.idle_timeout]
+    lively = len(empty) + len(stale) < len(partitions)
+    behind = [*(stale if lively else ()), *(empty if len(empty) < len(partitions) else ())]
+    return max((one.idle_timeout for one in behind), default=timedelta())
+
+
+def silence_of(settings: Settings, job_plan: JobPlan) -> timedelta:
+    """Return how long the job of `job_plan`, which has read its streams, may hold results back."""
+    read = job_offsets(LagReader(settings.kafka_client), job_plan)
+    found = []
+    for source in job_plan.inputs:
+        if not source.is_queried:
+            continue
+        stream = source.stream
+        marks = watermarks(settings, stream, read[stream.name])
+        instants = {part: datetime.fromtimestamp(at / 1000, UTC) for part, at in marks.items()}
+        parts = range(stream.partitions)
+        found += [Newest(instants.get(part), stream.idle_timeout) for part in parts]
+    return silence(found, datetime.now(UTC))
