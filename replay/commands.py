@@ -69,7 +69,7 @@ def build_command(*, wish: Wish, pace: Pace, manner: Manner) -> None:
 def run_command(*, wish: Wish, pace: Pace, force: Force = "", manner: Manner) -> None:
     """Plan, build, verify and promote in one go; the old version stays until it is retired.
 
-    Example: kappa replay run page_views_per_minute --expect-column errors
+    Example: kappa replay run --job orders --expect-column daily_sales.sales_cents
     """
     with opened(manner.wait) as work:
         replay = _build(work, _begun(work, wish, manner.yes), pace)
@@ -185,10 +185,10 @@ def abort_command(*, job: OfJob = "", manner: Manner) -> None:
 
 
 def _planned(work: Work, wish: Wish) -> ReplayPlan:
-    from replay.facts import chosen_job, gather, live_views
+    from replay.facts import chosen_job, gather
     from replay.plan import plan_replay
 
-    job, chosen = chosen_job(wish.views or live_views(work.settings))
+    job, chosen = chosen_job(work.settings, wish.views or (), wish.job)
     facts = gather(work.settings, work.control, job, chosen, from_archive=wish.from_archive)
     return plan_replay(facts, wish.expected, from_earliest=wish.from_earliest)
 
@@ -196,10 +196,10 @@ def _planned(work: Work, wish: Wish) -> ReplayPlan:
 def _begun(work: Work, wish: Wish, yes: bool) -> ReplayRecord:
     """Return the replay of these views that is being built, begun now where there is none."""
     from replay.control import taken
-    from replay.facts import chosen_job, live_views
+    from replay.facts import chosen_job
     from replay.plan import goes_on
 
-    job, chosen = chosen_job(wish.views or live_views(work.settings))
+    job, chosen = chosen_job(work.settings, wish.views or (), wish.job)
     work.control.lock(job)
     current = work.control.current(job)
     if current is not None:

@@ -33,17 +33,27 @@ class DifferentJobs(ValueError):
     """Views that no one job writes."""
 
 
-def chosen_job(views: Collection[str]) -> tuple[str, tuple[str, ...]]:
-    """Return the job that writes `views`, and those of its views to rebuild.
+def chosen_job(
+    settings: Settings, wished: Collection[str], of_job: str = ""
+) -> tuple[str, tuple[str, ...]]:
+    """Return the job that writes the views `wished`, and those of its views to rebuild.
 
-    Raises `UnknownView` or `DifferentJobs`.
+    Without any they are the live ones, of all jobs or of `of_job`. Raises `UnknownView`,
+    `UnknownJob` or `DifferentJobs`.
     """
+    views = wished or live_views(settings)
+    if of_job:
+        own = {view.name for view in job_named(of_job).views}
+        if strangers := set(wished) - own:
+            raise DifferentJobs(f"job {of_job} does not write {', '.join(sorted(strangers))}.")
+        views = [name for name in views if name in own]
     if not views:
         raise DifferentJobs("nothing is live to be rebuilt; `kappa submit` builds a first version.")
     jobs = {job_of(view_named(name)).name for name in views}
     if len(jobs) != 1:
         raise DifferentJobs(
-            f"these views come from the jobs {', '.join(sorted(jobs))}; name those of one job."
+            f"these views come from the jobs {', '.join(sorted(jobs))}; name those of one job, or "
+            "the job with --job."
         )
     job = job_named(jobs.pop())
     return job.name, tuple(view.name for view in job.views if view.name in views)

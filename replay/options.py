@@ -27,6 +27,9 @@ class Wish:
     views: Annotated[
         list[str] | None, typer.Argument(help="Views of one job; without any, all that are live.")
     ] = None
+    job: Annotated[
+        str, typer.Option(help="Without views: the job all of whose live views are meant.")
+    ] = ""
     expect: Annotated[
         list[str] | None,
         typer.Option(

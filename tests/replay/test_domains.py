@@ -1,0 +1,188 @@
+"""Rebuilds of jobs that read several streams, and of views that answer events as they arrive."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from jobs.catalogue import job_named
+from jobs.plan import JobPlan, plan
+from replay.build import output_topics
+from schemas.topics import end_offsets, topic_names
+from sinks.lag import LagReader
+from tests.harness import Environment, rows, start_loader, wait_for
+from tests.replay.running import done, live_jobs, newest, project_with, refused, run, shown
+from tests.views import orders, transactions
+from tests.views.domains import DOMAINS
+from tests.views.world import Sender, ordered, view_rows
+
+SECONDS = 300
+
+
+def test_a_job_of_several_streams_is_rebuilt_promoted_rolled_back_and_retired(
+    empty: Environment, tmp_path: Path
+) -> None:
+    env, sender = empty, Sender(empty, orders)
+    expected = orders.expected(sender.events)
+    sender.prepare()
+    # Version 1 forgets what refunds take away from a day's sales.
+    wrong = project_with(
+        tmp_path,
+        "jobs/orders.py",
+        {"amount_cents, -amount_cents)": "amount_cents, 0)"},
+    )
+    submitted = run(env, "submit", "orders", project=wrong)
+    assert submitted.returncode == 0, submitted.stderr
+    start_loader(env)
+    sender.send(0, 2)
+    await_some(env, orders, "customer_orders")
+
+    built = done(env, "build", "--expect-column", "daily_sales.sales_cents", "--yes")
+    streams = sender.streams.values()
+    assert set(built["plan"]["pinned"]) == {stream.name for stream in streams}
+    sender.send(1, 2)
+    sender.close()
+    await_rows(env, orders, {v: of for v, of in expected.items() if v != "daily_sales"})
+    report = done(env, "verify")
+    assert (report["unexplained"], report["counts"]["explained"]) == (0, 0)
+    assert report["counts"]["expected"] > 0
+    found = {view["view"]: view for view in report["views"]}
+    assert {name for name, view in found.items() if view["counts"]["expected"]} == {"daily_sales"}
+    assert_compared(found, expected)
+
+    wrong_sales = view_rows(env, orders, "daily_sales")
+    assert wrong_sales != ordered(expected["daily_sales"])
+    done(env, "promote", "--yes")
+    assert set(shown(env).values()) == {2}
+    await_rows(env, orders, expected)
+    done(env, "rollback", "--yes", "--reason", "to see the old one again")
+    assert view_rows(env, orders, "daily_sales") == wrong_sales
+    done(env, "promote", "--yes")
+    done(env, "retire", "--now", "--yes")
+    await_rows(env, orders, expected)
+    assert_nothing_left(env, "orders", 1)
+    assert live_jobs(env) == ["orders.v2"]
+
+
+def test_what_follows_events_as_they_arrive_is_rebuilt_without_a_second_alert(
+    empty: Environment,
+) -> None:
+    env, sender = empty, Sender(empty, transactions)
+    expected = transactions.expected(sender.events)
+    sender.prepare()
+    sender.submit()
+    start_loader(env)
+    sender.send(0, 1)
+    sender.close()
+    await_rows(env, transactions, expected)
+    live = job_plan(env, "transactions", 1)
+    told = {view: ends(env, live, view) for view in ("fraud_alerts", "card_blocks")}
+
+    done(env, "build", "--yes", "--max-rate", "100000")
+    report = done(env, "verify")
+    assert (report["unexplained"], sum(report["counts"].values())) == (0, 0)
+    assert_compared({view["view"]: view for view in report["views"]}, expected)
+    for view, before in told.items():
+        assert ends(env, live, view) == before
+        assert both_versions(env, view)
+    done(env, "promote", "--yes")
+    await_rows(env, transactions, expected)
+    assert "can be retired from" in refused(env, "retire", "--yes")
+    done(env, "rollback", "--yes")
+    done(env, "abort", "--yes")
+    assert newest(env).state == "aborted"
+    await_rows(env, transactions, expected)
+    assert_nothing_left(env, "transactions", 2)
+    assert live_jobs(env) == ["transactions"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(DOMAINS.keys() - {"orders", "transactions"}))
+def test_a_rebuild_gives_the_rows_of_the_oracle(empty: Environment, name: str) -> None:
+    env, domain = empty, DOMAINS[name]
+    sender = Sender(env, domain)
+    expected = domain.expected(sender.events)
+    sender.prepare()
+    sender.submit()
+    start_loader(env)
+    sender.send(0, 2)
+    wait_for(lambda: shown(env), SECONDS, "the views are there")
+    done(env, "build", "--job", name, "--yes")
+    sender.send(1, 2)
+    sender.close()
+    await_rows(env, domain, expected)
+    report = done(env, "verify")
+    assert (report["unexplained"], sum(report["counts"].values())) == (0, 0)
+    assert_compared({view["view"]: view for view in report["views"]}, expected)
+    done(env, "promote", "--yes")
+    assert set(shown(env).values()) == {2}
+    await_rows(env, domain, expected)
+
+
+def await_some(env: Environment, domain: ModuleType, view: str) -> None:
+    """Wait until people see rows of `view`."""
+    wait_for(lambda: view_rows(env, domain, view), SECONDS, f"rows of {view}")
+
+
+def await_rows(
+    env: Environment, domain: ModuleType, expected: Mapping[str, list[tuple[Any, ...]]]
+) -> None:
+    """Wait until people see the oracle's rows in each view."""
+    for view, wanted in expected.items():
+        found = wait_for(
+            partial(view_rows, env, domain, view),
+            SECONDS,
+            f"{view}: the oracle's {len(wanted)} rows",
+            until=partial(operator.eq, ordered(wanted)),
+        )
+        assert found, view
+
+
+def assert_compared(
+    found: Mapping[str, Any], expected: Mapping[str, list[tuple[Any, ...]]]
+) -> None:
+    """Assert that the comparison looked at all the oracle's rows in both versions."""
+    assert set(found) == set(expected)
+    for name, view in found.items():
+        assert view["rows"]["old"] == view["rows"]["new"] >= len(expected[name]), name
+        assert view["moving_rows"] == 0
+
+
+def job_plan(env: Environment, job: str, version: int) -> JobPlan:
+    return plan(job_named(job).within(env.settings.namespace), version)
+
+
+def ends(env: Environment, job: JobPlan, view: str) -> dict[int, int]:
+    """Return the ends of the topic of `view`."""
+    return end_offsets(env.settings.kafka_client, job.topics[view])
+
+
+def both_versions(env: Environment, view: str) -> bool:
+    """Return whether versions 1 and 2 of `view` have the same rows, and any."""
+    database = env.settings.database
+    columns = ", ".join(transactions.COLUMNS[view])
+    one, two = (
+        ordered(rows(env, f"SELECT {columns} FROM {database}.{view}_v{version} FINAL"))
+        for version in (1, 2)
+    )
+    return bool(one) and one == two
+
+
+def assert_nothing_left(env: Environment, job: str, version: int) -> None:
+    """Assert that no topic, table, letter or consumer group of the version is there any more."""
+    gone = job_plan(env, job, version)
+    assert not topic_names(env.settings.kafka_client) & set(output_topics(gone))
+    names = ", ".join(f"'{view.table(version)}'" for view in gone.views)
+    database = env.settings.database
+    assert rows(
+        env,
+        f"SELECT count() FROM system.tables WHERE database = '{database}' AND name IN ({names})",
+    ) == [(0,)]
+    reader = LagReader(env.settings.kafka_client)
+    assert not any(reader.committed(group) for group in gone.groups)
