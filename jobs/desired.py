@@ -40,6 +40,13 @@ def forget(settings: Settings, name: str) -> None:
     _file(settings, name).unlink(missing_ok=True)
 
 
+def idle_timeout_of(settings: Settings, name: str) -> float | None:
+    """Return the idle timeout, in seconds, with which the kept job `name` was submitted, if any."""
+    found = (one.options for one in desired_jobs(settings) if one.name == name)
+    seconds = next(found, {}).get("idle_timeout_seconds")
+    return None if seconds is None else float(seconds)
+
+
 def desired_jobs(settings: Settings) -> list[DesiredJob]:
     """Return all kept jobs, by name."""
     found = sorted(_folder(settings).glob("*.json"))

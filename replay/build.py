@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
+from jobs.desired import idle_timeout_of
 from jobs.plan import JobPlan, plan
 from jobs.status import job_offsets
 from jobs.submit import SubmissionFailed, latest_state, submit
@@ -165,6 +166,9 @@ def _ensure_running(
 def _submit(
     settings: Settings, replay: ReplayRecord, restore_from: str, options: Mapping[str, str | float]
 ) -> dict[str, object]:
+    # What counts as idle decides what is late: both versions must see it alike.
+    idle = idle_timeout_of(settings, live_plan(settings, replay).name)
+    inherited = {} if idle is None else {"idle_timeout_seconds": idle}
     declared = {view.name for view in job_named(replay.job).views}
     chosen = tuple(view for view in replay.views if view in declared)
     submitted = submit(
@@ -173,7 +177,7 @@ def _submit(
         version=replay.to_version,
         views=() if set(chosen) == declared else chosen,
         restore=restore_from,
-        options=options,
+        options={**inherited, **options},
     )
     return {"job_id": submitted.job_id, "restored_from": submitted.restored_from}
 

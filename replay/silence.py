@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from deploy.settings import Settings
+from jobs.desired import idle_timeout_of
 from jobs.plan import JobPlan
 from jobs.status import job_offsets, watermarks
 from sinks.lag import LagReader
@@ -42,6 +43,7 @@ def silence(partitions: Collection[Newest], now: datetime) -> timedelta:
 def silence_of(settings: Settings, job_plan: JobPlan) -> timedelta:
     """Return how long the job of `job_plan`, which has read its streams, may hold results back."""
     read = job_offsets(LagReader(settings.kafka_client), job_plan)
+    chosen = idle_timeout_of(settings, job_plan.name)
     found = []
     for source in job_plan.inputs:
         if not source.is_queried:
@@ -49,6 +51,6 @@ def silence_of(settings: Settings, job_plan: JobPlan) -> timedelta:
         stream = source.stream
         marks = watermarks(settings, stream, read[stream.name])
         instants = {part: datetime.fromtimestamp(at / 1000, UTC) for part, at in marks.items()}
-        parts = range(stream.partitions)
-        found += [Newest(instants.get(part), stream.idle_timeout) for part in parts]
+        timeout = stream.idle_timeout if chosen is None else timedelta(seconds=chosen)
+        found += [Newest(instants.get(part), timeout) for part in range(stream.partitions)]
     return silence(found, datetime.now(UTC))

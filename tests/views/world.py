@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -53,14 +54,15 @@ class Sender:
                 self._frames[name] = b"\0" + number.to_bytes(4, "big"), schema
                 ensure_events_topic(self._env.settings.kafka_client, stream)
 
-    def submit(self) -> str:
-        """Submit the job, `KAPPA_TEST_PARALLELISM` (1) tasks an operator, and return its id.
+    def submit(self, script: Path | None = None) -> str:
+        """Submit the job, or what `script` has in its place, and return its id.
 
-        No stream counts as idle while other jobs start, before its first event.
+        It has `KAPPA_TEST_PARALLELISM` (1) tasks an operator. No stream counts as idle while other
+        jobs start, before its first event.
         """
         parallelism = int(os.environ.get("KAPPA_TEST_PARALLELISM", "1"))
         options = {"parallelism": parallelism, "idle_timeout_seconds": 3600}
-        return submit(self._env.settings, self._domain.JOB, options=options).job_id
+        return submit(self._env.settings, self._domain.JOB, options=options, script=script).job_id
 
     def send(self, part: int, parts: int) -> None:
         """Send the `part`-th of `parts` parts of each stream, in disorder."""
