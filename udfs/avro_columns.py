@@ -47,6 +47,32 @@ def reader_type(avro_field: dict[str, Any]) -> pa.DataType:
     return _PRIMITIVES[avro_type]
 
 
+def has_weightless_items(schema: Any) -> bool:
+    """Tell whether `schema` has an array whose items take no bytes.
+
+    A value of a few bytes may then declare billions of items and keep its reader busy for ever.
+    """
+    parts = schema if isinstance(schema, list) else [schema]
+    for part in filter(lambda part: isinstance(part, dict), parts):
+        if part["type"] == "array" and _weightless(part["items"]):
+            return True
+        inner = [part["type"], part.get("items", "null"), part.get("values", "null")]
+        inner += [field["type"] for field in part.get("fields", ())]
+        if any(has_weightless_items(one) for one in inner):
+            return True
+    return False
+
+
+def _weightless(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return bool(schema == "null")
+    if schema["type"] == "fixed":
+        return bool(schema["size"] == 0)
+    if schema["type"] == "record":
+        return all(_weightless(field["type"]) for field in schema["fields"])
+    return _weightless(schema["type"])
+
+
 def column_of(batch: pa.RecordBatch, avro_field: dict[str, Any]) -> pa.Array:
     """Return the column for a reader's field: the writer's, promoted, or the field's default."""
     wanted = reader_type(avro_field)

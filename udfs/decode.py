@@ -20,7 +20,12 @@ import pyruhvro
 
 from schemas.framing import HEADER_BYTES, MAGIC
 from schemas.streams import Length, Range, Stream
-from udfs.avro_columns import UnresolvableSchema, column_of, reader_type
+from udfs.avro_columns import (
+    UnresolvableSchema,
+    column_of,
+    has_weightless_items,
+    reader_type,
+)
 
 Objects = npt.NDArray[np.object_]
 
@@ -126,6 +131,10 @@ class Decoder:
             details[rows] = f"The registry has no schema with id {schema_id}."
             return []
         text, parsed = writer
+        if parsed is None:
+            reasons[rows] = "undecodable"
+            details[rows] = f"Schema {schema_id}: an array's items take no bytes."
+            return []
         bodies = [value[HEADER_BYTES:] for value in values[rows]]
         decoded = _decode_halving(bodies, rows, text)
         parts = []
@@ -151,7 +160,8 @@ class Decoder:
             schema = self.schema_of(schema_id)
             if schema is None:
                 return None
-            self._writers[schema_id] = (json.dumps(schema), fastavro.parse_schema(schema))
+            parsed = None if has_weightless_items(schema) else fastavro.parse_schema(schema)
+            self._writers[schema_id] = (json.dumps(schema), parsed)
         return self._writers[schema_id]
 
     def _resolve(

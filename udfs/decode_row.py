@@ -16,6 +16,7 @@ import numpy as np
 
 from schemas.framing import HEADER_BYTES, MAGIC
 from schemas.streams import Range, Rule, Stream
+from udfs.avro_columns import has_weightless_items
 from udfs.decode import Decoder, SchemaOf, needed_fields
 
 Event = dict[str, Any]
@@ -61,6 +62,8 @@ class RowDecoder:
 
         What has to be resolved to the stream's own schema stays the batch's business.
         """
+        if has_weightless_items(writer):
+            return None
         written = {field["name"]: _plain(field["type"]) for field in writer["fields"]}
         own = {field["name"]: field["type"] for field in self._stream.schema["fields"]}
         for name in self._fields:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from tests.faults.scene import Scene
-from tests.harness import start_loader, stop_loader
+from tests.faults.scene import BACK_SECONDS, Scene
+from tests.harness import start_loader, stop_loader, wait_for
 
 Fault = Callable[[Scene], None]
 
@@ -28,8 +28,7 @@ def kill_jobmanager(scene: Scene) -> None:
 
 def kill_python_worker(scene: Scene) -> None:
     """A process that runs Python functions dies under its TaskManager."""
-    workers = scene.python_workers()
-    assert workers
+    workers = wait_for(scene.python_workers, BACK_SECONDS, "Python functions run")
     scene.chance.choice(workers).kill()
 
 

@@ -40,7 +40,7 @@ from tests.harness import (
 from tests.oracle import SITE, Record, Verdict
 from tests.settling import assert_status, settle
 
-BACK_SECONDS = 240.0
+BACK_SECONDS = 420.0
 _WATCHED = ("page_views_per_minute", SITE)
 _CHUNK, _CHUNK_SECONDS = 250, 0.5
 
@@ -107,9 +107,14 @@ class Scene:
     def checkpoints(self) -> tuple[str, int]:
         """Return the job's id and how many of its checkpoints completed."""
         cluster = Cluster(self.env.settings.flink)
-        job = wait_for(lambda: cluster.live_job(self.env.job_name), BACK_SECONDS, "the job lives")
-        assert job is not None
-        return job.id, int(cluster.get(f"/jobs/{job.id}/checkpoints")["counts"]["completed"])
+
+        def ask() -> tuple[str, int]:
+            job = cluster.live_job(self.env.job_name)
+            assert job is not None
+            return job.id, int(cluster.get(f"/jobs/{job.id}/checkpoints")["counts"]["completed"])
+
+        # A job that starts can't be asked yet.
+        return wait_for(ask, BACK_SECONDS, "the job lives")
 
     def await_checkpoint(self) -> None:
         """Wait until one more checkpoint is complete."""

@@ -12,6 +12,8 @@ from tests.faults.faults import FAULTS
 from tests.faults.scene import Scene
 from tests.harness import environment
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def scene(stack: Stack) -> Iterator[Scene]:

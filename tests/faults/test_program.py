@@ -18,6 +18,8 @@ from tests.harness import environment
 SEED = int(os.environ.get("KAPPA_FAULT_SEED", "1"))
 MINUTES = float(os.environ.get("KAPPA_FAULT_MINUTES", "3"))
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.timeout(MINUTES * 60 + 1800)
 def test_random_faults_leave_no_trace(stack: Stack) -> None:

@@ -11,6 +11,7 @@ import pytest
 from schemas.framing import frame
 from schemas.streams import PAGE_VIEWS
 from udfs.decode import Batch, Decoder, needed_fields
+from udfs.decode_row import RowDecoder
 
 NOW = 1_750_000_000_000
 ID, OLD_ID, WIDE_ID = 7, 3, 9
@@ -33,6 +34,7 @@ WIDE: dict[str, Any] = {
         {"name": "campaign", "type": ["null", "string"], "default": None},
     ],
 }
+FIELDS = needed_fields(PAGE_VIEWS, {"country"})
 SCHEMAS = {ID: PAGE_VIEWS.schema, OLD_ID: OLD, WIDE_ID: WIDE}
 
 
@@ -50,7 +52,7 @@ def good(**changes: Any) -> bytes:
 
 
 def decode(*values: bytes | None) -> Batch:
-    decoder = Decoder(PAGE_VIEWS, SCHEMAS.get, needed_fields(PAGE_VIEWS, {"country"}))
+    decoder = Decoder(PAGE_VIEWS, SCHEMAS.get, FIELDS)
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return decoder.decode(array, np.full(len(values), NOW))
@@ -154,3 +156,24 @@ def test_random_damage_never_touches_the_neighbours() -> None:
     pages = dict(zip(batch.rows.tolist(), batch.events["page_id"].to_pylist(), strict=True))
     assert all(pages[number] == f"/{number}" for number in untouched)
     assert all((reason is None) == (n in pages) for n, reason in enumerate(batch.reasons))
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "null",
+        {"type": "fixed", "name": "Nothing", "size": 0},
+        {"type": "record", "name": "Empty", "fields": []},
+    ],
+)
+def test_an_array_of_nothing_keeps_no_reader_busy(items: Any) -> None:
+    # Two to the power of 40 items in seven bytes, at the end of an event that is else good.
+    array = {"name": "many", "type": ["null", {"type": "array", "items": items}]}
+    schema = {**PAGE_VIEWS.schema, "fields": [*PAGE_VIEWS.schema["fields"], array]}
+    value = frame(1, body() + b"\x02" + b"\x80\x80\x80\x80\x80\x40" + b"\x00")
+    decoder = Decoder(PAGE_VIEWS, {1: schema, ID: PAGE_VIEWS.schema}.get, FIELDS)
+    values = np.array([value, good()], dtype=object)
+    batch = decoder.decode(values, np.full(2, NOW))
+    assert batch.reasons.tolist() == ["undecodable", None]
+    assert batch.details[0] == "Schema 1: an array's items take no bytes."
+    assert RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",)).decode(value, NOW) is None
