@@ -11,6 +11,7 @@ from jobs.catalogue import job_named
 from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.desired import idle_timeout_of
 from jobs.plan import JobPlan, plan
+from jobs.start import accepted_option
 from jobs.status import job_offsets
 from jobs.submit import SubmissionFailed, latest_state, submit
 from replay.archive_files import Archive
@@ -168,7 +169,9 @@ def _submit(
 ) -> dict[str, object]:
     # What counts as idle decides what is late: both versions must see it alike.
     idle = idle_timeout_of(settings, live_plan(settings, replay).name)
-    inherited = {} if idle is None else {"idle_timeout_seconds": idle}
+    inherited: dict[str, str | float] = {} if idle is None else {"idle_timeout_seconds": idle}
+    # However many dead letters the live job let pass, they pass again.
+    inherited |= accepted_option(replay.plan.pinned)
     declared = {view.name for view in job_named(replay.job).views}
     chosen = tuple(view for view in replay.views if view in declared)
     submitted = submit(

@@ -17,7 +17,7 @@ from tests.harness import (
     start,
     wait_for,
 )
-from tests.oracle import Record
+from tests.oracle import SITE, Record
 from tests.settling import assert_status, dead_letters, settle
 
 
@@ -71,3 +71,7 @@ def test_a_flood_of_broken_records_stops_the_job_until_it_is_accepted(env: Envir
     verdict = settle(env, 120)
     assert len(verdict.dead) == len(flood)
     assert_status(env, verdict)
+
+    # A rebuild comes by the same flood, and does not stop there.
+    assert kappa(env, "replay", "build", SITE, "--yes")["state"] == "built"
+    kappa(env, "replay", "abort", "--yes")
