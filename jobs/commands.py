@@ -282,7 +282,8 @@ def new_view(
         return
     OUT.print(f"{name} is declared in {written.module}, tested in {written.test}.", highlight=False)
     OUT.print(f"Try it: pytest {written.test}", highlight=False)
-    OUT.print(f"Start it: kappa cancel {job} && kappa submit {job} --from none", highlight=False)
+    started = f"kappa submit {job} --view {name} --version N"
+    OUT.print(f"Start it: {started}, N being a version not used yet", highlight=False)
 
 
 @contextmanager
