@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bench.generators import words as word_lines
 from deploy.settings import PROJECT_ROOT
 from jobs.catalogue import job_named
 from jobs.plan import JobPlan, plan
@@ -19,7 +23,7 @@ from schemas.topics import end_offsets, topic_names
 from sinks.lag import LagReader
 from tests.harness import Environment, rows, start_loader, wait_for
 from tests.replay.running import done, live_jobs, newest, refused, shown
-from tests.views import orders, transactions
+from tests.views import orders, transactions, words
 from tests.views.domains import DOMAINS
 from tests.views.world import Sender, ordered, view_rows
 
@@ -100,6 +104,53 @@ def test_what_follows_events_as_they_arrive_is_rebuilt_without_a_second_alert(
     await_rows(env, transactions, expected)
     assert_nothing_left(env, "transactions", 2)
     assert live_jobs(env) == ["transactions"]
+
+
+@pytest.mark.long
+def test_versions_are_compared_while_events_keep_coming(empty: Environment) -> None:
+    env, sender = empty, Sender(empty, words)
+    expected = words.expected(sender.events)
+    sender.prepare()
+    sender.submit()
+    start_loader(env)
+    sender.send(0, 1)
+    sender.close()
+    await_rows(env, words, expected)
+    done(env, "build", "--yes")
+    with traffic(sender):
+        wait_for(lambda: view_rows(env, words, "word_counts"), SECONDS, "new words", until=has_tick)
+        report = done(env, "verify")
+    assert report["unexplained"] == 0
+    assert not report["cut"]["all_rows"]
+    (view,) = report["views"]
+    # What the traffic brings is left out, all else is compared: the word that closed, too.
+    assert view["moving_rows"] in (1, 2)
+    assert view["rows"]["old"] == view["rows"]["new"] == len(expected["word_counts"]) + 1
+
+
+def has_tick(found: list[tuple[Any, ...]]) -> bool:
+    return any(row[0] == "tick" for row in found)
+
+
+@contextmanager
+def traffic(sender: Sender) -> Iterator[None]:
+    """Send lines of two words that no other line has, five a second, while the block runs."""
+    stop, newest = threading.Event(), words.START + 4 * 24 * 3_600_000
+
+    def run() -> None:
+        for number in itertools.count():
+            line = {"event_id": f"line-{number}", "text": "tick tock"}
+            sender.send_one("words", word_lines.event(newest + 200 * number, **line))
+            if stop.wait(0.2):
+                return
+
+    sending = threading.Thread(target=run)
+    sending.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        sending.join()
 
 
 @pytest.mark.long

@@ -72,6 +72,10 @@ class Sender:
             begin, end = (len(arrived) * n // parts for n in (part, part + 1))
             self._produce(stream, [self._record(stream, e) for e in arrived[begin:end]])
 
+    def send_one(self, name: str, event: Event) -> None:
+        """Send one event more of stream `name`."""
+        self._produce(self.streams[name], [self._record(self.streams[name], event)])
+
     def close(self) -> None:
         """Send an event to every partition that closes all windows."""
         newest = max(e["event_time"] for found in self.events.values() for e in found)
