@@ -27,6 +27,8 @@ from tests.views import orders, transactions, words
 from tests.views.domains import DOMAINS
 from tests.views.world import Sender, ordered, view_rows
 
+pytestmark = pytest.mark.long
+
 SECONDS = 300
 RULE = "amount_cents, -amount_cents)"
 
@@ -106,7 +108,6 @@ def test_what_follows_events_as_they_arrive_is_rebuilt_without_a_second_alert(
     assert live_jobs(env) == ["transactions"]
 
 
-@pytest.mark.long
 def test_versions_are_compared_while_events_keep_coming(empty: Environment) -> None:
     env, sender = empty, Sender(empty, words)
     expected = words.expected(sender.events)
@@ -153,7 +154,6 @@ def traffic(sender: Sender) -> Iterator[None]:
         sending.join()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(DOMAINS.keys() - {"orders", "transactions"}))
 def test_a_rebuild_gives_the_rows_of_the_oracle(empty: Environment, name: str) -> None:
     env, domain = empty, DOMAINS[name]
