@@ -202,7 +202,9 @@ def _await_read(
     most_lag = 0
     while True:
         done = events_before(job_offsets(reader, job_plan), replay.plan)
-        lag = _lag(settings, reader, live)
+        # A job that is down is no reason to spare it.
+        runs = Cluster(settings.flink).live_job(live.name) is not None
+        lag = _lag(settings, reader, live) if runs else 0
         most_lag = max(most_lag, lag)
         rate = pace.rate(done)
         left = (replay.plan.events - done) / rate if rate else None

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
+from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.status import job_offsets, watermarks
 from replay.build import await_emitted, await_loaded
@@ -61,6 +62,12 @@ def _compare(
     chosen = tuple(v for v in _declared(replay) if replay.from_versions[v] == old)
     before = plan(job, old, chosen)
     after = plan(job, replay.to_version, replay.views)
+    for one in (before, after):
+        if Cluster(settings.flink).live_job(one.name) is None:
+            raise NotAllowed(
+                f"{one.name} does not run, so its rows stand still and can't be compared; start it "
+                "with `kappa submit`, or promote with --force and a reason."
+            )
     return verify(
         settings,
         views=[view for view in job.views if view.name in chosen],

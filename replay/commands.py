@@ -229,10 +229,16 @@ def _checked(work: Work, replay: ReplayRecord) -> list[VerifyReport]:
 
 def _promote(work: Work, replay: ReplayRecord, force: str, yes: bool) -> ReplayRecord:
     from replay.records import ReplayState
-    from replay.switch import promote
+    from replay.switch import NotAllowed, promote
 
     if replay.state in (ReplayState.BUILT, ReplayState.ROLLED_BACK):
-        reports = _checked(work, replay)
+        try:
+            reports = _checked(work, replay)
+        except NotAllowed as error:
+            if not force:
+                raise
+            say(f"{error} It is promoted without a comparison, for the reason given.")
+            reports = []
         unexplained = sum(report.unexplained for report in reports)
         for report in reports:
             say(report.sentence)

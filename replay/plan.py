@@ -101,8 +101,9 @@ def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[s
     reasons = []
     if unknown := [view for view in facts.views if view not in facts.shown]:
         reasons.append(
-            f"{', '.join(unknown)}: nothing is live to be replaced; name the other views, or begin "
-            f"anew with `kappa cancel {facts.job}` and `kappa submit {facts.job} --from none`."
+            f"{', '.join(unknown)}: nothing is live to be replaced; name the other views, or let a "
+            f"first version join them with `kappa submit {facts.job} --view {unknown[0]} "
+            "--version N`, N one that no view had."
         )
     try:
         expectations(expected, facts.columns)

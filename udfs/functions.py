@@ -41,8 +41,9 @@ from udfs.rows import RowEncoder
 from udfs.writer_schemas import WriterSchemas
 
 # While event time runs so much faster than the clock, windows close before anybody has read their
-# early rows: those wait until the job has caught up.
+# early rows: those wait until the job has caught up. A timer is lost after so many pauses.
 _CATCHING_UP = 5
+_LOST = 15
 
 NOT_LATE = -1
 """What stands for no missed pane; Kafka has no timestamps before 1970."""
@@ -216,7 +217,7 @@ class AggregatePanes(KeyedProcessFunction):
         self._encoders = dict(self.spec.encoders)
         # What a restart may forget: Flink keeps the timers, the page the panes that changed.
         self._event_timer: dict[int, int] = {}
-        self._early_timer: dict[int, int] = {}
+        self._early_timer: dict[int, tuple[int, int]] = {}
         self._changed: dict[int, list[pa.Table]] = {}
 
     def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> None:
@@ -237,7 +238,7 @@ class AggregatePanes(KeyedProcessFunction):
         store, watermark = self._store_of[key], timers.current_watermark()
         early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
         if early:
-            before = self._early_timer.pop(key, watermark)
+            before, _ = self._early_timer.pop(key, (watermark, timestamp))
             if watermark - before > _CATCHING_UP * self.spec.early_fire_ms:
                 self._ask_early(key, timers)
                 return
@@ -301,10 +302,12 @@ class AggregatePanes(KeyedProcessFunction):
             timers.register_event_time_timer(deadline)
 
     def _ask_early(self, key: int, timers: _Timers) -> None:
-        if self.spec.early_fire_ms and key not in self._early_timer:
-            self._early_timer[key] = timers.current_watermark()
-            moment = timers.current_processing_time() + self.spec.early_fire_ms
-            timers.register_processing_time_timer(moment)
+        now, pause = timers.current_processing_time(), self.spec.early_fire_ms
+        # A timer that is long overdue was lost, and must not silence its bucket.
+        overdue = now - _LOST * pause
+        if pause and self._early_timer.get(key, (0, overdue - 1))[1] < overdue:
+            self._early_timer[key] = timers.current_watermark(), now + pause
+            timers.register_processing_time_timer(now + pause)
 
 
 class _Timers:

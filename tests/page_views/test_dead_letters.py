@@ -53,7 +53,7 @@ def test_a_flood_of_broken_records_stops_the_job_until_it_is_accepted(env: Envir
     settle(env)
     newest = max(record.timestamp_ms for record in traffic[:3_000])
     flood = [Record(2, 0, newest, b"u", b"not a frame")] * 1_500
-    produce(env, [*flood, *traffic[3_000:]])
+    produce(env, [*flood, *traffic[3_000:4_500]])
 
     def job() -> Any:
         return next(j for j in kappa(env, "status")["jobs"] if j["stream"] == env.stream.topic)
@@ -68,6 +68,7 @@ def test_a_flood_of_broken_records_stops_the_job_until_it_is_accepted(env: Envir
     chosen = [word for view in PANE_VIEWS for word in ("--view", view)]
     [started] = kappa(env, "submit", "page_views", *chosen, "--accept-dead-letters")
     env.job_id = started["job_id"]
+    produce(env, traffic[4_500:])
     verdict = settle(env, 120)
     assert len(verdict.dead) == len(flood)
     assert_status(env, verdict)

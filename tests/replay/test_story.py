@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.cluster import Cluster
+from jobs.submit import cancel, flink_name
 from schemas.topics import topic_names
 from tests import datasets
 from tests.harness import Environment, create_topic, kappa, register, rows, start_loader, wait_for
@@ -109,6 +110,13 @@ def test_an_unexplained_difference_is_promoted_only_for_a_reason(wrong: Environm
     assert errors_of(env) == (WRONG, WRONG)
     assert newest(env).state == "built"
     done(env, "promote", "--yes", "--force", "the rule was wrong")
+    assert errors_of(env) == (RIGHT, RIGHT)
+
+    done(env, "rollback", "--yes")
+    cancel(env.settings, flink_name(env.settings, "page_views", 1))
+    assert "does not run, so its rows stand still" in refused(env, "promote", "--yes")
+    assert errors_of(env) == (WRONG, WRONG)
+    done(env, "promote", "--yes", "--force", "the old job is broken")
     assert errors_of(env) == (RIGHT, RIGHT)
 
 
