@@ -78,6 +78,10 @@ class ControlUnavailable(Exception):
     """PostgreSQL does not answer."""
 
 
+class Overtaken(Exception):
+    """Another process changed the replay since it was read."""
+
+
 class LeaseTaken(Exception):
     """Another replay holds a view."""
 
@@ -212,13 +216,20 @@ class Control:
     ) -> ReplayRecord:
         """Record the new state of a replay and of versions of views, all at once.
 
-        A replay that ends gives back its leases.
+        A replay that ends gives back its leases. Raises `Overtaken` where it is no longer in the
+        state that `replay` tells.
         """
         with self._transaction() as connection:
             found = connection.execute(
-                "UPDATE kappa.replays SET state = %s, changed_at = now() WHERE id = %s RETURNING *",
-                (state, replay.id),
+                "UPDATE kappa.replays SET state = %s, changed_at = now()"
+                " WHERE id = %s AND state = %s RETURNING *",
+                (state, replay.id, replay.state),
             ).fetchone()
+            if found is None:
+                raise Overtaken(
+                    f"replay {replay.id} of {replay.job} is no longer {replay.state.words}: "
+                    "another process changed it meanwhile; see `kappa replay status`."
+                )
             for (view, version), version_state in versions.items():
                 connection.execute(
                     "UPDATE kappa.view_versions SET state = %s, changed_at = now()"
@@ -227,7 +238,6 @@ class Control:
                 )
             if not state.open:
                 connection.execute("DELETE FROM kappa.leases WHERE replay_id = %s", (replay.id,))
-        assert found is not None
         return _replay(found)
 
     def version_states(self) -> dict[tuple[str, int], VersionState]:
@@ -324,7 +334,7 @@ class Control:
             self.close()
             raise ControlUnavailable(
                 f"PostgreSQL, the control plane, does not answer ({_reason(error)}); data flows "
-                "on, and nothing is promoted until it is back. Is it running?"
+                "on, and the same command goes on where it stopped once it is back. Is it running?"
             ) from error
 
     def _connect(self) -> psycopg.Connection[dict[str, Any]]:

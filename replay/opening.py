@@ -51,7 +51,7 @@ def _plain_errors() -> Iterator[None]:
     from jobs.cluster import ClusterError, ClusterUnavailable
     from jobs.submit import SubmissionFailed
     from replay.archive_files import ArchiveFailed
-    from replay.control import Busy, ControlUnavailable, LeaseTaken
+    from replay.control import Busy, ControlUnavailable, LeaseTaken, Overtaken
     from replay.facts import DifferentJobs
     from replay.late_kafka import EventsGone
     from replay.late_repair import NotRepairable
@@ -79,6 +79,7 @@ def _plain_errors() -> Iterator[None]:
         EventsGone,
         KafkaUnavailable,
         LeaseTaken,
+        Overtaken,
         MissingTable,
         NotAllowed,
         NotRepairable,

@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
-from replay.control import Busy, Control, LeaseTaken
+from replay.control import Busy, Control, LeaseTaken, Overtaken
 from replay.differences import Expectation
 from replay.plan import plan_replay
 from replay.records import ReplayState
@@ -28,6 +28,8 @@ def test_a_second_replay_is_refused_and_told_who_holds_the_views(empty: Environm
             second.begin(plan)
         assert [one.id for one in second.replays()] == [replay.id]
         first.change(replay, ReplayState.ABORTED, {})
+        with pytest.raises(Overtaken, match=f"replay {replay.id} .* is no longer building"):
+            second.change(replay, ReplayState.PROMOTED, {})
         assert second.leases() == []
         assert second.begin(plan).id != replay.id
 
@@ -66,7 +68,7 @@ def test_without_control_plane_data_flows_and_a_promotion_waits(live: Environmen
         env.settings = away
         sentence = refused(env, "promote", "--yes")
         assert "PostgreSQL, the control plane, does not answer" in sentence
-        assert "data flows on, and nothing is promoted until it is back" in sentence
+        assert "data flows on, and the same command goes on where it stopped" in sentence
         with readers(env, "SELECT count() FROM page_views_per_minute", threads=1) as reading:
             process = start(env, "replay", "promote", "--yes", "--wait", "120")
             assert process.stderr is not None

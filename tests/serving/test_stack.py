@@ -186,12 +186,12 @@ def test_a_replay_is_shown_from_its_building_to_its_promotion_and_back(
         expect(card.locator("progress")).to_be_visible()
         view = "site_traffic_per_minute"
         live = {(view, 2): VersionState.LIVE, (view, 1): VersionState.STANDBY}
-        control.change(replay, ReplayState.PROMOTED, live)
+        replay = control.change(replay, ReplayState.PROMOTED, live)
         expect(card.locator(".badge")).to_have_text("promoted")
         expect(card).to_contain_text(f"{view} v1 standby · {view} v2 live")
         expect(card).to_contain_text("kappa replay rollback")
         expect(card.locator("progress")).to_be_hidden()
-        control.change(replay, ReplayState.ROLLED_BACK, {})
+        replay = control.change(replay, ReplayState.ROLLED_BACK, {})
         expect(card.locator(".badge")).to_have_text("rolled back")
         control.change(replay, ReplayState.ABORTED, {})
         expect(card.locator(".badge")).to_have_text("aborted")
