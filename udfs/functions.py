@@ -216,6 +216,8 @@ class AggregatePanes(KeyedProcessFunction):
         self._layouts = {store.name: fingerprint(store) for store in self.spec.stores}
         self._encoders = dict(self.spec.encoders)
         # What a restart may forget: Flink keeps the timers, the page the panes that changed.
+        # PyFlink registers timers from another thread than fires them, and now and then loses one:
+        # one that is overdue is asked for again, lest it silence its bucket.
         self._event_timer: dict[int, int] = {}
         self._early_timer: dict[int, tuple[int, int]] = {}
         self._changed: dict[int, list[pa.Table]] = {}
@@ -297,13 +299,15 @@ class AggregatePanes(KeyedProcessFunction):
         return min(ends) <= watermark
 
     def _ask_event_time(self, key: int, deadline: int | None, timers: _Timers) -> None:
-        if deadline is not None and deadline < self._event_timer.get(key, deadline + 1):
+        if deadline is None:
+            return
+        asked = self._event_timer.get(key)
+        if asked is None or deadline < asked or asked <= timers.current_watermark():
             self._event_timer[key] = deadline
             timers.register_event_time_timer(deadline)
 
     def _ask_early(self, key: int, timers: _Timers) -> None:
         now, pause = timers.current_processing_time(), self.spec.early_fire_ms
-        # A timer that is long overdue was lost, and must not silence its bucket.
         overdue = now - _LOST * pause
         if pause and self._early_timer.get(key, (0, overdue - 1))[1] < overdue:
             self._early_timer[key] = timers.current_watermark(), now + pause

@@ -120,3 +120,24 @@ def test_early_rows_wait_while_event_time_runs_ahead_of_the_clock() -> None:
 
     assert task.advance(TimeDomain.PROCESSING_TIME, 1_000) == []
     assert task.advance(TimeDomain.PROCESSING_TIME, 2_000) == ['["1970-01-01T00:01:00Z","/open"]']
+
+
+def test_a_lost_timer_is_asked_for_again_once_it_is_overdue() -> None:
+    state = State()
+    task = Task(state)
+    task.send(65, "/early")
+    state.timers.clear()
+    task.now = 5_000
+    task.send(66, "/early")
+    assert state.timers == set()
+    task.now = 20_000
+    task.send(67, "/early")
+    assert task.advance(TimeDomain.PROCESSING_TIME, 21_000) == ['["1970-01-01T00:01:00Z","/early"]']
+
+    task.send(130, "/closing")
+    state.timers.clear()
+    task.watermark = 3 * MINUTE
+    task.send(200, "/next")
+    closed = task.advance(TimeDomain.EVENT_TIME, 4 * MINUTE - 1)
+    assert '["1970-01-01T00:02:00Z","/closing"]' in closed
+    assert '["1970-01-01T00:03:00Z","/next"]' in closed
