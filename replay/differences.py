@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -295,17 +295,39 @@ class Difference:
     events: tuple[SkippedEvent, ...] = ()
 
 
-def classify(row: DifferingRow, expectation: ViewExpectation, skipped: SkippedEvents) -> Difference:
-    """Return `row` with its class; what the plan covers needs no further explanation."""
+def classify(
+    row: DifferingRow,
+    expectation: ViewExpectation,
+    skipped: SkippedEvents,
+    counts: Collection[str] = (),
+) -> Difference:
+    """Return `row` with its class; what the plan covers needs no further explanation.
+
+    `counts` are the columns that an event changes by one at most: so many events explain no more.
+    """
     if is_expected(row.pattern, expectation):
         return Difference(row, Verdict.EXPECTED, "; ".join(needed(row.pattern, expectation)))
     events = skipped.of(row)
-    if not events:
+    if not events or _most_changed(row, expectation, counts) > len(events):
         return Difference(row, Verdict.UNEXPLAINED)
     named = "; ".join(event.sentence for event in events[:NAMED_EVENTS])
     more = len(events) - NAMED_EVENTS
     cause = f"{named}; and {more:,} more events" if more > 0 else named
     return Difference(row, Verdict.EXPLAINED, cause, events[:NAMED_EVENTS])
+
+
+def _most_changed(row: DifferingRow, expectation: ViewExpectation, counts: Collection[str]) -> int:
+    """Return by how much the versions differ in that of `counts` where they differ most."""
+    judged = list(zip(expectation.conditions, row.pattern.holds, strict=True))
+    old, new = row.old or {}, row.new or {}
+    return max(
+        (
+            abs((new.get(name) or 0) - (old.get(name) or 0))
+            for name in counts
+            if not _is_covered(name, judged, expectation)
+        ),
+        default=0,
+    )
 
 
 def needed(pattern: Pattern, expectation: ViewExpectation) -> tuple[str, ...]:

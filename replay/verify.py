@@ -11,7 +11,7 @@ from itertools import compress
 from typing import Any
 
 from deploy.settings import Settings
-from jobs.views import WINDOW_END, WINDOW_START, ArrivalView, QueryView, View
+from jobs.views import WINDOW_END, WINDOW_START, ArrivalView, QueryView, View, WindowView
 from replay import comparison as sql
 from replay.comparison import Bucket, Comparison, StoredTable
 from replay.differences import (
@@ -34,6 +34,7 @@ from replay.differences import (
 from replay.report import ColumnSum, Moment, VerifyReport, ViewReport
 from replay.skipped import SkippedReader
 from sinks.clickhouse import Answer, ClickHouse, ClickHouseFailed
+from udfs.measures import Count, CountDistinct
 
 CHUNK_ROWS = 100_000
 SAMPLES = 20
@@ -185,6 +186,13 @@ def _until(view: View, cut: Cut) -> datetime | None:
     return closed - view.settled_after - max(one.pane for one in view.streams)
 
 
+def _counts(view: View, compared: Comparison) -> frozenset[str]:
+    """Return the columns that an event changes by one at most, of those alike in both versions."""
+    measures = view.measures if isinstance(view, WindowView) else {}
+    alike = (column.name for column in compared.columns if not column.as_text)
+    return frozenset(n for n in alike if isinstance(measures.get(n), Count | CountDistinct))
+
+
 @dataclass
 class _Tally:
     """Counts differences of one view as they come, and keeps the first of each class."""
@@ -233,6 +241,7 @@ class _ViewComparison:
         self._compared = compared
         self._expectation = expectation
         self._reader = reader
+        self._counts = _counts(view, compared)
         self._tally = _Tally()
         self._patterns: dict[tuple[int, str, str], _Known] = {}
         self._problems: list[str] = []
@@ -377,7 +386,7 @@ class _ViewComparison:
                 rows.append((values[0], self._row(values)))
         skipped = self._skipped([row for _, row in rows])
         for bucket, row in rows:
-            one = classify(row, self._expectation, skipped)
+            one = classify(row, self._expectation, skipped, self._counts)
             if self._tally.takes_samples(one.verdict):
                 self._tally.samples.append(one)
             self._tally.count(one.verdict, row.pattern, bucket)

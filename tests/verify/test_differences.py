@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -111,6 +112,18 @@ def test_an_event_in_the_window_explains_and_is_named() -> None:
 )
 def test_an_event_explains_its_own_windows_only(at: datetime, verdict: Verdict) -> None:
     assert classed(row("views"), ViewExpectation(), event(at))[0] is verdict
+
+
+@pytest.mark.parametrize(("events", "verdict"), [(1, Verdict.UNEXPLAINED), (2, Verdict.EXPLAINED)])
+def test_an_event_explains_a_count_that_differs_by_one(events: int, verdict: Verdict) -> None:
+    doubled = replace(row("views"), old={"views": 2, "errors": 1}, new={"views": 4, "errors": 1})
+    skipped = SkippedEvents(event(offset=n) for n in range(events))
+    assert classify(doubled, ViewExpectation(), skipped, {"views", "errors"}).verdict is verdict
+    only_old = replace(doubled, pattern=Pattern(Kind.ONLY_OLD, ()), new=None)
+    assert classify(only_old, ViewExpectation(), skipped, {"views", "errors"}).verdict is verdict
+    declared = ViewExpectation(frozenset({"views"}))
+    both = replace(doubled, pattern=Pattern(Kind.CHANGED, ("views", "mean")))
+    assert classify(both, declared, skipped, {"views"}).verdict is Verdict.EXPLAINED
 
 
 def test_an_event_of_another_key_explains_nothing() -> None:
