@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
-from deploy.settings import Settings
+from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
 
 _LOG_LINES, _LINE_LENGTH = 20, 240
@@ -45,6 +46,23 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     finally:
         own.down()
         shutil.rmtree(home_folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.fail("These tests need Chromium: apt-get install chromium, or put it on the PATH.")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return where pictures go: the folder that KAPPA_SCREENSHOTS names, or one of the test's."""
+    return PROJECT_ROOT / os.environ.get("KAPPA_SCREENSHOTS", str(tmp_path))
 
 
 def _free_port_base(home: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, expect
 
 from jobs.cluster import Cluster
 from jobs.submit import cancel, flink_name
@@ -50,7 +51,10 @@ def wrong(empty: Environment, tmp_path: Path) -> Environment:
     return empty
 
 
-def test_a_wrong_rule_is_fixed_promoted_rolled_back_and_retired(wrong: Environment) -> None:
+def test_a_wrong_rule_is_fixed_promoted_rolled_back_and_retired(
+    wrong: Environment, browser: Browser, pictures: Path
+) -> None:
+    """Also writes the README's picture of a comparison."""
     env, database = wrong, wrong.settings.database
     assert errors_of(env) == (WRONG, WRONG)
 
@@ -59,6 +63,7 @@ def test_a_wrong_rule_is_fixed_promoted_rolled_back_and_retired(wrong: Environme
     report = done(env, "verify")
     assert report["unexplained"] == 0
     assert report["counts"]["expected"] > 0
+    look_at_report(env, browser, pictures / "verification.png")
 
     with readers(env, _BOTH) as reading:
         done(env, "promote", "--yes")
@@ -118,6 +123,21 @@ def test_an_unexplained_difference_is_promoted_only_for_a_reason(wrong: Environm
     assert errors_of(env) == (WRONG, WRONG)
     done(env, "promote", "--yes", "--force", "the old job is broken")
     assert errors_of(env) == (RIGHT, RIGHT)
+
+
+def look_at_report(env: Environment, browser: Browser, picture: Path) -> None:
+    """Open the newest report as people do; it shows the difference and loads nothing."""
+    reports = (env.settings.home / "reports").glob("*.html")
+    newest_report = max(reports, key=lambda path: path.stat().st_mtime)
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(newest_report.as_uri())
+    expect(page.locator("body")).to_contain_text("errors")
+    expect(page.locator("body")).to_contain_text("page_views_per_minute")
+    assert asked == [newest_report.as_uri()]
+    page.screenshot(path=picture)
+    page.close()
 
 
 def errors_of(env: Environment) -> tuple[int, int]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 from pydantic import SecretStr
 
 from deploy.settings import Settings
@@ -63,14 +61,3 @@ def database(
 def server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(database.settings, tmp_path_factory.mktemp("log") / "serving.log") as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.fail("These tests need Chromium: apt-get install chromium, or put it on the PATH.")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield launched
-        launched.close()

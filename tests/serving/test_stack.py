@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from bench.workload import Workload, fill, fill_live
-from deploy.settings import PROJECT_ROOT
 from deploy.stack import Stack
 from replay.control import Control
 from replay.differences import Expectation
@@ -223,10 +221,10 @@ def test_pictures_of_it(
     history: History,
     trickle: None,
     page: Page,
-    tmp_path: Path,
+    pictures: Path,
 ) -> None:
-    """Also writes the README's pictures, where KAPPA_SCREENSHOTS names their folder."""
-    folder = PROJECT_ROOT / os.environ.get("KAPPA_SCREENSHOTS", str(tmp_path))
+    """Also writes the README's pictures of the dashboard."""
+    folder = pictures
     _fill_other_views(Database(running.settings), history)
     page.goto(dashboard.url)
     expect(page.locator("#tile-pixel .value")).to_contain_text(" s")
