@@ -140,6 +140,8 @@ def rollback_command(
 
     with opened(manner.wait) as work:
         replay = _locked(work, _current(work, job))
+        for name in _stopped(work, replay):
+            say(f"{name} does not run, so the rows to be shown end where it stopped.")
         confirm(manner.yes, f"Show {replaced(replay)} again?")
         print_replay(work, roll_back(work, replay, reason), manner.as_json)
 
@@ -249,6 +251,21 @@ def _promote(work: Work, replay: ReplayRecord, force: str, yes: bool) -> ReplayR
             )
     confirm(yes, f"Show version {replay.to_version} of {', '.join(replay.views)} from now on?")
     return promote(work, replay, force)
+
+
+def _stopped(work: Work, replay: ReplayRecord) -> list[str]:
+    """Return the jobs of the old versions that do not run, as far as Flink tells."""
+    from jobs.cluster import Cluster, ClusterUnavailable
+    from jobs.submit import flink_name
+
+    cluster = Cluster(work.settings.flink)
+    versions = sorted(set(replay.from_versions.values()))
+    names = [flink_name(work.settings, replay.job, version) for version in versions]
+    try:
+        return [name for name in names if cluster.live_job(name) is None]
+    except ClusterUnavailable:
+        # To go back takes no more than ClickHouse and the journal.
+        return []
 
 
 def _current(work: Work, job: str) -> ReplayRecord:

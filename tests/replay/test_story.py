@@ -123,6 +123,9 @@ def test_an_unexplained_difference_is_promoted_only_for_a_reason(wrong: Environm
     assert errors_of(env) == (WRONG, WRONG)
     done(env, "promote", "--yes", "--force", "the old job is broken")
     assert errors_of(env) == (RIGHT, RIGHT)
+    back = run(env, "replay", "rollback", "--yes")
+    assert "does not run, so the rows to be shown end where it stopped" in back.stderr
+    assert (back.returncode, errors_of(env)) == (0, (WRONG, WRONG))
 
 
 def look_at_report(env: Environment, browser: Browser, picture: Path) -> None:
