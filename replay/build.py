@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -220,8 +221,9 @@ def _await_read(
 
 
 def live_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
-    """Return the plan of the job that writes what the replay is to replace."""
-    version = max(replay.from_versions.values())
+    """Return the plan of the job that writes what the replay is to replace, or most of it."""
+    versions = Counter(replay.from_versions.values())
+    version = max(versions, key=lambda one: (versions[one], -one))
     return plan(job_named(replay.job).within(settings.namespace), version, replay.views)
 
 

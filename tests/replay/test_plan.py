@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from deploy.settings import Settings
+from replay.build import live_plan
 from replay.differences import Expectation
 from replay.plan import DEFAULT_RATE, Facts, Refused, goes_on, plan_replay
 from replay.records import ReplayRecord, ReplayState, events_before, plan_from_json
@@ -157,3 +159,12 @@ def test_only_the_same_wish_goes_on_with_an_open_replay(
     plan = plan_replay(FACTS, ERRORS, from_earliest=False)
     record = ReplayRecord(1, "", "page_views", plan.views, 2, state, plan, now, now)
     assert goes_on(record, views, expected) is same
+
+
+def test_the_live_job_is_the_one_that_writes_most_of_the_views() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    planned = plan_replay(FACTS, ERRORS, from_earliest=False)
+    views = ("page_views_per_minute", "page_views_sliding", "site_traffic_per_minute")
+    joined = replace(planned, from_versions=dict(zip(views, (1, 1, 2), strict=True)))
+    record = ReplayRecord(1, "", "page_views", views, 3, ReplayState.BUILDING, joined, now, now)
+    assert live_plan(Settings(), record).version == 1
