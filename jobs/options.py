@@ -9,6 +9,7 @@ from datetime import timedelta
 from deploy.settings import Settings
 from jobs.plan import whole_ms
 from jobs.start import Start
+from schemas.streams import Stream
 from schemas.topics import MAX_RAW_MESSAGE_BYTES
 
 
@@ -17,7 +18,8 @@ class JobOptions:
     """How one run of a job differs from another; the plan says what it computes.
 
     `kafka` are a Java client's properties, `registry_options` those of the avro-confluent format.
-    Dead letters before `accepted`, (partition, offset) by stream, are no reason to stop.
+    Without an `idle_timeout` each stream's own counts; one of zero leaves no partition idle. Dead
+    letters before `accepted`, (partition, offset) by stream, are no reason to stop.
     """
 
     kafka: dict[str, str]
@@ -67,6 +69,13 @@ def startup_options(start: Start) -> str:
     places = ";".join(f"partition:{part},offset:{at}" for part, at in start.offsets.items())
     return f"""'scan.startup.mode' = 'specific-offsets',
             'scan.startup.specific-offsets' = '{places}'"""
+
+
+def idle_option(stream: Stream, options: JobOptions) -> str:
+    """Return the option after which a partition is idle; none where it never is."""
+    chosen = options.idle_timeout
+    idle = whole_ms(stream.idle_timeout if chosen is None else chosen)
+    return f"'scan.watermark.idle-timeout' = '{idle} ms'," if idle else ""
 
 
 def source_options(topic: str, group: str, options: JobOptions) -> str:

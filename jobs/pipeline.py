@@ -12,7 +12,7 @@ from pyflink.table import DataTypes, Schema, StatementSet, StreamTableEnvironmen
 from pyflink.table.udf import udf
 
 from jobs.arrivals import SETTINGS, add_arrivals
-from jobs.options import JobOptions, sink_options, source_options
+from jobs.options import JobOptions, idle_option, sink_options, source_options
 from jobs.plan import Input, JobPlan, whole_ms
 from jobs.queries import add_queries, event_fields
 from udfs.functions import (
@@ -252,7 +252,6 @@ def _encoders(
 
 def _source_ddl(table: str, plan: JobPlan, source: Input, options: JobOptions) -> str:
     trail = source.hold + whole_ms(source.stream.disorder)
-    idle = whole_ms(options.idle_timeout or source.stream.idle_timeout)
     return f"""
         CREATE TEMPORARY TABLE {table} (
             k BYTES,
@@ -266,7 +265,7 @@ def _source_ddl(table: str, plan: JobPlan, source: Input, options: JobOptions) -
             'key.fields' = 'k',
             'value.format' = 'raw',
             'value.fields-include' = 'EXCEPT_KEY',
-            'scan.watermark.idle-timeout' = '{idle} ms',
+            {idle_option(source.stream, options)}
             {source_options(source.topic, plan.group, options)}
         )"""
 
