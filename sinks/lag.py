@@ -80,12 +80,13 @@ class LagReader:
     def readers(self, topic_start: str, but: str) -> list[PartitionLag]:
         """Return the lags of all groups except `but` in topics that begin with `topic_start`."""
         partitions = self._partitions(lambda topic: topic.startswith(topic_start))
-        groups = self._wait(self._admin.list_consumer_groups(), "list the consumer groups").valid
         found: list[PartitionLag] = []
-        for group in sorted(one.group_id for one in groups if one.group_id != but):
+        for group in self._groups():
+            if group == but:
+                continue
             committed = {
                 _key(place): place.offset
-                for place in self._committed(group)
+                for place in self._offsets_of(group)
                 if _key(place) in partitions
             }
             found += self._lags(group, list(committed), committed)
@@ -145,6 +146,14 @@ class LagReader:
         ]
 
     def _committed(self, group: str) -> list[TopicPartition]:
+        # Asked for a group that no coordinator has, librdkafka may end the process (SIGSEGV).
+        return self._offsets_of(group) if group in self._groups() else []
+
+    def _groups(self) -> list[str]:
+        found = self._wait(self._admin.list_consumer_groups(), "list the consumer groups").valid
+        return sorted(one.group_id for one in found)
+
+    def _offsets_of(self, group: str) -> list[TopicPartition]:
         request = ConsumerGroupTopicPartitions(group)
         (answer,) = self._admin.list_consumer_group_offsets([request]).values()
         return list(self._wait(answer, f"read the offsets of {group}").topic_partitions)
