@@ -216,8 +216,9 @@ class AggregatePanes(KeyedProcessFunction):
         self._layouts = {store.name: fingerprint(store) for store in self.spec.stores}
         self._encoders = dict(self.spec.encoders)
         # What a restart may forget: Flink keeps the timers, the page the panes that changed.
-        # PyFlink registers timers from another thread than fires them, and now and then loses one:
-        # one that is overdue is asked for again, lest it silence its bucket.
+        # A timer was once missing from a restored state, perhaps because PyFlink registers timers
+        # from another thread than fires them: one that is overdue is asked for again, lest it
+        # silence its bucket.
         self._event_timer: dict[int, int] = {}
         self._early_timer: dict[int, tuple[int, int]] = {}
         self._changed: dict[int, list[pa.Table]] = {}
