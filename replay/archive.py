@@ -24,10 +24,6 @@ from schemas.topics import begin_offsets, end_offsets
 FILE_BYTES = 32 * 1024 * 1024
 FILE_RECORDS = 200_000
 
-_READ_RECORDS = 2_000
-_READ_SECONDS = 0.05
-_SILENCE_SECONDS = 30.0
-
 Progress = Callable[[int, int], None]
 """Told how many offsets of how many are archived or compared."""
 

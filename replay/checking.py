@@ -62,8 +62,9 @@ def _compare(
     chosen = tuple(v for v in _declared(replay) if replay.from_versions[v] == old)
     before = plan(job, old, chosen)
     after = plan(job, replay.to_version, replay.views)
+    cluster = Cluster(settings.flink)
     for one in (before, after):
-        if Cluster(settings.flink).live_job(one.name) is None:
+        if cluster.live_job(one.name) is None:
             raise NotAllowed(
                 f"{one.name} does not run, so its rows stand still and can't be compared; start it "
                 "with `kappa submit`, or promote with --force and a reason."

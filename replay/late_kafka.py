@@ -16,10 +16,7 @@ from schemas.topics import KafkaUnavailable, begin_offsets, end_offsets, kafka_e
 Range = tuple[int, int, int]
 """Partition, first offset, and the offset after the last."""
 
-_FETCH = 10_000
 _SECONDS = 30.0
-_POLL_SECONDS = 0.1
-_SILENT_SECONDS = 60.0
 # While a transaction is open, readers wait: one of a killed process must end soon.
 _TRANSACTION_MS = 30_000
 
@@ -81,7 +78,9 @@ def ranges_of(
         ]
     # Where a transaction's marker is the first that is as new, events of the span may follow it.
     found = [
-        (part, first, end if is_event(kafka, topic, part, end) else read[part])
+        (part, first, read[part])
+        if end < read[part] and not is_event(kafka, topic, part, end)
+        else (part, first, end)
         for part, first, end in found
     ]
     for part, first, end in found:

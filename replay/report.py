@@ -49,9 +49,8 @@ class ViewReport:
     `columns` the same by column. `problems` each block a promotion like an unexplained difference.
     `bucket_seconds` is the span of a bucket and of a `Moment`, None where buckets are no spans of
     time. `needed` are the declared columns and conditions that expected differences rest on.
-    `moving_rows` were written too lately to be
-    compared. `scanned_rows` were read to hash the buckets, `drilled_rows` to find the keys in those
-    that differ.
+    `moving_rows` were written too lately to be compared. `scanned_rows` were read to hash the
+    buckets, `drilled_rows` to find the keys in those that differ.
     """
 
     view: str

@@ -347,7 +347,7 @@ class _ViewComparison:
         return sql.bucket_start(edges[0], size), sql.bucket_start(edges[1] + 1, size)
 
     def _moving(self) -> int:
-        """Return how many rows do not count as they were just written, of the older version."""
+        """Return how many rows do not count as they were just written: of the version with more."""
         compared = self._compared
         if compared.emitted is None:
             return 0

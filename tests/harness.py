@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,10 @@ from typing import Any, TypeVar
 import clickhouse_connect
 import fastavro
 import httpx
+import psutil
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from deploy.processes import members
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
 from jobs.catalogue import job_named
@@ -119,6 +121,16 @@ def environment(stack: Stack, **changed: Any) -> Iterator[Environment]:
         for name in env.jobs:
             if Cluster(env.settings.flink).live_job(name):
                 cancel(env.settings, name)
+
+
+def python_workers(stack: Stack) -> list[psutil.Process]:
+    """Return the processes that run Python functions of the stack's jobs."""
+    found = []
+    for process in members(stack.place.home, ["taskmanager"]):
+        with suppress(psutil.Error):
+            if any("beam_boot" in word for word in process.cmdline()):
+                found.append(process)
+    return found
 
 
 def start(env: Environment) -> None:

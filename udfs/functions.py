@@ -309,8 +309,8 @@ class AggregatePanes(KeyedProcessFunction):
 
     def _ask_early(self, key: int, timers: _Timers) -> None:
         now, pause = timers.current_processing_time(), self.spec.early_fire_ms
-        overdue = now - _LOST * pause
-        if pause and self._early_timer.get(key, (0, overdue - 1))[1] < overdue:
+        asked = self._early_timer.get(key)
+        if pause and (asked is None or asked[1] < now - _LOST * pause):
             self._early_timer[key] = timers.current_watermark(), now + pause
             timers.register_processing_time_timer(now + pause)
 

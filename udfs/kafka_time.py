@@ -61,7 +61,8 @@ class NewestBefore:
                     high = middle
             if low < 0:
                 return None
-            if self._is_event(partition, self._first_at(consumer, partition, low)):
+            first = self._first_at(consumer, partition, low)
+            if is_event(self._kafka, self._topic, partition, first):
                 return low
             return self._read(consumer, partition, offset)
 
@@ -77,9 +78,6 @@ class NewestBefore:
     def _newest_in(self, partition: int, first: int, end: int) -> int | None:
         batches = read_committed(self._kafka, self._topic, {partition: (first, end)})
         return max((m.timestamp()[1] for batch in batches for m in batch), default=None)
-
-    def _is_event(self, partition: int, offset: int) -> bool:
-        return is_event(self._kafka, self._topic, partition, offset)
 
     def _first_at(self, consumer: Consumer, partition: int, timestamp: int) -> int:
         asked = [TopicPartition(self._topic, partition, timestamp)]

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 
 from tests.faults.scene import BACK_SECONDS, Scene
-from tests.harness import start_loader, stop_loader, wait_for
+from tests.harness import python_workers, start_loader, stop_loader, wait_for
 
 Fault = Callable[[Scene], None]
 
@@ -28,7 +28,7 @@ def kill_jobmanager(scene: Scene) -> None:
 
 def kill_python_worker(scene: Scene) -> None:
     """A process that runs Python functions dies under its TaskManager."""
-    workers = wait_for(scene.python_workers, BACK_SECONDS, "Python functions run")
+    workers = wait_for(lambda: python_workers(scene.stack), BACK_SECONDS, "Python functions run")
     scene.chance.choice(workers).kill()
 
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import psutil
 from confluent_kafka import KafkaException
 
-from deploy.processes import members
 from deploy.stack import Stack
 from jobs.cluster import Cluster
 from schemas.topics import end_offsets
@@ -148,15 +147,6 @@ class Scene:
         pid = self.stack.wait_healthy(part, BACK_SECONDS).pid
         assert pid is not None
         return pid
-
-    def python_workers(self) -> list[psutil.Process]:
-        """Return the processes that run the job's Python functions."""
-        found = []
-        for process in members(self.stack.place.home, ["taskmanager"]):
-            with suppress(psutil.Error):
-                if any("beam_boot" in word for word in process.cmdline()):
-                    found.append(process)
-        return found
 
     def upgrade(self, parallelism: int) -> None:
         """Stop the job with a savepoint and start it from there with other subtasks."""

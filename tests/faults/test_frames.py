@@ -17,6 +17,7 @@ import pytest
 
 from schemas.framing import frame
 from schemas.streams import PAGE_VIEWS
+from tests.schemas.avro import varint
 from udfs.decode import Decoder, needed_fields
 
 NOW = 1_750_000_000_000
@@ -87,16 +88,6 @@ def test_a_million_damaged_frames_cost_no_good_neighbour() -> None:
         assert found == pages
 
 
-def zigzag(number: int) -> bytes:
-    """Return an Avro long."""
-    left = (number << 1 ^ number >> 63) & (2**64 - 1)
-    octets = bytearray()
-    while left > 127:
-        octets.append(left & 127 | 128)
-        left >>= 7
-    return bytes([*octets, left])
-
-
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
     """A process that has 300 MiB left to take."""
@@ -123,8 +114,8 @@ def reason_of(schema_id: int, body: bytes) -> str | None:
 def test_a_length_that_lies_takes_no_memory(
     pool: ProcessPoolExecutor, schema_id: int, size: int
 ) -> None:
-    assert pool.submit(reason_of, schema_id, zigzag(size) + b"abc").result(60) == "undecodable"
+    assert pool.submit(reason_of, schema_id, varint(size) + b"abc").result(60) == "undecodable"
 
 
 def test_deep_nesting_ends_no_process(pool: ProcessPoolExecutor) -> None:
-    assert pool.submit(reason_of, DEEP, zigzag(1) * 60_000).result(60) == "undecodable"
+    assert pool.submit(reason_of, DEEP, varint(1) * 60_000).result(60) == "undecodable"

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,7 +23,8 @@ from jobs.cluster import LIVE_STATES, Cluster
 from replay.control import Control
 from replay.records import JournalEntry, ReplayRecord
 from sinks.clickhouse import ClickHouse
-from tests.harness import Environment, read_topic, rows, wait_for
+from tests.harness import Environment, read_topic, rows, view_rows, wait_for
+from tests.oracle import PER_MINUTE, Record, judge
 
 VIEWS = ("page_views_per_minute", "page_views_sliding", "site_traffic_per_minute")
 REBUILT = (*VIEWS, "page_view_sessions")
@@ -31,6 +32,7 @@ PUBLIC = (*REBUILT, "page_views_accounting")
 SUBMIT = ("submit", "page_views", *(f"--view={view}" for view in REBUILT))
 SAMPLE_EVENTS = 9_999
 Place = tuple[int, int]
+DEADLINE = 300.0
 _PACKAGES = ("schemas", "udfs", "jobs", "sinks", "replay", "serving", "deploy")
 
 
@@ -237,3 +239,14 @@ def readers(env: Environment, sql: str, threads: int = 4) -> Iterator[Reading]:
         stop.set()
         for worker in workers:
             worker.join()
+
+
+def await_rows(env: Environment, sent: Iterable[Record]) -> None:
+    """Wait until people see exactly the rows of `sent` in `page_views_per_minute`."""
+    expected = judge(sent, env.registered).views[PER_MINUTE]
+    wait_for(
+        lambda: view_rows(env, PER_MINUTE),
+        DEADLINE,
+        f"{PER_MINUTE} has its {len(expected)} rows",
+        until=lambda found: found == expected,
+    )

@@ -21,11 +21,10 @@ from tests.harness import (
     rows,
     start_loader,
     submit_page_views,
-    view_rows,
     wait_for,
 )
 from tests.oracle import MINUTE, PER_MINUTE, Record, judge
-from tests.replay.running import live_jobs, project_with, run, shown
+from tests.replay.running import DEADLINE, await_rows, live_jobs, project_with, run, shown
 
 pytestmark = pytest.mark.long
 
@@ -44,7 +43,6 @@ ADDED = {
     "\nJOB = Job(": DECLARATION,
     "        TOP_PAGES_PER_HOUR,\n": "        VIEWS_PER_COUNTRY,\n",
 }
-DEADLINE = 300.0
 _SCHEMA = fastavro.parse_schema(datasets.V1)
 
 
@@ -84,17 +82,6 @@ def test_a_view_is_added_beside_a_running_job_and_joins_it_with_the_next_replay(
     assert live_jobs(env) == ["page_views.v3"]
     await_rows(env, everything)
     await_countries(env, everything)
-
-
-def await_rows(env: Environment, sent: Iterable[Record]) -> None:
-    """Wait until the view that was there first holds exactly the rows of `sent`."""
-    expected = judge(sent, env.registered).views[PER_MINUTE]
-    wait_for(
-        lambda: view_rows(env, PER_MINUTE),
-        DEADLINE,
-        f"{PER_MINUTE} has its {len(expected)} rows",
-        until=lambda found: found == expected,
-    )
 
 
 def await_countries(env: Environment, sent: Iterable[Record]) -> None:

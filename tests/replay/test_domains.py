@@ -79,14 +79,8 @@ def test_a_job_of_several_streams_is_rebuilt_promoted_rolled_back_and_retired(
 def test_what_follows_events_as_they_arrive_is_rebuilt_without_a_second_alert(
     empty: Environment,
 ) -> None:
-    env, sender = empty, Sender(empty, transactions)
-    expected = transactions.expected(sender.events)
-    sender.prepare()
-    sender.submit()
-    start_loader(env)
-    sender.send(0, 1)
-    sender.close()
-    await_rows(env, transactions, expected)
+    env = empty
+    _, expected = go_live(env, transactions)
     live = job_plan(env, "transactions", 1)
     told = {view: ends(env, live, view) for view in ("fraud_alerts", "card_blocks")}
 
@@ -109,14 +103,8 @@ def test_what_follows_events_as_they_arrive_is_rebuilt_without_a_second_alert(
 
 
 def test_versions_are_compared_while_events_keep_coming(empty: Environment) -> None:
-    env, sender = empty, Sender(empty, words)
-    expected = words.expected(sender.events)
-    sender.prepare()
-    sender.submit()
-    start_loader(env)
-    sender.send(0, 1)
-    sender.close()
-    await_rows(env, words, expected)
+    env = empty
+    sender, expected = go_live(env, words)
     done(env, "build", "--yes")
     with traffic(sender):
         wait_for(lambda: view_rows(env, words, "word_counts"), SECONDS, "new words", until=has_tick)
@@ -157,6 +145,20 @@ def traffic(sender: Sender) -> Iterator[None]:
 @pytest.mark.parametrize("name", sorted(DOMAINS.keys() - {"orders", "transactions"}))
 def test_a_rebuild_gives_the_rows_of_the_oracle(empty: Environment, name: str) -> None:
     env, domain = empty, DOMAINS[name]
+    _, expected = go_live(env, domain)
+    done(env, "build", "--job", name, "--yes")
+    report = done(env, "verify")
+    assert (report["unexplained"], sum(report["counts"].values())) == (0, 0)
+    assert_compared({view["view"]: view for view in report["views"]}, expected)
+    done(env, "promote", "--yes")
+    assert set(shown(env).values()) == {2}
+    await_rows(env, domain, expected)
+
+
+def go_live(
+    env: Environment, domain: ModuleType
+) -> tuple[Sender, Mapping[str, list[tuple[Any, ...]]]]:
+    """Run the domain's job over all its events; return the sender and the oracle's rows."""
     sender = Sender(env, domain)
     expected = domain.expected(sender.events)
     sender.prepare()
@@ -165,13 +167,7 @@ def test_a_rebuild_gives_the_rows_of_the_oracle(empty: Environment, name: str) -
     sender.send(0, 1)
     sender.close()
     await_rows(env, domain, expected)
-    done(env, "build", "--job", name, "--yes")
-    report = done(env, "verify")
-    assert (report["unexplained"], sum(report["counts"].values())) == (0, 0)
-    assert_compared({view["view"]: view for view in report["views"]}, expected)
-    done(env, "promote", "--yes")
-    assert set(shown(env).values()) == {2}
-    await_rows(env, domain, expected)
+    return sender, expected
 
 
 def await_some(env: Environment, domain: ModuleType, view: str) -> None:

@@ -19,11 +19,9 @@ from tests.harness import (
     register,
     rows,
     start_loader,
-    view_rows,
-    wait_for,
 )
 from tests.oracle import MINUTE, PER_MINUTE, Record, judge
-from tests.replay.running import SUBMIT, done, project_with, readers, run
+from tests.replay.running import SUBMIT, await_rows, done, project_with, readers, run
 
 pytestmark = pytest.mark.long
 
@@ -39,7 +37,6 @@ BEFORE: dict[str, Any] = {
     **datasets.V1,
     "fields": [each for each in datasets.V1["fields"] if each["name"] != "method"],
 }
-DEADLINE = 300.0
 
 
 def test_a_field_and_a_column_come_in_one_change_while_the_old_version_is_served(
@@ -104,17 +101,6 @@ def event_method(env: Environment, record: Record) -> str | None:
     event: Any = fastavro.schemaless_reader(io.BytesIO(record.value[5:]), schema, None)
     method: str | None = event.get("method")
     return method
-
-
-def await_rows(env: Environment, sent: Iterable[Record]) -> None:
-    """Wait until people see exactly the rows of `sent`, in the columns of both versions."""
-    expected = judge(sent, env.registered).views[PER_MINUTE]
-    wait_for(
-        lambda: view_rows(env, PER_MINUTE),
-        DEADLINE,
-        f"{PER_MINUTE} has its {len(expected)} rows",
-        until=lambda found: found == expected,
-    )
 
 
 def reads(env: Environment) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""Read framed values back, with fastavro and plain numbers for times."""
+"""Read framed values back, with plain numbers for times, and write numbers by hand."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ def decoded(value: bytes | None) -> dict[str, Any]:
     _, body = split(value)
     event: Any = fastavro.schemaless_reader(BytesIO(body), PAGE_VIEWS.schema, None)
     return {**event, "event_time": epoch_ms(event["event_time"])}
+
+
+def varint(number: int) -> bytes:
+    """Return `number` as Avro writes a long: zigzag, seven bits a byte, least first."""
+    rest = number * 2 if number >= 0 else -number * 2 - 1
+    out = bytearray()
+    while rest > 127:
+        out.append(rest & 127 | 128)
+        rest >>= 7
+    return bytes([*out, rest])

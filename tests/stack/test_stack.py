@@ -23,6 +23,7 @@ from deploy.flink import SLOTS, client_environment
 from deploy.processes import members
 from deploy.settings import Settings
 from deploy.stack import Stack
+from tests.harness import python_workers
 
 pytestmark = pytest.mark.stack
 
@@ -55,13 +56,8 @@ def jobs(settings: Settings) -> list[dict[str, str]]:
     return list(httpx.get(f"{settings.flink}/jobs/overview").json()["jobs"])
 
 
-def python_workers(stack: Stack) -> set[int]:
-    found = set()
-    for process in members(stack.place.home, ["taskmanager"]):
-        with contextlib.suppress(psutil.Error):
-            if any("beam_boot" in word for word in process.cmdline()):
-                found.add(process.pid)
-    return found
+def worker_pids(stack: Stack) -> set[int]:
+    return {process.pid for process in python_workers(stack)}
 
 
 def clickhouse(settings: Settings, query: str) -> str:
@@ -146,8 +142,8 @@ def test_killed_taskmanager_comes_back_and_leaves_no_python_worker(
     flink = Path(environment["FLINK_HOME"]) / "bin" / "flink"
     command = [str(flink), "run", "-d", "-py", str(_PYTHON_JOB)]
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    wait_for(lambda: len(python_workers(own_stack)) > 0, "Python workers run")
-    workers = python_workers(own_stack)
+    wait_for(lambda: len(worker_pids(own_stack)) > 0, "Python workers run")
+    workers = worker_pids(own_stack)
     old = own_stack.wait_healthy("taskmanager")
     assert old.pid is not None
 
@@ -156,7 +152,7 @@ def test_killed_taskmanager_comes_back_and_leaves_no_python_worker(
     new = own_stack.wait_healthy("taskmanager", other_than=old.pid)
     assert (new.restarts, new.last_exit) == (old.restarts + 1, -signal.SIGKILL)
     assert not any(psutil.pid_exists(pid) for pid in workers)
-    wait_for(lambda: len(python_workers(own_stack)) > 0, "the job runs again")
+    wait_for(lambda: len(worker_pids(own_stack)) > 0, "the job runs again")
     for job in jobs(own_settings):
         httpx.patch(f"{own_settings.flink}/jobs/{job['jid']}").raise_for_status()
     wait_for(lambda: all(job["state"] == "CANCELED" for job in jobs(own_settings)), "job ended")

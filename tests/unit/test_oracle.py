@@ -18,6 +18,7 @@ from tests.oracle import (
     closed,
     judge,
 )
+from tests.schemas.avro import varint
 
 SCHEMA: dict[str, Any] = {
     "type": "record",
@@ -32,16 +33,6 @@ SCHEMA: dict[str, Any] = {
     ],
 }
 SCHEMAS = {7: SCHEMA}
-
-
-def varint(number: int) -> bytes:
-    """Return `number` as Avro writes a long: zigzag, seven bits a byte, least first."""
-    rest = number * 2 if number >= 0 else -number * 2 - 1
-    out = bytearray()
-    while rest > 127:
-        out.append(rest & 127 | 128)
-        rest >>= 7
-    return bytes([*out, rest])
 
 
 def text(value: str) -> bytes:
