@@ -290,6 +290,7 @@ def new_view(
 def _plain_errors() -> Iterator[None]:
     from jobs.catalogue import UnknownJob, UnknownView
     from jobs.cluster import ClusterError, ClusterUnavailable
+    from jobs.state import StateUnavailable
     from jobs.submit import SubmissionFailed
     from schemas.topics import KafkaUnavailable
 
@@ -301,6 +302,7 @@ def _plain_errors() -> Iterator[None]:
         UnknownView,
         ClusterError,
         ClusterUnavailable,
+        StateUnavailable,
         SubmissionFailed,
     ) as error:
         raise CommandError(str(error)) from error

@@ -8,6 +8,7 @@ import sys
 from deploy.settings import Settings
 from jobs.cluster import Cluster
 from jobs.desired import desired_jobs
+from jobs.state import StateUnavailable
 from jobs.submit import SubmissionFailed, submit
 
 log = logging.getLogger("kappa.resume")
@@ -29,7 +30,7 @@ def resume(settings: Settings) -> int:
                 views=desired.views,
                 options=desired.options,
             )
-        except SubmissionFailed as error:
+        except (StateUnavailable, SubmissionFailed) as error:
             log.error("%s", error)
             failures += 1
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -19,12 +18,11 @@ from jobs.catalogue import JOBS, job_named
 from jobs.cluster import Cluster, ClusterError, RunningJob
 from jobs.desired import DesiredJob, forget, remember
 from jobs.plan import plan, reading_copy, versioned
+from jobs.state import SAVEPOINT_DIR, latest_state, state_folders
 
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
 _CLIENT_SECONDS = 300.0
-_LAYOUT_FILE = "layout.json"
-_SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 
 T = TypeVar("T")
 
@@ -92,28 +90,6 @@ def flink_name(settings: Settings, job_name: str, version: int = 1) -> str:
     return versioned(f"{settings.topic_prefix}{job_name}", version)
 
 
-def latest_state(cluster: Cluster, name: str) -> str | None:
-    """Return the newest complete savepoint or checkpoint of job `name`, or None.
-
-    Every job keeps its state in a folder with its name. Only folders on this machine can be
-    looked through; elsewhere the location has to be given.
-    """
-    found: list[Path] = []
-    for folder in state_folders(cluster, name):
-        found += folder.glob("*/_metadata") if folder.name == name else []
-        found += folder.glob("*/chk-*/_metadata")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    return newest.parent.as_uri() if newest else None
-
-
-def state_folders(cluster: Cluster, name: str) -> list[Path]:
-    """Return the local folders with checkpoints and savepoints of job `name`."""
-    entries = cluster.configuration()
-    keys = ("execution.checkpointing.dir", _SAVEPOINT_DIR)
-    bases = [entries[key] for key in keys if entries.get(key, "").startswith("file:")]
-    return [Path(re.sub(r"^file:/+", "/", base)) / name for base in bases]
-
-
 def _declared_layout(
     settings: Settings, job_name: str, version: int, views: tuple[str, ...]
 ) -> dict[str, str]:
@@ -133,8 +109,7 @@ def check_layout(
 def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None:
     """Refuse a view that the state knows nothing of, or that computed something else so far."""
     for folder in state_folders(cluster, name):
-        kept = folder / _LAYOUT_FILE
-        before = json.loads(kept.read_text()) if kept.exists() else layout
+        before = folder.layout() or layout
         if added := sorted(layout.keys() - before.keys()):
             raise SubmissionFailed(
                 f"{name} can't continue with {', '.join(added)}, which its state knows nothing of; "
@@ -151,8 +126,7 @@ def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> Non
 
 def _keep_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None:
     for folder in state_folders(cluster, name)[:1]:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _LAYOUT_FILE).write_text(json.dumps(layout, indent=2) + "\n")
+        folder.keep_layout(layout)
 
 
 def cancel(settings: Settings, name: str, *, seconds: float = 60.0) -> RunningJob:
@@ -174,7 +148,7 @@ def take_savepoint(
     """
     cluster = Cluster(settings.flink)
     job = _live(cluster, name)
-    base = cluster.configuration().get(_SAVEPOINT_DIR)
+    base = cluster.configuration().get(SAVEPOINT_DIR)
     folder = f"{base.rstrip('/')}/{owner or name}" if base else None
     request = cluster.trigger_savepoint(job.id, stop=stop, folder=folder)
     location = _until(lambda: cluster.savepoint(job.id, request), seconds, name)

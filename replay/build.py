@@ -13,8 +13,9 @@ from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.desired import idle_timeout_of
 from jobs.plan import JobPlan, plan
 from jobs.start import accepted_option
+from jobs.state import latest_state
 from jobs.status import job_offsets
-from jobs.submit import SubmissionFailed, latest_state, submit
+from jobs.submit import SubmissionFailed, submit
 from replay.archive_files import Archive
 from replay.facts import BUILT_STEP
 from replay.handover import (

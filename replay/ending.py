@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
@@ -16,7 +15,8 @@ from jobs.catalogue import job_named
 from jobs.cluster import Cluster
 from jobs.desired import forget
 from jobs.plan import JobPlan, plan
-from jobs.submit import cancel, state_folders
+from jobs.state import state_folders
+from jobs.submit import cancel
 from replay import names
 from replay.build import output_topics, rebuilt_plan
 from replay.handover import drop_copy, reading_copy
@@ -141,7 +141,7 @@ def _remove_version(
         _drop_tables(clickhouse, job_plan)
     with work.step(replay, f"{verb}: drop state"):
         for folder in state_folders(Cluster(settings.flink), job_plan.name):
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.drop()
 
 
 def _remove_copy(work: Work, replay: ReplayRecord) -> None:

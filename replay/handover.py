@@ -6,14 +6,14 @@ under a name of its own; the second has the rebuild's name and begins with the f
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 from deploy.settings import Settings
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan
 from jobs.start import Start
-from jobs.submit import latest_state, state_folders, take_savepoint
+from jobs.state import latest_state, state_folders
+from jobs.submit import take_savepoint
 from replay.records import ReplayRecord
 from replay.restored import copy_topic
 from replay.steps import Work
@@ -69,4 +69,4 @@ def drop_copy(settings: Settings, first: JobPlan) -> None:
     delete_topics(settings.kafka_client, [first.events_topic])
     delete_consumer_groups(settings.kafka_client, first.groups)
     for folder in state_folders(Cluster(settings.flink), first.name):
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.drop()

@@ -49,6 +49,7 @@ def confirm(yes: bool, question: str) -> None:
 def _plain_errors() -> Iterator[None]:
     from jobs.catalogue import UnknownJob, UnknownView
     from jobs.cluster import ClusterError, ClusterUnavailable
+    from jobs.state import StateUnavailable
     from jobs.submit import SubmissionFailed
     from replay.archive_files import ArchiveFailed
     from replay.control import Busy, ControlUnavailable, LeaseTaken, Overtaken
@@ -87,6 +88,7 @@ def _plain_errors() -> Iterator[None]:
         QuotaFailed,
         Refused,
         RegistryError,
+        StateUnavailable,
         SubmissionFailed,
         UnknownJob,
         UnknownTopic,

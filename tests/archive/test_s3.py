@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from replay.archive_files import Archive, ArchiveFailed
 from schemas.topics import end_offsets
@@ -20,59 +18,40 @@ from tests.harness import (
     start_loader,
     submit_page_views,
 )
+from tests.object_store import ObjectStore, object_store
 from tests.oracle import judge
 from tests.replay.running import done, refused, run, shown
 from tests.settling import wait_for_rows
 
-BUCKET = "events-bucket"
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    with object_store(monkeypatch) as store:
+        yield store
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Return the URI of a folder in an empty bucket; the credentials are in the environment."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    _, port = server.get_host_and_port()
-    address = f"127.0.0.1:{port}"
-    boto3.client("s3", endpoint_url=f"http://{address}", region_name="us-east-1").create_bucket(
-        Bucket=BUCKET
-    )
-    yield f"s3://{BUCKET}/kept?endpoint_override={address}&scheme=http&region=us-east-1"
-    server.stop()
-
-
-def objects(store: str) -> list[str]:
-    """Return the keys in the bucket, as any other client sees them."""
-    address = store.split("endpoint_override=")[1].split("&")[0]
-    client = boto3.client("s3", endpoint_url=f"http://{address}", region_name="us-east-1")
-    return [one["Key"] for one in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
-
-
-@pytest.fixture
-def in_store(env: Environment, store: str) -> Environment:
+def in_store(env: Environment, s3: ObjectStore) -> Environment:
     """Return a namespace whose archive is in the store."""
-    env.settings = env.settings.model_copy(update={"archive_url": store})
+    url = f"s3://{s3.bucket}/kept?endpoint_override={s3.address}&scheme=http&region=us-east-1"
+    env.settings = env.settings.model_copy(update={"archive_url": url})
     return env
 
 
 def test_an_archive_in_s3_is_written_grows_and_is_verified(
-    in_store: Environment, store: str
+    in_store: Environment, s3: ObjectStore
 ) -> None:
     env, topic = in_store, in_store.stream.topic
     sent = produce(env, datasets.late_events(register(env, datasets.V1)))
     ends = end_offsets(env.settings.kafka_client, topic)
     assert kappa(env, "archive", "run")["added"] == len(sent)
     first = [f"kept/{topic}/partition={part}/{0:020d}.parquet" for part, end in ends.items() if end]
-    assert objects(store) == first
+    assert s3.objects() == first
 
     more = produce(env, [sent[0], sent[0]])
     assert kappa(env, "archive", "run")["added"] == 2
     part, offset = more[0].place
-    assert objects(store) == sorted(
-        [*first, f"kept/{topic}/partition={part}/{offset:020d}.parquet"]
-    )
+    assert s3.objects() == sorted([*first, f"kept/{topic}/partition={part}/{offset:020d}.parquet"])
     status = kappa(env, "archive", "status")["partitions"]
     assert {one["partition"]: one["next"] or 0 for one in status} == end_offsets(
         env.settings.kafka_client, topic

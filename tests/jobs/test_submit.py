@@ -1,13 +1,13 @@
 """Jobs go on where they stopped, and refuse what they can't go on from."""
 
-import json
 from collections.abc import Iterator
 
 import pytest
 
 from deploy.stack import Stack
 from jobs.cluster import Cluster
-from jobs.submit import SubmissionFailed, latest_state, state_folders, submit, take_savepoint
+from jobs.state import latest_state, state_folders
+from jobs.submit import SubmissionFailed, submit, take_savepoint
 from tests import datasets
 from tests.harness import (
     PANE_VIEWS,
@@ -72,15 +72,15 @@ def test_a_view_that_changed_or_came_since_its_state_was_written_is_refused(
     stopped: tuple[Environment, str], layout: dict[str, str | None], said: str
 ) -> None:
     env, _ = stopped
-    kept = state_folders(Cluster(env.settings.flink), env.job_name)[0] / "layout.json"
-    true_layout = kept.read_text()
-    changed = {name: text for name, text in (json.loads(true_layout) | layout).items() if text}
-    kept.write_text(json.dumps(changed))
+    kept = state_folders(Cluster(env.settings.flink), env.job_name)[0]
+    true_layout = kept.layout()
+    assert true_layout is not None
+    kept.keep_layout({name: text for name, text in (true_layout | layout).items() if text})
     try:
         with pytest.raises(SubmissionFailed, match=said):
             submit(env.settings, "page_views", views=PANE_VIEWS)
     finally:
-        kept.write_text(true_layout)
+        kept.keep_layout(true_layout)
 
     assert Cluster(env.settings.flink).live_job(env.job_name) is None
 

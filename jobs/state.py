@@ -1,0 +1,136 @@
+"""Where jobs keep their state: folders on this machine, or in an S3-compatible store."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from pyarrow import fs
+
+from jobs.cluster import Cluster
+
+SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
+
+_CHECKPOINT_DIR = "execution.checkpointing.dir"
+_LAYOUT_FILE = "layout.json"
+_METADATA = "_metadata"
+# Flink's file systems for S3, by the schemes that they answer to.
+_S3 = ("s3", "s3a", "s3p")
+
+
+class StateUnavailable(Exception):
+    """The store of checkpoints and savepoints does not answer, or refuses."""
+
+
+class StateFolder:
+    """The checkpoints or the savepoints of one job, below `location` as Flink names it.
+
+    An S3 store's address is the cluster's `s3.endpoint`; credentials come from the environment,
+    AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    """
+
+    def __init__(self, location: str, configuration: Mapping[str, str]) -> None:
+        self.location = location.rstrip("/")
+        with self._plain_errors():
+            self._fs, self._path = fs.FileSystem.from_uri(_arrow_uri(self.location, configuration))
+
+    def states(self) -> dict[str, float]:
+        """Return when each complete checkpoint and savepoint ended, epoch seconds by location."""
+        with self._plain_errors():
+            inner = self._folders(self._path)
+            inner += [f for one in inner for f in self._folders(one) if "/chk-" in f]
+            known = self._infos([f"{one}/{_METADATA}" for one in inner])
+        return {
+            self.location + info.path[len(self._path) : -len(_METADATA) - 1]: info.mtime_ns / 1e9
+            for info in known
+        }
+
+    def layout(self) -> dict[str, str] | None:
+        """Return what the views computed that this state is of, or None where nothing says so."""
+        path = f"{self._path}/{_LAYOUT_FILE}"
+        with self._plain_errors():
+            if not self._infos([path]):
+                return None
+            with self._fs.open_input_file(path) as file:
+                layout: dict[str, str] = json.loads(file.read())
+        return layout
+
+    def keep_layout(self, layout: Mapping[str, str]) -> None:
+        """Say what the views compute that state here is of."""
+        with self._plain_errors():
+            self._fs.create_dir(self._path, recursive=True)
+            with self._fs.open_output_stream(f"{self._path}/{_LAYOUT_FILE}") as file:
+                file.write(json.dumps(layout, indent=2).encode() + b"\n")
+
+    def drop(self) -> None:
+        """Drop all that is here; there may be nothing."""
+        if isinstance(self._fs, fs.LocalFileSystem):
+            # Flink may be at it, too, so what is there changes meanwhile.
+            shutil.rmtree(self._path, ignore_errors=True)
+            return
+        with self._plain_errors():
+            if self._infos([self._path]):
+                self._fs.delete_dir(self._path)
+
+    def _folders(self, path: str) -> list[str]:
+        listed = self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return [info.path for info in listed if info.type == fs.FileType.Directory]
+
+    def _infos(self, paths: list[str]) -> list[Any]:
+        found = self._fs.get_file_info(paths)
+        return [info for info in found if info.type != fs.FileType.NotFound]
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise StateUnavailable(f"can't look through {self.location}: {error}.") from error
+
+
+def state_folders(cluster: Cluster, name: str) -> list[StateFolder]:
+    """Return where job `name` has its checkpoints and its savepoints.
+
+    Every job keeps them in folders with its name. Stores other than S3's are not known here.
+    """
+    entries = cluster.configuration()
+    bases = [entries.get(key, "") for key in (_CHECKPOINT_DIR, SAVEPOINT_DIR)]
+    return [
+        StateFolder(f"{base.rstrip('/')}/{name}", entries)
+        for base in bases
+        if urlsplit(base).scheme in ("file", *_S3)
+    ]
+
+
+def latest_state(cluster: Cluster, name: str) -> str | None:
+    """Return the location of the newest complete savepoint or checkpoint of job `name`, or None."""
+    states: dict[str, float] = {}
+    for folder in state_folders(cluster, name):
+        states |= folder.states()
+    return max(states, key=lambda location: (states[location], _number(location)), default=None)
+
+
+def _number(location: str) -> float:
+    """Return which of the states of one second is the newest: S3 tells no less.
+
+    A job that goes on has its checkpoints in order; one that was stopped ends with a savepoint.
+    """
+    found = re.search(r"/chk-(\d+)$", location)
+    return int(found[1]) if found else math.inf
+
+
+def _arrow_uri(location: str, configuration: Mapping[str, str]) -> str:
+    """Return `location` as pyarrow names it, with the address of the cluster's store."""
+    parts = urlsplit(location)
+    if parts.scheme not in _S3:
+        return f"file:///{parts.path.lstrip('/')}"
+    endpoint = urlsplit(configuration.get("s3.endpoint", ""))
+    given = {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
+    query = urlencode({key: value for key, value in given.items() if value})
+    return f"s3://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
