@@ -273,7 +273,7 @@ def _live_job(settings: Settings) -> Iterator[JobPlan]:
 
 
 def _cancel_all(settings: Settings) -> None:
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     for version in (1, 2):
         name = flink_name(settings, _JOB, version)
         if cluster.live_job(name):

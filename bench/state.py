@@ -136,7 +136,7 @@ def _follow(
     settings: Settings, stream: Stream, name: str, job_id: str, churn: Churn
 ) -> tuple[list[Sample], list[dict[str, float]]]:
     """Send step by step; return of each the sample and the tasks' megabytes."""
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     names = {v["id"]: v["name"] for v in cluster.get(f"/jobs/{job_id}")["vertices"]}
     samples: list[Sample] = []
     tasks: list[dict[str, float]] = []

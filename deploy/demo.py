@@ -47,7 +47,7 @@ def run(settings: Settings) -> None:
     else:
         produce("sample", _JOB, "", 0, 0, False, False, False)
     name = flink_name(settings, _JOB, usual_version(settings, job_named(_JOB)))
-    if Cluster(settings.flink).live_job(name):
+    if Cluster(*settings.flink_clusters).live_job(name):
         OUT.print(f"Job {name} runs already.", highlight=False)
     else:
         submit([_JOB], version=None, restore="latest", views=None, parallelism=None, as_json=False)

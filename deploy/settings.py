@@ -56,7 +56,10 @@ class Settings(BaseSettings):
     registry_url: str = Field(default="", description="Schema registry, Confluent API.")
     registry_user: str = Field(default="", description="User of the registry, if it asks for one.")
     registry_password: SecretStr = SecretStr("")
-    flink_url: str = Field(default="", description="Flink REST address.")
+    flink_url: str = Field(
+        default="",
+        description="Flink REST addresses, comma-separated; new jobs go to the first.",
+    )
     flink_home: str = Field(
         default="", description="Flink distribution whose client submits jobs, configured there."
     )
@@ -192,9 +195,15 @@ class Settings(BaseSettings):
         return f"{self.namespace}." if self.namespace else ""
 
     @cached_property
+    def flink_clusters(self) -> tuple[str, ...]:
+        """Base addresses of the REST APIs of all Flink clusters, no trailing slashes."""
+        given = self.flink_url or f"http://127.0.0.1:{self.port(80)}"
+        return tuple(url.strip().rstrip("/") for url in given.split(",") if url.strip())
+
+    @cached_property
     def flink(self) -> str:
-        """Base address of Flink's REST API, no trailing slash."""
-        return (self.flink_url or f"http://127.0.0.1:{self.port(80)}").rstrip("/")
+        """Base address of the REST API of the cluster that new jobs go to, no trailing slash."""
+        return self.flink_clusters[0]
 
     @cached_property
     def clickhouse_http_port(self) -> int:

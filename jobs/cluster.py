@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+_JOB_PATH = re.compile(r"/jobs/(?P<id>[0-9a-f]{32})\b")
 LIVE_STATES = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING", "RECONCILING")
 
 
@@ -30,31 +31,54 @@ class RunningJob:
 
 
 class Cluster:
-    """A Flink cluster's REST API at `url`."""
+    """The REST API of the Flink cluster at the first of `urls`, which new jobs go to.
 
-    def __init__(self, url: str, timeout: float = 20.0) -> None:
-        self.url = url
-        self._http = httpx.Client(base_url=url, timeout=timeout)
+    Jobs are looked for at the others too: in application mode each has a cluster of its own. One
+    that does not answer may have any job, so nothing is said without it.
+    """
+
+    def __init__(self, *urls: str, timeout: float = 20.0) -> None:
+        self._clusters = [httpx.Client(base_url=url, timeout=timeout) for url in urls]
+        self._homes: dict[str, httpx.Client] = {}
 
     def get(self, path: str) -> Any:
         """Return the JSON answer to a GET, or raise `ClusterUnavailable` or `ClusterError`."""
         return self._call("GET", path)
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
+        return self._ask(self._home(path), method, path, body)
+
+    def _home(self, path: str) -> httpx.Client:
+        """Return the cluster that `path` is about: the one with the job in it, else the first."""
+        first = self._clusters[0]
+        asked = _JOB_PATH.match(path)
+        if asked is None or len(self._clusters) == 1:
+            return first
+        if asked["id"] not in self._homes:
+            self.jobs()
+        return self._homes.get(asked["id"], first)
+
+    def _ask(self, cluster: httpx.Client, method: str, path: str, body: Any = None) -> Any:
         try:
-            response = self._http.request(method, path, json=body)
+            response = cluster.request(method, path, json=body)
         except httpx.HTTPError as error:
             raise ClusterUnavailable(
-                f"no Flink cluster answers at {self.url} ({error}); is `kappa up` running?"
+                f"no Flink cluster answers at {str(cluster.base_url).rstrip('/')} ({error}); "
+                "is `kappa up` running?"
             ) from error
         if response.is_error:
             raise ClusterError(f"Flink refused {method} {path}: {_reason(response)}")
         return response.json() if response.content else None
 
     def jobs(self) -> list[RunningJob]:
-        """Return all jobs the cluster remembers, newest first."""
-        found = self.get("/jobs/overview")["jobs"]
-        jobs = [RunningJob(j["jid"], j["name"], j["state"], j["start-time"]) for j in found]
+        """Return all jobs the clusters remember, newest first."""
+        jobs = []
+        for cluster in self._clusters:
+            for found in self._ask(cluster, "GET", "/jobs/overview")["jobs"]:
+                self._homes[found["jid"]] = cluster
+                jobs.append(
+                    RunningJob(found["jid"], found["name"], found["state"], found["start-time"])
+                )
         return sorted(jobs, key=lambda job: -job.started_ms)
 
     def live_job(self, name: str) -> RunningJob | None:
@@ -101,7 +125,7 @@ class Cluster:
         return location
 
     def configuration(self) -> dict[str, str]:
-        """Return the cluster's configuration."""
+        """Return the first cluster's configuration."""
         return {entry["key"]: entry["value"] for entry in self.get("/jobmanager/config")}
 
 

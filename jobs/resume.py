@@ -16,7 +16,7 @@ log = logging.getLogger("kappa.resume")
 
 def resume(settings: Settings) -> int:
     """Submit every desired job that is not live; return how many could not be."""
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     failures = 0
     for desired in desired_jobs(settings):
         if cluster.live_job(desired.name):

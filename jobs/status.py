@@ -138,7 +138,7 @@ def _flink(settings: Settings, name: str, problems: list[str]) -> dict[str, Any]
         "checkpoint_age_seconds": None,
         "checkpoints_failed": None,
     }
-    cluster = Cluster(settings.flink, timeout=5)
+    cluster = Cluster(*settings.flink_clusters, timeout=5)
     try:
         job = next((j for j in cluster.jobs() if j.name == name), None)
         if job is None:

@@ -57,7 +57,7 @@ def submit(
     state does not fit: it is cancelled and its reason raised as `SubmissionFailed`. `script` is
     the job's module; by default that in jobs/ with the job's name.
     """
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     if script is None:
         script = PROJECT_ROOT / "jobs" / f"{job_named(job_name).name}.py"
     name = flink_name(settings, job_name, version)
@@ -131,7 +131,7 @@ def _keep_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None
 
 def cancel(settings: Settings, name: str, *, seconds: float = 60.0) -> RunningJob:
     """Cancel the live job called `name` and wait until it has ended."""
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     forget(settings, name)
     job = _live(cluster, name)
     cluster.cancel(job.id)
@@ -146,7 +146,7 @@ def take_savepoint(
 
     `owner` is the job among whose savepoints it is kept, if that is another.
     """
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     job = _live(cluster, name)
     base = cluster.configuration().get(SAVEPOINT_DIR)
     folder = f"{base.rstrip('/')}/{owner or name}" if base else None

@@ -36,7 +36,7 @@ def upgrade(
     stay as they were submitted; `parallelism` changes. Where the new job does not start, nothing
     is lost: the `SubmissionFailed` names the savepoint and how to go back.
     """
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     name = flink_name(settings, job_name, version)
     kept = next((d for d in desired_jobs(settings) if d.name == name), None)
     views = kept.views if kept else ()

@@ -120,7 +120,7 @@ def _read_copy(
     first = reading_copy(second)
     with work.step(replay, "restore", archive=replay.plan.archive, copy=first.copy) as outcome:
         outcome["records"] = _restore(settings, replay, first, progress)
-    goes_on = Cluster(settings.flink).live_job(second.name) is not None
+    goes_on = Cluster(*settings.flink_clusters).live_job(second.name) is not None
     panes = panes_of_stopped(settings, first, second)
     if not goes_on and panes is None:
         # The copy never grows, so its shorter partitions end early: none may be called idle, lest
@@ -157,7 +157,7 @@ def rebuilt_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
 def _ensure_running(
     settings: Settings, replay: ReplayRecord, job_plan: JobPlan, options: Mapping[str, str | float]
 ) -> dict[str, object]:
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     if live := _only_live_job(cluster, job_plan.name):
         return {"job_id": live.id, "found": True}
     # A job that read a copy may have stopped without a word of it; its panes are its successor's.
@@ -205,7 +205,7 @@ def _await_read(
     while True:
         done = events_before(job_offsets(reader, job_plan), replay.plan)
         # A job that is down is no reason to spare it.
-        runs = Cluster(settings.flink).live_job(live.name) is not None
+        runs = Cluster(*settings.flink_clusters).live_job(live.name) is not None
         lag = _lag(settings, reader, live) if runs else 0
         most_lag = max(most_lag, lag)
         rate = pace.rate(done)
@@ -239,7 +239,7 @@ def _lag(settings: Settings, reader: LagReader, job_plan: JobPlan) -> int:
 
 
 def _check_alive(settings: Settings, job_plan: JobPlan, pace: _Pace) -> None:
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     known = next((job for job in cluster.jobs() if job.name == job_plan.name), None)
     if known is not None and known.state in LIVE_STATES and not pace.stuck():
         return
@@ -327,7 +327,7 @@ def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> d
 
 def await_emitted(settings: Settings, job_plan: JobPlan) -> None:
     """Wait for two checkpoints more: rows of open windows follow their events by an early fire."""
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     begun = time.monotonic()
     first = _completed(cluster, job_plan.name)
     while (completed := _completed(cluster, job_plan.name)) < first + 2:

@@ -62,7 +62,7 @@ def _compare(
     chosen = tuple(v for v in _declared(replay) if replay.from_versions[v] == old)
     before = plan(job, old, chosen)
     after = plan(job, replay.to_version, replay.views)
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     for one in (before, after):
         if cluster.live_job(one.name) is None:
             raise NotAllowed(

@@ -258,7 +258,7 @@ def _stopped(work: Work, replay: ReplayRecord) -> list[str]:
     from jobs.cluster import Cluster, ClusterUnavailable
     from jobs.submit import flink_name
 
-    cluster = Cluster(work.settings.flink)
+    cluster = Cluster(*work.settings.flink_clusters)
     versions = sorted(set(replay.from_versions.values()))
     names = [flink_name(work.settings, replay.job, version) for version in versions]
     try:

@@ -140,7 +140,7 @@ def _remove_version(
     with work.step(replay, f"{verb}: drop tables"):
         _drop_tables(clickhouse, job_plan)
     with work.step(replay, f"{verb}: drop state"):
-        for folder in state_folders(Cluster(settings.flink), job_plan.name):
+        for folder in state_folders(Cluster(*settings.flink_clusters), job_plan.name):
             folder.drop()
 
 
@@ -154,7 +154,7 @@ def _remove_copy(work: Work, replay: ReplayRecord) -> None:
 
 def _stop_job(settings: Settings, name: str) -> None:
     forget(settings, name)
-    if Cluster(settings.flink).live_job(name):
+    if Cluster(*settings.flink_clusters).live_job(name):
         cancel(settings, name)
 
 

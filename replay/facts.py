@@ -111,7 +111,7 @@ def gather(
         schema_ids=tuple(number for ids, _ in schemas for number in ids),
         unreadable=tuple(why for _, reasons in schemas for why in reasons),
         slots_needed=settings.parallelism,
-        slots_free=Cluster(settings.flink).get("/overview")["slots-available"],
+        slots_free=Cluster(*settings.flink_clusters).get("/overview")["slots-available"],
         table_bytes=table_bytes,
         bytes_free=min(disk_free, _home_free(settings)),
         measured_rate=_rate(measured),

@@ -51,7 +51,7 @@ def panes_of_stopped(settings: Settings, first: JobPlan, second: JobPlan) -> str
 
     A job that has finished has committed its results; of one that is gone nobody knows.
     """
-    cluster = Cluster(settings.flink)
+    cluster = Cluster(*settings.flink_clusters)
     ended = next((job for job in cluster.jobs() if job.name == first.name), None)
     if ended is None or ended.state != "FINISHED":
         return None
@@ -68,5 +68,5 @@ def drop_copy(settings: Settings, first: JobPlan) -> None:
     """Drop the copy and all that the job which read it left; some of it may be gone already."""
     delete_topics(settings.kafka_client, [first.events_topic])
     delete_consumer_groups(settings.kafka_client, first.groups)
-    for folder in state_folders(Cluster(settings.flink), first.name):
+    for folder in state_folders(Cluster(*settings.flink_clusters), first.name):
         folder.drop()

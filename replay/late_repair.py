@@ -122,7 +122,7 @@ def target_of(settings: Settings, view_name: str) -> Target:
         )
     view = declared.over({stream.name: stream for stream in job.streams})
     job_plan = plan(job, version, _written(settings, job, version))
-    if Cluster(settings.flink).live_job(job_plan.name) is None:
+    if Cluster(*settings.flink_clusters).live_job(job_plan.name) is None:
         raise NotRepairable(
             f"no job {job_plan.name} runs, so nobody can tell which windows it would still "
             f"write; start it with `kappa submit {job_of(declared).name}`."

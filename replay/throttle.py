@@ -111,7 +111,7 @@ class Throttle:
         return consumer_ids(group, self.settings.parallelism)
 
     def _checkpoint_seconds(self) -> float:
-        cluster = Cluster(self.settings.flink)
+        cluster = Cluster(*self.settings.flink_clusters)
         live = cluster.live_job(self.live_name)
         if live is None:
             return 0.0

@@ -74,7 +74,7 @@ class FlinkSource:
     """The namespace's jobs as Flink's REST API tells of them."""
 
     def __init__(self, settings: Settings) -> None:
-        self._cluster = Cluster(settings.flink, timeout=5)
+        self._cluster = Cluster(*settings.flink_clusters, timeout=5)
         prefix = re.escape(settings.topic_prefix)
         self._ours = re.compile(rf"{prefix}[a-z0-9_]+(\.v[0-9]+)?(\.archive)?")
 

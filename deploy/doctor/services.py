@@ -59,7 +59,7 @@ def _registry(settings: Settings) -> str:
 
 
 def _flink(settings: Settings) -> str:
-    found = Cluster(settings.flink, timeout=10).get("/overview")
+    found = Cluster(*settings.flink_clusters, timeout=10).get("/overview")
     free, slots = found["slots-available"], found["slots-total"]
     return f"Flink {found['flink-version']}, {free} of {slots} slots free, at {settings.flink}"
 

@@ -48,7 +48,7 @@ def documents(path: Path) -> list[Any]:
 def _patched(
     resources: list[Resource], target: dict[str, str], patch: Any, folder: Path
 ) -> list[Resource]:
-    assert set(target) <= {"kind", "name"}, target
+    assert set(target) <= {"kind", "name", "labelSelector"}, target
     chosen = [one for one in resources if _fits(one, target)]
     assert chosen, f"{folder}: {target} fits no resource"
     return [_changed(one, patch) if _fits(one, target) else one for one in resources]
@@ -73,4 +73,8 @@ def _merged(old: Any, new: Any) -> Any:
 def _fits(resource: Resource, target: dict[str, str]) -> bool:
     """Whether `target` means the resource; kustomize anchors its regular expressions."""
     has = {"kind": resource["kind"], "name": resource["metadata"]["name"]}
-    return all(re.fullmatch(pattern, has[key]) for key, pattern in target.items())
+    if "labelSelector" in target:
+        key, value = target["labelSelector"].split("=")
+        if resource["metadata"].get("labels", {}).get(key) != value:
+            return False
+    return all(re.fullmatch(target[key], has[key]) for key in target.keys() & has.keys())

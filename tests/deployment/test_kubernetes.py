@@ -33,6 +33,12 @@ def of_kind(resources: list[Resource], kind: str) -> list[Resource]:
     return [one for one in resources if one["kind"] == kind]
 
 
+def applications(resources: list[Resource]) -> dict[str, dict[str, Any]]:
+    """Return the specs, by name, of the clusters that each run one job."""
+    found = {one["metadata"]["name"]: one["spec"] for one in of_kind(resources, "FlinkDeployment")}
+    return {name: spec for name, spec in found.items() if "job" in spec}
+
+
 def pod_specs(resources: list[Resource]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Return every pod template's name label and spec."""
     for one in of_kind(resources, "Deployment"):
@@ -74,9 +80,7 @@ def test_names_are_unique_and_every_file_is_used(resources: list[Resource]) -> N
 
 
 def test_every_declared_job_is_deployed_as_its_module_says(resources: list[Resource]) -> None:
-    deployed = {
-        one["metadata"]["name"]: one["spec"] for one in of_kind(resources, "FlinkDeployment")
-    }
+    deployed = applications(resources)
     assert set(deployed) == {name.replace("_", "-") for name in JOBS}
     for name in JOBS:
         job = deployed[name.replace("_", "-")]["job"]
@@ -84,6 +88,23 @@ def test_every_declared_job_is_deployed_as_its_module_says(resources: list[Resou
         assert (PROJECT_ROOT / Path(script).relative_to("/opt/kappa")).is_file()
         assert job["args"][job["args"].index("--parallelism") + 1] == str(job["parallelism"])
         assert (job["upgradeMode"], job["state"]) == ("savepoint", "running")
+
+
+def test_rebuilds_have_a_cluster_and_every_job_is_found(resources: list[Resource]) -> None:
+    clusters = [one["metadata"]["name"] for one in of_kind(resources, "FlinkDeployment")]
+    assert set(clusters) - set(applications(resources)) == {"rebuilds"}
+    (shared,) = of_kind(resources, "ConfigMap")
+    known = Settings(_env_file=None, flink_url=shared["data"]["KAPPA_FLINK_URL"])
+    assert known.flink == "http://rebuilds-rest:8081"
+    assert sorted(known.flink_clusters) == sorted(f"http://{name}-rest:8081" for name in clusters)
+
+
+def test_flink_is_open_to_those_who_ask_it(resources: list[Resource]) -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(resources, "NetworkPolicy")}
+    from_operator_and_others = policies["flink"]["ingress"][1]
+    assert [port["port"] for port in from_operator_and_others["ports"]] == [8081]
+    asking = from_operator_and_others["from"][1]["podSelector"]["matchExpressions"][0]["values"]
+    assert set(asking) == {"console", "monitor", "serving"}
 
 
 def test_jobs_survive_their_job_manager(resources: list[Resource]) -> None:
@@ -101,8 +122,8 @@ def test_jobs_survive_their_job_manager(resources: list[Resource]) -> None:
 def test_only_the_development_overlay_goes_without_autoscaling() -> None:
     scaled = {
         folder: [
-            one["spec"]["flinkConfiguration"]["job.autoscaler.enabled"]
-            for one in of_kind(build(ROOT / folder), "FlinkDeployment")
+            spec["flinkConfiguration"]["job.autoscaler.enabled"]
+            for spec in applications(build(ROOT / folder)).values()
         ]
         for folder in FOLDERS
     }
@@ -149,6 +170,9 @@ def test_services_have_probes_and_their_usual_ports(resources: list[Resource]) -
     found = {}
     for one in of_kind(resources, "Deployment"):
         (box,) = one["spec"]["template"]["spec"]["containers"]
+        if "ports" not in box:
+            assert one["metadata"]["name"] == "console"
+            continue
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(box)
         assert {box[probe]["httpGet"]["port"] for probe in box if probe.endswith("Probe")} == {
             "http"
@@ -194,7 +218,7 @@ def test_overlays_change_what_they_say() -> None:
     replicas = {
         one["metadata"]["name"]: one["spec"]["replicas"] for one in of_kind(made, "Deployment")
     }
-    assert replicas == {"loader": 3, "serving": 3, "monitor": 1}
+    assert replicas == {"loader": 3, "serving": 3, "monitor": 1, "console": 1}
     (shared,) = of_kind(made, "ConfigMap")
     assert shared["data"]["KAPPA_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
     (base,) = documents(ROOT / "base" / "settings.yaml")

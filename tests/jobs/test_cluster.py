@@ -1,10 +1,17 @@
-"""What Flink says of a failure, told in a line."""
+"""Several clusters as one, and what Flink says of a failure, told in a line."""
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
-from jobs.cluster import root_cause
+from jobs.cluster import Cluster, ClusterUnavailable, root_cause
+from tests.endpoint.running import free_port
 
 JAVA = """\
 org.apache.flink.runtime.JobException: Recovery is suppressed
@@ -42,3 +49,50 @@ udfs.dead_letter_limit.TooManyDeadLetters: 1000 of 1000 events at: 3
 )
 def test_the_innermost_cause_is_told(trace: str, cause: str) -> None:
     assert root_cause(trace) == cause
+
+
+@contextmanager
+def flink(job_id: str, name: str, started_ms: int, state: str) -> Iterator[str]:
+    """Serve a cluster's answers about its one job; yield its address."""
+    answers = {
+        "/jobs/overview": {
+            "jobs": [{"jid": job_id, "name": name, "state": state, "start-time": started_ms}]
+        },
+        f"/jobs/{job_id}": {"state": state},
+        "/jobmanager/config": [{"key": "of", "value": name}],
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path in answers
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(answers.get(self.path, {"errors": ["none"]})).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_jobs_of_several_clusters_are_found_where_they_run() -> None:
+    with ExitStack() as running:
+        first = running.enter_context(flink("a" * 32, "orders.v2", 5, "RUNNING"))
+        second = running.enter_context(flink("b" * 32, "orders", 7, "RESTARTING"))
+        cluster = Cluster(first, second)
+        assert [job.name for job in cluster.jobs()] == ["orders", "orders.v2"]
+        assert Cluster(first, second).state("b" * 32) == "RESTARTING"
+        assert cluster.live_job("orders.v2") is not None
+        assert cluster.configuration() == {"of": "orders.v2"}
+
+
+def test_a_cluster_that_does_not_answer_is_named_and_hides_no_job() -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with flink("a" * 32, "orders", 5, "RUNNING") as first:
+        cluster = Cluster(first, nobody)
+        with pytest.raises(ClusterUnavailable, match=nobody):
+            cluster.live_job("payments")
