@@ -30,8 +30,8 @@ faults: install jars ## Faults at random, and each alone; SEED=… MINUTES=… c
 	@KAPPA_FAULT_SEED=$(or $(SEED),1) KAPPA_FAULT_MINUTES=$(or $(MINUTES),3) \
 	  $(BIN)/pytest -s tests/faults
 
-test-unit: install tools ## The tests that need no stack, in under a minute
-	@$(BIN)/pytest -m "not stack"
+test-unit: install tools ## The tests that start no process, in under a minute
+	@$(BIN)/pytest -m "not stack and not process and not long"
 
 tools: ## Check that the programs are there which tests run beside the stack
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \

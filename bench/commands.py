@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy import completion
 from deploy.console import CommandError, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    job: Annotated[str, typer.Argument(help="Whose streams, as `kappa views` names the jobs.")],
+    job: Annotated[
+        str,
+        typer.Argument(
+            help="Whose streams, as `kappa views` names the jobs.", autocompletion=completion.jobs
+        ),
+    ],
     events: Annotated[int, typer.Option(min=1, help="About how many events.")] = 5_000,
     rate: Annotated[
         float, typer.Option(min=0, help="Send live, so many a second; 0 for all at once.")

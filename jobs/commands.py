@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy import completion
 from deploy.console import ERR, OUT, CommandError, print_json, print_table
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    jobs: Annotated[list[str], typer.Argument(help="Jobs as `kappa views` names them.")],
+    jobs: Annotated[
+        list[str],
+        typer.Argument(help="Jobs as `kappa views` names them.", autocompletion=completion.jobs),
+    ],
     version: _Version = None,
     restore: Annotated[
         str,
@@ -47,7 +51,10 @@ def submit(
         ),
     ] = "latest",
     views: Annotated[
-        list[str] | None, typer.Option("--view", help="Only this view; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--view", help="Only this view; may be repeated.", autocompletion=completion.views
+        ),
     ] = None,
     parallelism: Annotated[int | None, typer.Option(min=1, help="Subtasks per operator.")] = None,
     accept_dead_letters: Annotated[
@@ -114,7 +121,7 @@ def _of_job(job: str, views: Sequence[str]) -> tuple[str, ...]:
 
 
 def cancel(
-    job: Annotated[str, typer.Argument(help="A job.")],
+    job: Annotated[str, typer.Argument(help="A job.", autocompletion=completion.jobs)],
     version: _Version = None,
     as_json: _AsJson = False,
 ) -> None:
@@ -134,7 +141,7 @@ def cancel(
 
 
 def savepoint(
-    job: Annotated[str, typer.Argument(help="A job.")],
+    job: Annotated[str, typer.Argument(help="A job.", autocompletion=completion.jobs)],
     version: _Version = None,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the job after it.")] = False,
     as_json: _AsJson = False,
@@ -155,7 +162,7 @@ def savepoint(
 
 
 def upgrade(
-    job: Annotated[str, typer.Argument(help="A job that runs.")],
+    job: Annotated[str, typer.Argument(help="A job that runs.", autocompletion=completion.jobs)],
     version: _Version = None,
     parallelism: Annotated[int | None, typer.Option(min=1, help="Subtasks per operator.")] = None,
     as_json: _AsJson = False,
@@ -206,7 +213,9 @@ def _usual_version(settings: Settings, job: str) -> int:
 
 
 def views(
-    name: Annotated[str | None, typer.Argument(help="Only this view.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Only this view.", autocompletion=completion.views)
+    ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the whole catalogue as a page.")
     ] = False,

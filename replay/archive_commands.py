@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy import completion
 from deploy.console import CommandError, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from schemas.streams import Stream
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-_StreamName = Annotated[str, typer.Argument(help="Which stream's events.")]
+_StreamName = Annotated[
+    str, typer.Argument(help="Which stream's events.", autocompletion=completion.streams)
+]
 _To = Annotated[
     str, typer.Option(help="Folder or s3:// URI; KAPPA_ARCHIVE_URL or the home's archive without.")
 ]

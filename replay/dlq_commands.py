@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy import completion
 from deploy.console import CommandError, json_value, print_json, print_table
 from replay.opening import confirm, opened, say
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from sinks.clickhouse import ClickHouse
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-_StreamName = Annotated[str, typer.Option("--stream", help="Which stream's dead letters.")]
+_StreamName = Annotated[
+    str,
+    typer.Option(
+        "--stream", help="Which stream's dead letters.", autocompletion=completion.streams
+    ),
+]
 _Reason = Annotated[str, typer.Option(help="Only those with this reason, such as out_of_range.")]
 _At = Annotated[
     list[str] | None, typer.Option("--at", help="Only this one: partition:offset; may be repeated.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy import completion
 from deploy.console import ERR, OUT, print_json, print_table
 from replay.opening import confirm, opened
 from replay.options import Manner, spread
@@ -26,7 +27,12 @@ def add_late(group: typer.Typer) -> None:
 @spread
 def late_command(
     *,
-    view: Annotated[str, typer.Argument(help="The view to repair, as people see it.")],
+    view: Annotated[
+        str,
+        typer.Argument(
+            help="The view to repair, as people see it.", autocompletion=completion.views
+        ),
+    ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show windows and events; change nothing.")
     ] = False,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from deploy import completion
+
 if TYPE_CHECKING:
     from replay.differences import Expectation
     from replay.pace import Limits
@@ -25,10 +27,18 @@ class Wish:
     """What is to be rebuilt, from where, and what the fix changes."""
 
     views: Annotated[
-        list[str] | None, typer.Argument(help="Views of one job; without any, all that are live.")
+        list[str] | None,
+        typer.Argument(
+            help="Views of one job; without any, all that are live.",
+            autocompletion=completion.views,
+        ),
     ] = None
     job: Annotated[
-        str, typer.Option(help="Without views: the job all of whose live views are meant.")
+        str,
+        typer.Option(
+            help="Without views: the job all of whose live views are meant.",
+            autocompletion=completion.jobs,
+        ),
     ] = ""
     expect: Annotated[
         list[str] | None,

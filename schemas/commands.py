@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy import completion
+
 if TYPE_CHECKING:
     from deploy.settings import Settings
     from schemas.inputs import Format
@@ -37,7 +39,9 @@ def produce(
     file: Annotated[
         str, typer.Argument(help='File of events, "-" for standard input, or "sample".')
     ] = "sample",
-    stream: Annotated[str, typer.Option(help=_STREAM_HELP)] = "page_views",
+    stream: Annotated[
+        str, typer.Option(help=_STREAM_HELP, autocompletion=completion.streams)
+    ] = "page_views",
     format: Annotated[
         str, typer.Option(help="access-log, json-lines or avro; told from the content if left out.")
     ] = "",
@@ -123,7 +127,10 @@ def list_schemas(
 
 @schemas_app.command("register")
 def register_schema(
-    stream: Annotated[str, typer.Argument(help="Stream; all of them if left out.")] = "",
+    stream: Annotated[
+        str,
+        typer.Argument(help="Stream; all of them if left out.", autocompletion=completion.streams),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help=_JSON_HELP)] = False,
 ) -> None:
     """Register the current schema of a stream; one that can't read earlier events is refused.

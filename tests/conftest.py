@@ -49,7 +49,12 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def processes() -> None:
+    """Ask for it where a fixture starts a process: it tells which tests are no unit tests."""
+
+
+@pytest.fixture(scope="session")
+def browser(processes: None) -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.fail("These tests need Chromium: apt-get install chromium, or put it on the PATH.")
@@ -110,8 +115,9 @@ def _telling_lines(path: Path) -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Mark what uses the stack, and run it after the quick tests."""
+    """Mark what uses the stack or other processes, and run the stack's after the quick tests."""
     for item in items:
-        if "stack" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.stack)
+        for marker, fixture in ((pytest.mark.stack, "stack"), (pytest.mark.process, "processes")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
     items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))

@@ -17,7 +17,9 @@ _CRD = "META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"
 
 
 @pytest.fixture(scope="session")
-def flink_deployment_schema(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def flink_deployment_schema(
+    tmp_path_factory: pytest.TempPathFactory, processes: None
+) -> dict[str, Any]:
     """Return the JSON schema of a FlinkDeployment, in which no unknown field is let through.
 
     The newest operator API on Maven Central is older than Flink 2.2: its list of Flink versions

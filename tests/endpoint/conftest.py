@@ -14,7 +14,7 @@ _names = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+def endpoint(tmp_path_factory: pytest.TempPathFactory, processes: None) -> Iterator[Endpoint]:
     """A running endpoint, shared: a test makes tables of its own and leaves the process be."""
     running = Endpoint(tmp_path_factory.mktemp("endpoint"))
     running.start()
@@ -32,7 +32,7 @@ def table(endpoint: Endpoint) -> str:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
+def fresh(tmp_path: Path, processes: None) -> Iterator[Callable[..., Endpoint]]:
     """A function that starts an endpoint of the test's own, given limits by name."""
     started: list[Endpoint] = []
 

@@ -16,7 +16,7 @@ NAME = "page_views_per_country"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, processes: None) -> Path:
     """A copy of the project's code, to write into."""
     for folder in ("deploy", "jobs", "replay", "schemas", "serving", "sinks", "udfs"):
         kept = shutil.ignore_patterns("__pycache__", "static")

@@ -22,7 +22,9 @@ from tests.serving.site import Database, Server, serving
 
 
 @pytest.fixture(scope="session")
-def serving_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+def serving_endpoint(
+    tmp_path_factory: pytest.TempPathFactory, processes: None
+) -> Iterator[Endpoint]:
     running = Endpoint(tmp_path_factory.mktemp("serving"))
     running.start()
     yield running

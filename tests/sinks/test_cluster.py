@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import chdb
 import pytest
 
@@ -15,6 +17,13 @@ from sinks.tables import add_columns, create_table, create_view, table_spec
 from tests.sinks.test_tables import REVENUE
 
 SPEC = table_spec("revenue", REVENUE)
+
+
+@pytest.fixture(scope="module")
+def clickhouse() -> Iterator[chdb.state.sqlitelike.Connection]:
+    connection = chdb.connect(":memory:")
+    yield connection
+    connection.close()
 
 
 def clustered(statement: str) -> tuple[str, ...]:
@@ -108,7 +117,9 @@ def test_what_is_not_known_is_refused() -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=lambda view: view.name)
-def test_clickhouse_reads_every_statement(view: View) -> None:
+def test_clickhouse_reads_every_statement(
+    view: View, clickhouse: chdb.state.sqlitelike.Connection
+) -> None:
     spec = table_spec(view.name, view.avro_schema)
     plain = [create_table(spec, 1), create_view(spec, 1), create_pointers()]
     plain += [create_repaired_events()]
@@ -117,5 +128,5 @@ def test_clickhouse_reads_every_statement(view: View) -> None:
     plain.append("CREATE DATABASE IF NOT EXISTS `views`")
     for statement in plain:
         for text in clustered(statement):
-            parsed = chdb.query(f"EXPLAIN AST {text}", "TabSeparated").data()
+            parsed = clickhouse.query(f"EXPLAIN AST {text}", "TabSeparated").data()
             assert "Create" in parsed.splitlines()[0], text

@@ -15,7 +15,7 @@ _BASES = range(20_000, 24_000, 500)
 
 
 @pytest.fixture(scope="package")
-def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def own_settings(tmp_path_factory: pytest.TempPathFactory, processes: None) -> Settings:
     home = tmp_path_factory.mktemp("own")
     for base in _BASES:
         settings = Settings(home=home, port_base=base)

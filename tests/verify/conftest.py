@@ -22,7 +22,9 @@ from tests.verify.tables import Versions
 
 
 @pytest.fixture(scope="session")
-def clickhouse_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+def clickhouse_endpoint(
+    tmp_path_factory: pytest.TempPathFactory, processes: None
+) -> Iterator[Endpoint]:
     running = Endpoint(tmp_path_factory.mktemp("verify"))
     running.start()
     yield running
