@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def jobs(incomplete: str) -> list[str]:
     """Return the jobs whose names begin so."""
@@ -24,5 +26,5 @@ def streams(incomplete: str) -> list[str]:
     return _beginning(STREAMS, incomplete)
 
 
-def _beginning(names: dict[str, object], incomplete: str) -> list[str]:
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
