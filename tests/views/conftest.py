@@ -1,4 +1,7 @@
-"""One world for all view tests: every domain's job runs in it, and a TaskManager dies in it."""
+"""Worlds for the view tests, in which every domain's job runs.
+
+In one the events come in disorder and a TaskManager dies; in the other they come in order.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,28 @@ class World:
     job_ids: dict[str, str]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(
+    scope="package", params=["killed", pytest.param("in order", marks=pytest.mark.long)]
+)
 def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
-    """Run the domains that are tested: half of the events, kill -9 of the TaskManager, the rest."""
+    """Run the domains that are tested: half of the events, kill -9 of the TaskManager, the rest.
+
+    In order, nothing is killed.
+    """
+    in_order = request.param == "in order"
     wanted = {
         item.callspec.params["name"]
         for item in request.session.items
-        if isinstance(item, pytest.Function) and "world" in item.fixturenames
+        if isinstance(item, pytest.Function)
+        and "world" in item.fixturenames
+        and item.callspec.params["world"] == request.param
     }
     with environment(stack, checkpoint_seconds=5.0) as env:
-        senders = {name: Sender(env, domain) for name, domain in DOMAINS.items() if name in wanted}
+        senders = {
+            name: Sender(env, domain, in_order=in_order)
+            for name, domain in DOMAINS.items()
+            if name in wanted
+        }
         job_ids = {}
         for name, sender in senders.items():
             sender.prepare()
@@ -42,15 +57,21 @@ def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
         start_loader(env)
         for sender in senders.values():
             sender.send(0, 2)
-        for job_id in job_ids.values():
-            _checkpoint(env, job_id)
-        pid = stack.wait_healthy("taskmanager").pid
-        os.kill(pid, signal.SIGKILL)
+        killed = 0 if in_order else _kill_taskmanager(env, stack, job_ids)
         for sender in senders.values():
             sender.send(1, 2)
             sender.close()
-        stack.wait_healthy("taskmanager", other_than=pid)
+        stack.wait_healthy("taskmanager", other_than=killed)
         yield World(env, job_ids)
+
+
+def _kill_taskmanager(env: Environment, stack: Stack, job_ids: dict[str, str]) -> int:
+    """Kill it once each job has a checkpoint with what was sent; return its process id."""
+    for job_id in job_ids.values():
+        _checkpoint(env, job_id)
+    pid = stack.wait_healthy("taskmanager").pid
+    os.kill(pid, signal.SIGKILL)
+    return pid
 
 
 def _checkpoint(env: Environment, job_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Every view equals its oracle: on events in disorder, and past a killed TaskManager."""
+"""Every view equals its oracle: in order, in disorder, and past a killed TaskManager."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_view_of_the_job_is_compared(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_job_was_restarted_once_and_runs(world: World, name: str) -> None:
+def test_the_job_runs(world: World, name: str) -> None:
     assert flink(world.env, f"/jobs/{world.job_ids[name]}")["state"] == "RUNNING"
 
 

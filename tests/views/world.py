@@ -1,4 +1,4 @@
-"""All jobs at once on one stack: generated events in disorder, a killed TaskManager, the rows.
+"""All jobs at once on one stack: generated events, in order or not, and the rows they make.
 
 A domain is a module of this folder with
 - `JOB`: the name of the job,
@@ -35,10 +35,13 @@ LATER_MS = 3 * 24 * 3600 * 1000
 
 
 class Sender:
-    """Sends a domain's streams: parts of the events in disorder, at last the closing ones."""
+    """Sends a domain's streams: parts of the events, at last the closing ones.
 
-    def __init__(self, env: Environment, domain: ModuleType) -> None:
-        self._env, self._domain = env, domain
+    `in_order` sends each stream by event time, otherwise they come in disorder.
+    """
+
+    def __init__(self, env: Environment, domain: ModuleType, *, in_order: bool = False) -> None:
+        self._env, self._domain, self._in_order = env, domain, in_order
         job = job_named(domain.JOB).within(env.settings.namespace)
         self.job_name = job.name
         self.streams = {stream.name: stream for stream in job.streams}
@@ -65,10 +68,12 @@ class Sender:
         return submit(self._env.settings, self._domain.JOB, options=options, script=script).job_id
 
     def send(self, part: int, parts: int) -> None:
-        """Send the `part`-th of `parts` parts of each stream, in disorder."""
+        """Send the `part`-th of `parts` parts of each stream."""
         for name, stream in self.streams.items():
-            disorder = stream.disorder.total_seconds() * 1000
-            arrived = disordered(self.events[name], int(disorder) - 1, seed=len(name))
+            arrived = self.events[name]
+            if not self._in_order:
+                disorder = stream.disorder.total_seconds() * 1000
+                arrived = disordered(arrived, int(disorder) - 1, seed=len(name))
             begin, end = (len(arrived) * n // parts for n in (part, part + 1))
             self._produce(stream, [self._record(stream, e) for e in arrived[begin:end]])
 
