@@ -28,15 +28,13 @@ class World:
     job_ids: dict[str, str]
 
 
-@pytest.fixture(
-    scope="package", params=["killed", pytest.param("in order", marks=pytest.mark.long)]
-)
+@pytest.fixture(scope="package", params=["killed", pytest.param("ordered", marks=pytest.mark.long)])
 def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
     """Run the domains that are tested: half of the events, kill -9 of the TaskManager, the rest.
 
-    In order, nothing is killed.
+    Ordered, they come in order and nothing is killed.
     """
-    in_order = request.param == "in order"
+    in_order = request.param == "ordered"
     wanted = {
         item.callspec.params["name"]
         for item in request.session.items
