@@ -7,7 +7,8 @@ A standalone Flink cluster forgets its jobs with its JobManager; these files are
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from deploy.settings import Settings
 
 @dataclass(frozen=True)
 class DesiredJob:
-    """A submission to repeat; `name` is Flink's name of the job."""
+    """A submission to repeat; `name` is Flink's name of the job, `code` the copy that it runs."""
 
     name: str
     job: str
@@ -24,15 +25,24 @@ class DesiredJob:
     views: tuple[str, ...] = ()
     namespace: str = ""
     options: Mapping[str, str | float] = field(default_factory=dict)
+    code: str = ""
 
 
-def remember(settings: Settings, desired: DesiredJob) -> None:
-    """Keep `desired` until `forget`."""
+@contextmanager
+def remembered(settings: Settings, desired: DesiredJob) -> Iterator[None]:
+    """Keep `desired` until `forget`; where the block fails, what was kept before it."""
     path = _file(settings, desired.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(desired), indent=2) + "\n")
-    temporary.replace(path)
+    before = path.read_text() if path.exists() else None
+    # Before the job runs: whoever is killed then must not leave one that a restart forgets.
+    _write(path, json.dumps(asdict(desired), indent=2) + "\n")
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            forget(settings, desired.name)
+        else:
+            _write(path, before)
+        raise
 
 
 def forget(settings: Settings, name: str) -> None:
@@ -60,3 +70,10 @@ def _folder(settings: Settings) -> Path:
 
 def _file(settings: Settings, name: str) -> Path:
     return _folder(settings) / f"{name}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)

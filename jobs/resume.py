@@ -1,4 +1,7 @@
-"""Submit again, from their newest state, the jobs that a restarted Flink cluster forgot."""
+"""Submit again, from their newest state, the jobs that a restarted Flink cluster forgot.
+
+Each with the code that it ran: what changed since comes with an upgrade or a rebuild.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ def resume(settings: Settings) -> int:
                 version=desired.version,
                 views=desired.views,
                 options=desired.options,
+                code=desired.code,
             )
         except (StateUnavailable, SubmissionFailed) as error:
             log.error("%s", error)

@@ -16,7 +16,8 @@ from deploy.processes import die_with_parent
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, job_named
 from jobs.cluster import Cluster, ClusterError, RunningJob
-from jobs.desired import DesiredJob, forget, remember
+from jobs.code import code_folder, drop_code, keep_code
+from jobs.desired import DesiredJob, desired_jobs, forget, remembered
 from jobs.plan import plan, reading_copy, versioned
 from jobs.state import SAVEPOINT_DIR, latest_state, state_folders
 
@@ -49,20 +50,22 @@ def submit(
     restore: str = "latest",
     options: Mapping[str, str | float] | None = None,
     script: Path | None = None,
+    code: str = "",
 ) -> Submitted:
     """Start a job and wait until all its tasks run.
 
     `restore` is "latest" (the newest savepoint or checkpoint, if there is one), "none", or the
     location of one. A job of that name that is live already is refused, and so is one whose
     state does not fit: it is cancelled and its reason raised as `SubmissionFailed`. `script` is
-    the job's module; by default that in jobs/ with the job's name.
+    the job's module; by default that in jobs/ with the job's name. `code` is the copy of the code
+    with which its state was written; without one it runs the code as it is now, from a copy.
     """
     cluster = Cluster(*settings.flink_clusters)
-    if script is None:
-        script = PROJECT_ROOT / "jobs" / f"{job_named(job_name).name}.py"
     name = flink_name(settings, job_name, version)
     if (options or {}).get("copy"):
         name = reading_copy(name)
+    if not (script or code):
+        job_named(job_name)
     if live := cluster.live_job(name):
         raise SubmissionFailed(
             f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
@@ -70,18 +73,25 @@ def submit(
     location = latest_state(cluster, name) if restore == "latest" else None
     if restore not in ("latest", "none"):
         location = restore
-    layout = _declared_layout(settings, job_name, version, views)
-    if location and layout:
-        _check_layout(cluster, name, layout)
+    home = settings.home.expanduser().resolve()
+    layout: Mapping[str, str] = {}
+    if not code or not code_folder(home, code).is_dir():
+        code = keep_code(home, PROJECT_ROOT)
+        layout = _declared_layout(settings, job_name, version, views)
+        if location and layout:
+            _check_layout(cluster, name, layout)
+    folder = code_folder(home, code)
     arguments = {"version": version, "views": ",".join(views), **(options or {})}
-    job_id = _run_client(settings, script, location, arguments)
-    _await_running(cluster, name, job_id)
+    desired = DesiredJob(
+        name, job_name, version, views, settings.namespace, dict(options or {}), code
+    )
+    with remembered(settings, desired):
+        module = script or folder / "jobs" / f"{job_name}.py"
+        job_id = _run_client(settings, module, location, arguments, folder)
+        _await_running(cluster, name, job_id)
     if layout:
         _keep_layout(cluster, name, layout)
-    remember(
-        settings,
-        DesiredJob(name, job_name, version, views, settings.namespace, dict(options or {})),
-    )
+    drop_code(home, {one.code for one in desired_jobs(settings)})
     return Submitted(job_id, name, location)
 
 
@@ -170,6 +180,7 @@ def _run_client(
     script: Path,
     location: str | None,
     arguments: Mapping[str, str | float],
+    code: Path,
 ) -> str:
     address = settings.flink.split("//", 1)[-1]
     command = [str(client(settings)), "run", "--detached", "-m", address]
@@ -178,11 +189,15 @@ def _run_client(
         if arguments.get("start"):
             # The panes of a job that read a copy of the topic; where it stood there is of no use.
             command.append("--allowNonRestoredState")
-    command += ["-py", str(script)]
+    # Workers on other machines have no such folder, and import what is installed there.
+    command += ["-pypath", str(code), "-py", str(script)]
     for key, value in arguments.items():
         if value != "":
             command += [f"--{key.replace('_', '-')}", str(value)]
     environment = os.environ | client_environment(settings) | settings.environment()
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(code), os.environ.get("PYTHONPATH")])
+    )
     try:
         done = subprocess.run(
             command,
