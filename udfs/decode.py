@@ -75,7 +75,7 @@ class Decoder:
             parts.extend(self._decode_rows(values, of_schema, int(schema_id), reasons, details))
         rows, events = self._in_order(parts)
         good = self._judge_events(events, rows, timestamps, reasons, details)
-        return Batch(reasons, details, ids, rows[good], events.filter(pa.array(good)))
+        return Batch(reasons, details, ids, rows[good], chosen(events, good))
 
     def _judge_frames(
         self,
@@ -135,7 +135,8 @@ class Decoder:
             reasons[rows] = "undecodable"
             details[rows] = f"Schema {schema_id}: an array's items take no bytes."
             return []
-        bodies = [value[HEADER_BYTES:] for value in values[rows]]
+        mine = values if len(rows) == len(values) else values[rows]
+        bodies = [value[HEADER_BYTES:] for value in mine]
         decoded = _decode_halving(bodies, rows, text)
         parts = []
         for part_rows, part_bodies, batch, error in decoded:
@@ -152,7 +153,7 @@ class Decoder:
             table = self._resolve(batch, schema_id, part_rows, reasons, details)
             if table is not None:
                 keep = reasons[part_rows] == None  # noqa: E711
-                parts.append((part_rows[keep], table.filter(pa.array(keep))))
+                parts.append((part_rows[keep], chosen(table, keep)))
         return parts
 
     def _writer(self, schema_id: int) -> tuple[str, Any] | None:
@@ -237,6 +238,11 @@ def needed_fields(stream: Stream, used: set[str]) -> tuple[str, ...]:
     wanted = used | set(stream.required) | {rule.field for rule in stream.rules}
     wanted.add(stream.event_time_field)
     return tuple(f["name"] for f in stream.schema["fields"] if f["name"] in wanted)
+
+
+def chosen(table: pa.Table, keep: npt.NDArray[np.bool_]) -> pa.Table:
+    """Return the rows of `table` that `keep`, as long as it, marks; most often that is all."""
+    return table if keep.all() else table.filter(pa.array(keep))
 
 
 def _decode_halving(

@@ -23,7 +23,7 @@ from deploy.settings import Settings
 from schemas.streams import Stream
 from udfs import lateness, windows
 from udfs.dead_letter_limit import DeadLetterGuard
-from udfs.decode import Decoder, needed_fields
+from udfs.decode import Decoder, chosen, needed_fields
 from udfs.envelope import (
     BookPage,
     Parcel,
@@ -118,7 +118,7 @@ class DecodeEvents(ScalarFunction):
         too_late = batch.rows[~in_time]
         missed[too_late] = times[too_late] - times[too_late] % pane
         rows = batch.rows[in_time]
-        events = batch.events.filter(pa.array(in_time))
+        events = chosen(batch.events, in_time)
         here = np.zeros(len(times), dtype=bool)
         here[rows] = True
         packets = np.full(len(times), None, dtype=object)
