@@ -8,11 +8,12 @@ UV_VERSION := 0.13.8
 
 # Changes with the pom's content, so that a second run has nothing to do.
 POM_SUM := $(shell cksum < deploy/pom.xml | cut -d' ' -f1)
+PEERS := clickhouse spark pathway bytewax quix
 INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults test-unit test-long tools lint format up down status install jars lock clean distclean
+.PHONY: help demo bench bench-peers peers test faults test-unit test-long tools lint format up down status install jars lock clean distclean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,6 +33,25 @@ faults: install jars ## Faults at random, and each alone; SEED=… MINUTES=… c
 
 test-unit: install tools ## The tests that start no process, in under a minute
 	@$(BIN)/pytest -m "not stack and not process and not long"
+
+bench: install jars $(VENV)/.bench ## Compare with Flink SQL and a bare consumer; EVENTS=… chooses how many
+	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --events $(or $(EVENTS),4000000)
+
+bench-peers: install jars peers $(VENV)/.bench ## Compare with what else one would pick too
+	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --peers --events $(or $(EVENTS),4000000)
+
+peers: $(PEERS:%=.peers/%/.installed) ## Install each of those into an environment of its own
+
+.peers/%/.installed: bench/peers/requirements/%.txt | $(INSTALLED)
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	@if test -f bench/peers/requirements/$*-pom.xml; then \
+	   $(MVN) --batch-mode --quiet -Dstyle.color=never --file bench/peers/requirements/$*-pom.xml package; fi
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.lock | $(INSTALLED)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-bench.lock
+	@touch $@
 
 tools: ## Check that the programs are there which tests run beside the stack
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
@@ -87,8 +107,8 @@ $(JARS): | $(INSTALLED)
 
 lock: $(VENV)/bin/python ## Pin the packages of pyproject.toml anew, with hashes
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION)
-	@for extra in "" -dev; do \
-	   $(BIN)/uv pip compile --quiet --upgrade pyproject.toml $${extra:+--extra dev} --python-version 3.11 \
+	@for extra in "" -dev -bench; do \
+	   $(BIN)/uv pip compile --quiet --upgrade pyproject.toml $${extra:+--extra $${extra#-}} --python-version 3.11 \
 	     --generate-hashes --no-annotate --no-header --output-file requirements$$extra.lock; done
 
 clean: down ## Stop the stack and remove its data and every cache
@@ -96,4 +116,4 @@ clean: down ## Stop the stack and remove its data and every cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the installed packages and jars too
-	rm -rf $(VENV) .jars
+	rm -rf $(VENV) .jars .peers

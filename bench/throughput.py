@@ -5,25 +5,21 @@ python -m bench.throughput page_views_per_minute --events 4000000
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import fastavro
 import httpx
-import numpy as np
-import pandas as pd
 import psutil
 import typer
-from confluent_kafka import Consumer, TopicPartition
 
-from bench import ten_seconds
-from bench.workload import Workload, batches, fill
+from bench import five_minutes, ten_seconds
+from bench.answers import expected_rows, newest_rows
+from bench.usage import Usage
+from bench.workload import Workload, fill
 from deploy.console import CommandError, print_json, print_table, progress_bar
 from deploy.flink import TASKMANAGER_METRICS_PORT
 from deploy.settings import PROJECT_ROOT, Settings
@@ -32,8 +28,7 @@ from jobs.page_views import JOB as PAGE_VIEWS_JOB
 from jobs.submit import cancel, submit
 from jobs.views import Job, WindowView
 from schemas.registry import Registry, publish_schema
-from schemas.topics import begin_offsets, end_offsets, ensure_events_topic
-from udfs.measures import Count, CountDistinct, Mean, Sum
+from schemas.topics import ensure_events_topic
 
 _DEADLINE_SECONDS = 600.0
 _STEADY_FROM, _STEADY_TO = 0.25, 0.98
@@ -47,12 +42,17 @@ class Case:
     view: WindowView
     script: Path
 
+    def view_in(self, namespace: str) -> WindowView:
+        """Return the view as it is called in `namespace`."""
+        return replace(self.view, stream=self.job.within(namespace).stream)
+
 
 CASES = {
     view.name: Case(job, view, PROJECT_ROOT / script)
     for job, script in (
         (PAGE_VIEWS_JOB, "jobs/page_views.py"),
         (ten_seconds.JOB, "bench/ten_seconds.py"),
+        (five_minutes.JOB, "bench/five_minutes.py"),
     )
     for view in job.views
     if isinstance(view, WindowView)
@@ -76,61 +76,42 @@ class Measured:
 
 @dataclass
 class Meter:
-    """Samples the source's offsets and the TaskManager's processes until told to stop."""
+    """Samples how far the source of a job has read a topic."""
 
-    url: str
+    settings: Settings
     topic: str
-    taskmanager: psutil.Process
     offsets: list[tuple[float, float]] = field(default_factory=list)
-    peak_bytes: int = 0
 
     def sample(self) -> float:
         """Take a sample and return how many events the source has read."""
-        text = httpx.get(self.url, timeout=5).text
-        # Prometheus labels have no dots: Flink's reporter writes underscores.
-        topic = self.topic.replace(".", "_")
-        values = (
-            float(line.rsplit(" ", 1)[1]) + 1
-            for line in text.splitlines()
-            if "KafkaSourceReader_topic_partition_currentOffset{" in line
-            and f'topic="{topic}"' in line
-        )
-        read = sum(value for value in values if value > 0)
+        read = source_position(self.settings, self.topic)
         self.offsets.append((time.monotonic(), read))
         return read
 
-    def family(self) -> list[psutil.Process]:
-        """Return the TaskManager and its Python workers."""
-        return [self.taskmanager, *self.taskmanager.children(recursive=True)]
 
-    def cpu_seconds(self) -> float:
-        """Return the processor time the family has used, ended workers left out."""
-        total = 0.0
-        for process in self.family():
-            times = process.cpu_times()
-            total += times.user + times.system
-        return total
-
-    def watch_memory(self, stop: threading.Event) -> None:
-        """Keep the greatest sum of resident memory until `stop`."""
-        while not stop.wait(0.5):
-            try:
-                resident = sum(process.memory_info().rss for process in self.family())
-            except psutil.NoSuchProcess:
-                continue
-            self.peak_bytes = max(self.peak_bytes, resident)
+def source_position(settings: Settings, topic: str) -> float:
+    """Return how many events of `topic` the embedded TaskManager's sources have read."""
+    url = f"http://127.0.0.1:{settings.port(TASKMANAGER_METRICS_PORT)}/metrics"
+    text = httpx.get(url, timeout=5).text
+    # Prometheus labels have no dots: Flink's reporter writes underscores.
+    label = f'topic="{topic.replace(".", "_")}"'
+    values = (
+        float(line.rsplit(" ", 1)[1]) + 1
+        for line in text.splitlines()
+        if "KafkaSourceReader_topic_partition_currentOffset{" in line and label in line
+    )
+    return sum(value for value in values if value > 0)
 
 
 def measure(settings: Settings, case: Case, workload: Workload, **options: float) -> Measured:
     """Fill a topic of its own, run the job over it, check its rows, clean up."""
     there = settings.model_copy(update={"namespace": f"b{uuid.uuid4().hex[:6]}"})
     job = case.job.within(there.namespace)
-    _fill(there, job, workload)
+    fill_topic(there, job, workload)
     process = next(p for p in Stack(settings).status() if p.name == "taskmanager")
-    url = f"http://127.0.0.1:{settings.port(TASKMANAGER_METRICS_PORT)}/metrics"
-    meter = Meter(url, job.stream.topic, psutil.Process(process.pid))
+    meter, usage = Meter(settings, job.stream.topic), Usage(psutil.Process(process.pid))
     stop, began = threading.Event(), time.monotonic()
-    threading.Thread(target=meter.watch_memory, args=(stop,), daemon=True).start()
+    threading.Thread(target=usage.watch_memory, args=(stop,), daemon=True).start()
     submitted = submit(
         there,
         job_name=case.job.name,
@@ -140,16 +121,16 @@ def measure(settings: Settings, case: Case, workload: Workload, **options: float
         script=case.script,
     )
     try:
-        cpu = _follow(meter, workload.events)
-        view = next(v for v in job.views if v.name == case.view.name)
-        rows, right = _check(there, view, workload)
+        cpu = _follow(meter, usage, workload.events)
+        rows, right = _check(there, case.view_in(there.namespace), workload)
     finally:
         stop.set()
         cancel(there, submitted.name)
-    return _summary(case, workload, meter, began, cpu, rows, right)
+    return _summary(case, workload, meter, usage, began, cpu, rows, right)
 
 
-def _fill(settings: Settings, job: Job, workload: Workload) -> None:
+def fill_topic(settings: Settings, job: Job, workload: Workload) -> None:
+    """Create the topic of the job's stream and write `workload` to it."""
     with Registry(**settings.registry_access) as registry, progress_bar(unit="events") as progress:
         publish_schema(registry, job.stream)
         ensure_events_topic(settings.kafka_client, job.stream)
@@ -163,7 +144,7 @@ def _fill(settings: Settings, job: Job, workload: Workload) -> None:
         )
 
 
-def _follow(meter: Meter, events: int) -> float:
+def _follow(meter: Meter, usage: Usage, events: int) -> float:
     """Sample until everything is read; return CPU seconds over the steady part, per event."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
     marks: dict[str, tuple[float, float]] = {}
@@ -172,8 +153,8 @@ def _follow(meter: Meter, events: int) -> float:
         while (read := meter.sample()) < events:
             progress.update(bar, completed=read)
             if read >= _STEADY_FROM * events:
-                marks.setdefault("from", (read, meter.cpu_seconds()))
-                marks["to"] = (read, meter.cpu_seconds())
+                marks.setdefault("from", (read, usage.cpu_seconds()))
+                marks["to"] = (read, usage.cpu_seconds())
             if time.monotonic() > deadline:
                 raise CommandError(f"Only {read:,.0f} of {events:,} events were read in time.")
             # Asking for metrics costs the TaskManager a few milliseconds.
@@ -187,6 +168,7 @@ def _summary(
     case: Case,
     workload: Workload,
     meter: Meter,
+    usage: Usage,
     began: float,
     cpu: float,
     rows: int,
@@ -203,7 +185,7 @@ def _summary(
         whole=round(events / (reading[-1][0] - began)),
         start_up_seconds=round(reading[0][0] - began, 1),
         cpu_seconds_per_million=round(cpu * 1e6, 2),
-        peak_gigabytes=round(meter.peak_bytes / 1e9, 2),
+        peak_gigabytes=round(usage.peak_bytes / 1e9, 2),
         rows=rows,
         right=right,
     )
@@ -211,72 +193,13 @@ def _summary(
 
 def _check(settings: Settings, view: WindowView, workload: Workload) -> tuple[int, bool]:
     """Wait for the rows of all windows and compare them with a group-by in pandas."""
-    expected = _oracle(view, workload)
+    expected = expected_rows(view, workload)
     deadline = time.monotonic() + 120
     while True:
-        found = _newest_rows(settings, view)
+        found = newest_rows(settings, view)
         if found == expected or time.monotonic() > deadline:
             return len(found), found == expected
         time.sleep(1)
-
-
-def _oracle(view: WindowView, workload: Workload) -> dict[tuple[int, str], dict[str, Any]]:
-    columns = ["event_time", "page_id", "user_id", "duration_ms", "status"]
-    frames = [batch.select(columns).to_pandas() for batch in batches(workload)]
-    events = pd.concat(frames, ignore_index=True)
-    size = round(view.window.size.total_seconds() * 1000)
-    times = events["event_time"].to_numpy().astype(np.int64)
-    events["window"] = times - times % size
-    events["error"] = events["status"] >= 500
-    grouped = events.groupby(["window", "page_id"], sort=False)
-    result = pd.DataFrame({"n": grouped.size()})
-    for name, how in view.measures.items():
-        match how:
-            case Count(field=None):
-                result[name] = result["n"]
-            case Count():
-                result[name] = grouped["error"].sum()
-            case CountDistinct():
-                result[name] = grouped["user_id"].nunique()
-            case Sum():
-                result[name] = grouped["duration_ms"].sum(min_count=1)
-            case Mean():
-                result[name] = grouped["duration_ms"].mean()
-    result = result.drop(columns="n").astype(object).where(result.notna(), None)
-    return dict(zip(result.index, result.to_dict("records"), strict=True))
-
-
-def _newest_rows(settings: Settings, view: WindowView) -> dict[tuple[int, str], dict[str, Any]]:
-    schema = fastavro.parse_schema(view.avro_schema)
-    found: dict[tuple[int, str], dict[str, Any]] = {}
-    for value in _values(settings, view.topic(1)):
-        row: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
-        start = round(row["window_start"].timestamp() * 1000)
-        found[(start, row["page_id"])] = {name: row[name] for name in view.measures}
-    return found
-
-
-def _values(settings: Settings, topic: str) -> Iterator[bytes]:
-    ends = end_offsets(settings.kafka_client, topic, read_committed=True)
-    begins = begin_offsets(settings.kafka_client, topic)
-    left = {p for p, end in ends.items() if end > begins[p]}
-    consumer = Consumer(
-        {
-            **settings.kafka_client,
-            "group.id": "bench",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-    )
-    consumer.assign([TopicPartition(topic, p, begins[p]) for p in left])
-    while left:
-        for message in consumer.consume(10_000, timeout=1):
-            if message.error() is not None:
-                left.discard(message.partition())
-            elif (value := message.value()) is not None:
-                yield value
-    consumer.close()
 
 
 def main(

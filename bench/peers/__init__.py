@@ -1,0 +1,1 @@
+"""What else could answer the benchmarks' questions, each over the same topic."""

@@ -1,0 +1,134 @@
+"""What a comparison makes of a run: its steady part, its cost, whether it is right."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.compare import OWN, PEERS, contenders, table
+from bench.peers.figures import Result, rates, verdict
+from bench.peers.protocol import Task, read_progress, read_rows
+from bench.peers.runner import last_words
+from bench.usage import Usage
+
+
+def test_the_steady_part_leaves_out_start_up_and_the_end() -> None:
+    # Slow at first, 100 a second in the middle, slow at the end.
+    marks = [(10.0, 0), (20.0, 200), (21.0, 300), (22.0, 400), (26.0, 800), (27.8, 980)]
+    marks += [(40.0, 1000)]
+    cpu = [(0.0, 5.0), (21.0, 10.0), (27.8, 10.0 + 3.4), (40.0, 20.0)]
+    assert rates(marks, cpu, began=4.0) == {
+        "events_read": 1000,
+        "steady": 100,
+        "steady_over": "25% to 98%",
+        "cpu_seconds_per_million": 5000.0,
+        "start_up_seconds": 6.0,
+    }
+
+
+def test_one_batch_is_judged_by_the_whole_of_it() -> None:
+    found = rates([(2.0, 0), (7.0, 1000)], [(0.0, 0.0), (10.0, 20.0)], began=0.0)
+    assert (found["steady"], found["steady_over"]) == (200, "all")
+    assert found["cpu_seconds_per_million"] == 10_000.0
+
+
+def test_a_place_reported_again_does_not_move_the_steady_part() -> None:
+    steps = [(float(second), 250 * (1 + second // 5)) for second in range(16)]
+    assert rates(steps, [(0.0, 0.0), (16.0, 16.0)], began=0.0)["steady"] == 50
+
+
+def test_a_run_that_read_nothing_has_no_rate() -> None:
+    assert rates([], [], began=0.0) == {}
+    assert rates([(1.0, 0)], [(0.0, 0.0)], began=0.0) == {}
+
+
+def test_a_verdict_counts_wrong_missing_and_strange_rows() -> None:
+    expected = {1: "a", 2: "b", 3: "c"}
+    assert verdict(dict(expected), expected) == "yes"
+    assert verdict({1: "a", 2: "x", 4: "d"}, expected) == (
+        "no: 2 of 3 rows wrong or missing, 1 too many"
+    )
+
+
+def test_workers_reports_add_up_and_their_rows_come_together(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    task.report(0)
+    task.report(10, worker=1)
+    task.report(5, worker=0)
+    task.report(12, worker=1)
+    assert [read for _, read in read_progress(tmp_path)] == [0, 10, 15, 17]
+    task.write_rows([(0, "/a", 2, 30)])
+    task.write_rows([(10_000, "/b", 1, None)], worker=1)
+    assert read_rows(tmp_path, task.measures) == {
+        (0, "/a"): {"views": 2, "duration_ms": 30},
+        (10_000, "/b"): {"views": 1, "duration_ms": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("Traceback …\nValueError: no such topic\n", "ValueError: no such topic"),
+        (
+            "a.b.TableException: Encountered 'x'\nCaused by: a.Error: Python process exits: 1\n",
+            "a.b.TableException: Encountered 'x'",
+        ),
+        ("Killed\n", "Killed"),
+        ("", "it ended without a word"),
+    ],
+)
+def test_an_error_is_the_line_that_names_it(log: str, said: str) -> None:
+    assert last_words(log) == said
+
+
+def test_usage_counts_the_family() -> None:
+    hold = "x = bytearray(60_000_000); print('ready', flush=True); input()"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    with psutil.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as parent:
+        assert parent.stdout.readline() == "ready\n"
+        usage = Usage(psutil.Process(parent.pid))
+        usage.note_memory()
+        assert len(usage.family()) == 2
+        assert usage.peak_bytes > 60_000_000
+        assert usage.cpu_seconds() > 0
+        parent.communicate("\n")
+    assert usage.family() == []
+
+
+def test_every_contender_says_what_it_leaves_out() -> None:
+    found = [contender for _, _, contender in contenders((*OWN, *PEERS))]
+    assert len({contender.title for contender in found}) == len(found) == 9
+    assert all(contender.lacks and contender.answers for contender in found)
+
+
+def test_the_fastest_stands_first_and_who_failed_last() -> None:
+    results = [
+        Result("W1", "a", "A", "-", verdict="RuntimeError: no"),
+        Result("W1", "b", "B", "-", steady=10, verdict="yes"),
+        Result("W1", "c", "C", "-", steady=20, verdict="no: 1 of 2 rows wrong or missing"),
+        Result("W2", "b", "B", "-", steady=30, verdict="yes"),
+    ]
+    assert [row[0] for row in table(results, "W1")] == ["C", "B", "A"]
+
+
+def _task(folder: Path) -> Task:
+    return Task(
+        question="W1",
+        view="ten_seconds",
+        mode="",
+        bootstrap="",
+        registry="",
+        topic="events",
+        ends={"0": 1},
+        events=1,
+        schema={},
+        size_ms=10_000,
+        slide_ms=10_000,
+        uniques=False,
+        disorder_ms=0,
+        lateness_ms=0,
+        folder=str(folder),
+    )
