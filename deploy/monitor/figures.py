@@ -7,16 +7,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from deploy.monitor.arrivals import Arrivals
+from replay.records import VersionState
 from sinks.lag import PartitionLag, StableOffset
 
-JOB, LOADER, OTHER = "job", "loader", "other"
+JOB, REBUILD, LOADER, OTHER = "job", "rebuild", "loader", "other"
+_SHOWN = (VersionState.LIVE, VersionState.STANDBY)
+
+Version = tuple[str, int]
+"""A view and one of its versions."""
 
 
 @dataclass(frozen=True)
 class Lag:
     """How far a consumer group is behind in one topic.
 
-    `reader` is "job", "loader" or "other": a job that is no more, say.
+    `reader` is "job", "rebuild" (a job whose views nobody sees yet), "loader" or "other": a job
+    that is no more, say.
     """
 
     group: str
@@ -56,6 +62,27 @@ class ReplayProgress:
     read: int
 
 
+def job_readers(
+    versions: Iterable[Version],
+    states: Mapping[Version, VersionState],
+    group_of: Callable[[str, int], str],
+) -> dict[str, str]:
+    """Return what each group is that writes one of `versions`: "job", "rebuild" or "other".
+
+    A version without a state was never rebuilt, and is live.
+    """
+    found: dict[str, str] = {}
+    for version in versions:
+        state, group = states.get(version, VersionState.LIVE), group_of(*version)
+        if state in _SHOWN:
+            found[group] = JOB
+        elif state is VersionState.BUILDING:
+            found.setdefault(group, REBUILD)
+        else:
+            found.setdefault(group, OTHER)
+    return found
+
+
 def lags(
     partitions: Iterable[PartitionLag],
     reader: Callable[[str], str],
@@ -79,13 +106,14 @@ def lags(
 
 def freshness(
     found: Iterable[Lag],
-    versions: Mapping[str, tuple[str, int]],
+    versions: Mapping[str, Version],
     group_of: Callable[[str, int], str],
 ) -> list[Freshness]:
     """Return the freshness of each view version; `versions` is (view, version) by view topic.
 
     An event that a view lacks was not read by the view's job, or its row was not loaded: so none
-    is older than both lags together. A version whose job never committed an offset has none.
+    is older than both lags together. A version that is being rebuilt, or whose job never
+    committed an offset, has none.
     """
     jobs: dict[str, float] = {}
     loaded: dict[str, float] = {}

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from deploy.monitor.arrivals import Arrivals
 from deploy.monitor.figures import (
-    JOB,
     LOADER,
     OTHER,
     Freshness,
@@ -17,7 +16,9 @@ from deploy.monitor.figures import (
     OpenTransactions,
     ReplayProgress,
     StableOffsets,
+    Version,
     freshness,
+    job_readers,
     lags,
 )
 from deploy.settings import Settings
@@ -26,7 +27,7 @@ from jobs.status import job_offsets
 from jobs.submit import flink_name
 from replay.build import rebuilt_plan
 from replay.control import Control, ControlUnavailable
-from replay.records import ReplayRecord, ReplayState, events_before
+from replay.records import ReplayRecord, ReplayState, VersionState, events_before
 from schemas.topics import KafkaUnavailable
 from sinks.lag import LagReader
 from sinks.loader import group_of
@@ -58,26 +59,29 @@ class Lookout:
         self._control = Control(settings.postgres, settings.namespace)
         self._arrivals = Arrivals()
         self._stable = StableOffsets()
+        self._states: dict[Version, VersionState] = {}
 
     def look(self) -> Findings:
         """Return what there is now; a service that does not answer leaves its figures out."""
         answers = {"kafka": True, "postgres": True}
         found: list[Lag] = []
-        versions: dict[str, tuple[str, int]] = {}
+        versions: dict[str, Version] = {}
         events: dict[str, int] = {}
         transactions: list[OpenTransactions] = []
         replays: list[ReplayProgress] = []
+        try:
+            # While PostgreSQL is away no version changes its state: those of before hold.
+            self._states = self._control.version_states()
+            replays = self._replays()
+        except ControlUnavailable:
+            answers["postgres"] = False
+        except KafkaUnavailable:
+            answers["kafka"] = False
         try:
             found, versions = self._lags()
             prefix = self._settings.topic_prefix
             events = self._events(prefix)
             transactions = self._stable.look(self._reader.stable_offsets(prefix), self._clock())
-        except KafkaUnavailable:
-            answers["kafka"] = False
-        try:
-            replays = self._replays()
-        except ControlUnavailable:
-            answers["postgres"] = False
         except KafkaUnavailable:
             answers["kafka"] = False
         fresh = freshness(found, versions, self._job_group)
@@ -87,16 +91,16 @@ class Lookout:
         """Give back the connection to PostgreSQL."""
         self._control.close()
 
-    def _lags(self) -> tuple[list[Lag], dict[str, tuple[str, int]]]:
+    def _lags(self) -> tuple[list[Lag], dict[str, Version]]:
         """Return all lags, and view and version of each view topic."""
         prefix, group = self._settings.topic_prefix, group_of(self._settings)
         readers = self._reader.readers(f"{prefix}{_EVENTS}", but=group)
         loader = self._reader.loader(group, prefix)
         versions = self._versions({one.topic for one in loader})
-        jobs = {self._job_group(*version) for version in versions.values()}
+        jobs = job_readers(versions.values(), self._states, self._job_group)
         now = self._clock()
         found = [
-            *lags(readers, lambda g: JOB if g in jobs else OTHER, self._arrivals, now),
+            *lags(readers, lambda group: jobs.get(group, OTHER), self._arrivals, now),
             *lags(loader, lambda _: LOADER, self._arrivals, now),
         ]
         return found, versions
@@ -108,7 +112,7 @@ class Lookout:
             events[topic.removeprefix(f"{prefix}{_EVENTS}")] += end
         return events
 
-    def _versions(self, topics: Collection[str]) -> dict[str, tuple[str, int]]:
+    def _versions(self, topics: Collection[str]) -> dict[str, Version]:
         sources = {topic: parse_topic(topic, self._settings.topic_prefix) for topic in topics}
         return {
             topic: (source.view, source.version)

@@ -8,16 +8,20 @@ from deploy.monitor.arrivals import Arrivals
 from deploy.monitor.figures import (
     JOB,
     LOADER,
+    OTHER,
+    REBUILD,
     Freshness,
     Lag,
     OpenTransactions,
     ReplayProgress,
     StableOffsets,
     freshness,
+    job_readers,
     lags,
 )
 from deploy.monitor.looking import Findings
 from deploy.monitor.metrics import FindingsCollector
+from replay.records import VersionState
 from sinks.lag import PartitionLag, StableOffset
 
 TOPIC = "views.clicks.v2"
@@ -48,6 +52,23 @@ def test_a_view_is_as_stale_as_its_job_and_its_loader_together() -> None:
     versions = {TOPIC: ("clicks", 2), "views.clicks.v1": ("clicks", 1)}
     fresh = freshness(found, versions, lambda view, version: f"kappa-{view}.v{version}")
     assert fresh == [Freshness("clicks", 2, 9.0)], "version 1 has no job that ever committed"
+
+
+def test_a_rebuild_is_no_job_before_its_views_are_shown() -> None:
+    versions = [(view, version) for version in (1, 2, 3, 4, 5) for view in ("clicks", "users")]
+    states = {
+        ("clicks", 1): VersionState.RETIRED,
+        ("clicks", 2): VersionState.RETIRING,
+        ("users", 2): VersionState.RETIRING,
+        ("clicks", 3): VersionState.LIVE,
+        ("users", 3): VersionState.STANDBY,
+        ("clicks", 4): VersionState.BUILDING,
+        ("users", 4): VersionState.BUILDING,
+    }
+    found = job_readers(versions, states, lambda _, version: f"v{version}")
+    assert found == {"v1": JOB, "v2": OTHER, "v3": JOB, "v4": REBUILD, "v5": JOB}
+    lag = [Lag("v4", REBUILD, "events.clicks", 9, 4.0), Lag("loader", LOADER, TOPIC, 3, 2.0)]
+    assert freshness(lag, {TOPIC: ("clicks", 4)}, lambda _, version: f"v{version}") == []
 
 
 def test_an_offset_that_moves_is_not_stuck() -> None:
