@@ -42,12 +42,14 @@ bench-peers: install jars peers $(VENV)/.bench ## Compare with what else one wou
 
 peers: $(PEERS:%=.peers/%/.installed) ## Install each of those into an environment of its own
 
+# One that can't be installed is left out of the comparison, which says so.
 .peers/%/.installed: bench/peers/requirements/%.txt | $(INSTALLED)
-	$(PYTHON) -m venv .peers/$*
-	.peers/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $<
-	@if test -f bench/peers/requirements/$*-pom.xml; then \
-	   $(MVN) --batch-mode --quiet -Dstyle.color=never --file bench/peers/requirements/$*-pom.xml package; fi
-	@touch $@
+	@echo "Installing $* below .peers…"
+	@pom=bench/peers/requirements/$*-pom.xml; \
+	 if $(PYTHON) -m venv .peers/$* && \
+	    .peers/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< && \
+	    { test ! -f $$pom || $(MVN) --batch-mode --quiet -Dstyle.color=never --file $$pom package; }; \
+	 then touch $@; else echo "warning: $* could not be installed" >&2; fi
 
 $(VENV)/.bench: requirements-bench.lock | $(INSTALLED)
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-bench.lock

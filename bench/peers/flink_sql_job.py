@@ -19,6 +19,8 @@ _SETTINGS = {
     "state.backend.rocksdb.compression.per.level": "NO_COMPRESSION",
     "pipeline.object-reuse": "true",
     "table.local-time-zone": "UTC",
+    # A page's rows come from one task, in order: nothing has to be sorted out before the sink.
+    "table.exec.sink.upsert-materialize": "NONE",
     "table.exec.emit.late-fire.enabled": "true",
     # A delay counts in processing time, and event time passes the clean-up first.
     "table.exec.emit.late-fire.delay": "0 ms",
