@@ -34,7 +34,7 @@ class Cluster:
     """The REST API of the Flink cluster at the first of `urls`, which new jobs go to.
 
     Jobs are looked for at the others too: in application mode each has a cluster of its own. One
-    that does not answer may have any job, so nothing is said without it.
+    that does not answer may have any job, so none is said to be missing without it.
     """
 
     def __init__(self, *urls: str, timeout: float = 20.0) -> None:
@@ -55,7 +55,9 @@ class Cluster:
         if asked is None or len(self._clusters) == 1:
             return first
         if asked["id"] not in self._homes:
-            self.jobs()
+            _, silent = self.look()
+            if asked["id"] not in self._homes and silent:
+                raise silent[0]
         return self._homes.get(asked["id"], first)
 
     def _ask(self, cluster: httpx.Client, method: str, path: str, body: Any = None) -> Any:
@@ -71,19 +73,38 @@ class Cluster:
         return response.json() if response.content else None
 
     def jobs(self) -> list[RunningJob]:
-        """Return all jobs the clusters remember, newest first."""
-        jobs = []
+        """Return all jobs the clusters remember, newest first, or raise `ClusterUnavailable`."""
+        jobs, silent = self.look()
+        if silent:
+            raise silent[0]
+        return jobs
+
+    def look(self) -> tuple[list[RunningJob], list[ClusterUnavailable]]:
+        """Return the jobs of the clusters that answer, newest first, and who does not answer."""
+        jobs, silent = [], []
         for cluster in self._clusters:
-            for found in self._ask(cluster, "GET", "/jobs/overview")["jobs"]:
+            try:
+                overview = self._ask(cluster, "GET", "/jobs/overview")["jobs"]
+            except ClusterUnavailable as error:
+                silent.append(error)
+                continue
+            for found in overview:
                 self._homes[found["jid"]] = cluster
                 jobs.append(
                     RunningJob(found["jid"], found["name"], found["state"], found["start-time"])
                 )
-        return sorted(jobs, key=lambda job: -job.started_ms)
+        return sorted(jobs, key=lambda job: -job.started_ms), silent
 
     def live_job(self, name: str) -> RunningJob | None:
-        """Return the job called `name` that has not ended, or None."""
-        return next((j for j in self.jobs() if j.name == name and j.state in LIVE_STATES), None)
+        """Return the job called `name` that has not ended; None where no cluster has it.
+
+        Raises `ClusterUnavailable` where one that does not answer may have it.
+        """
+        jobs, silent = self.look()
+        found = next((j for j in jobs if j.name == name and j.state in LIVE_STATES), None)
+        if found is None and silent:
+            raise silent[0]
+        return found
 
     def state(self, job_id: str) -> str:
         """Return Flink's state of a job."""

@@ -140,9 +140,11 @@ def _flink(settings: Settings, name: str, problems: list[str]) -> dict[str, Any]
     }
     cluster = Cluster(*settings.flink_clusters, timeout=5)
     try:
-        job = next((j for j in cluster.jobs() if j.name == name), None)
+        jobs, silent = cluster.look()
+        job = next((j for j in jobs if j.name == name), None)
         if job is None:
-            return unknown
+            problems += [str(error) for error in silent]
+            return {**unknown, "state": "unknown"} if silent else unknown
         checkpoints = cluster.get(f"/jobs/{job.id}/checkpoints")
         failure = cluster.failure(job.id)
     except (ClusterUnavailable, ClusterError) as error:

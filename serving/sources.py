@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deploy.settings import Settings
-from jobs.cluster import LIVE_STATES, Cluster, RunningJob
+from jobs.cluster import LIVE_STATES, Cluster, ClusterUnavailable, RunningJob
 from replay.control import Control
 from replay.records import ReplayRecord, ReplayState, events_before
 from sinks.lag import LagReader, PartitionLag
@@ -19,6 +19,8 @@ from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
 _ENDED_SECONDS = 600.0
 _REPLAYS, _JOURNAL = 3, 6
 _NO_WATERMARK = -(2**63)
+# Asking after a job takes several requests, and every server asks.
+_DETAIL_SECONDS = 5.0
 
 
 class KafkaSource:
@@ -73,18 +75,35 @@ class KafkaSource:
 class FlinkSource:
     """The namespace's jobs as Flink's REST API tells of them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._cluster = Cluster(*settings.flink_clusters, timeout=5)
+        self._clock = clock
+        self._details: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
         prefix = re.escape(settings.topic_prefix)
         self._ours = re.compile(rf"{prefix}[a-z0-9_]+(\.v[0-9]+)?(\.archive)?")
 
     def __call__(self) -> list[dict[str, Any]]:
-        """Return one entry for each job that lives, failed, or ended a short while ago."""
+        """Return one entry for each job that lives, failed, or ended a short while ago.
+
+        A cluster that does not answer is an entry too; where none does, that is raised.
+        """
+        jobs, silent = self._cluster.look()
+        if silent and not jobs:
+            raise silent[0]
         newest: dict[str, RunningJob] = {}
-        for job in self._cluster.jobs():
+        for job in jobs:
             if self._ours.fullmatch(job.name):
                 newest.setdefault(job.name, job)
-        return [self._job(job) for _, job in sorted(newest.items()) if self._shown(job)]
+        shown = [job for _, job in sorted(newest.items()) if self._shown(job)]
+        now = self._clock()
+        self._details = {(job.id, job.state): self._details_of(job, now) for job in shown}
+        found = [self._details[job.id, job.state][1] for job in shown]
+        return found + [_silent(error) for error in silent]
+
+    def _details_of(self, job: RunningJob, now: float) -> tuple[float, dict[str, Any]]:
+        """Return when `job` was asked after, and the answer: the last one while it is young."""
+        known = self._details.get((job.id, job.state))
+        return known if known and now - known[0] < _DETAIL_SECONDS else (now, self._job(job))
 
     def _shown(self, job: RunningJob) -> bool:
         if job.state in LIVE_STATES or job.state == "FAILED":
@@ -114,6 +133,12 @@ class FlinkSource:
             if marks and min(marks) > _NO_WATERMARK:
                 found.append(min(marks))
         return max(found, default=None)
+
+
+def _silent(error: ClusterUnavailable) -> dict[str, Any]:
+    """Return the entry of a cluster that does not answer, in the form of a job's."""
+    unknown = dict.fromkeys(("started", "checkpoint", "checkpoints_failed", "watermark"))
+    return {"name": "a Flink cluster", "state": "SILENT", "failure": str(error), **unknown}
 
 
 class ReplaySource:

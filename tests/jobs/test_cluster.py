@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 
 import pytest
 
 from jobs.cluster import Cluster, ClusterUnavailable, root_cause
 from tests.endpoint.running import free_port
+from tests.flink_rest import flink
 
 JAVA = """\
 org.apache.flink.runtime.JobException: Recovery is suppressed
@@ -51,34 +48,6 @@ def test_the_innermost_cause_is_told(trace: str, cause: str) -> None:
     assert root_cause(trace) == cause
 
 
-@contextmanager
-def flink(job_id: str, name: str, started_ms: int, state: str) -> Iterator[str]:
-    """Serve a cluster's answers about its one job; yield its address."""
-    answers = {
-        "/jobs/overview": {
-            "jobs": [{"jid": job_id, "name": name, "state": state, "start-time": started_ms}]
-        },
-        f"/jobs/{job_id}": {"state": state},
-        "/jobmanager/config": [{"key": "of", "value": name}],
-    }
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path in answers
-            self.send_response(200 if found else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps(answers.get(self.path, {"errors": ["none"]})).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
 def test_jobs_of_several_clusters_are_found_where_they_run() -> None:
     with ExitStack() as running:
         first = running.enter_context(flink("a" * 32, "orders.v2", 5, "RUNNING"))
@@ -96,3 +65,17 @@ def test_a_cluster_that_does_not_answer_is_named_and_hides_no_job() -> None:
         cluster = Cluster(first, nobody)
         with pytest.raises(ClusterUnavailable, match=nobody):
             cluster.live_job("payments")
+        with pytest.raises(ClusterUnavailable, match=nobody):
+            cluster.jobs()
+
+
+def test_a_cluster_that_does_not_answer_leaves_the_jobs_of_others_to_be_seen() -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with flink("a" * 32, "orders", 5, "RUNNING") as first:
+        found = Cluster(nobody, first).live_job("orders")
+        assert found is not None
+        assert Cluster(nobody, first).state("a" * 32) == "RUNNING"
+        jobs, silent = Cluster(nobody, first).look()
+        assert jobs == [found]
+        (error,) = silent
+        assert nobody in str(error)

@@ -1,0 +1,45 @@
+"""A Flink cluster's REST API, as far as it tells of one job."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@contextmanager
+def flink(
+    job_id: str, name: str, started_ms: int, state: str, asked: list[str] | None = None
+) -> Iterator[str]:
+    """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths."""
+    answers = {
+        "/jobs/overview": {
+            "jobs": [{"jid": job_id, "name": name, "state": state, "start-time": started_ms}]
+        },
+        f"/jobs/{job_id}": {"state": state, "vertices": []},
+        f"/jobs/{job_id}/checkpoints": {
+            "latest": {"completed": {"latest_ack_timestamp": started_ms + 1}},
+            "counts": {"failed": 2},
+        },
+        "/jobmanager/config": [{"key": "of", "value": name}],
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path in answers
+            if asked is not None:
+                asked.append(self.path)
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(answers.get(self.path, {"errors": ["none"]})).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
