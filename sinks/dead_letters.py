@@ -13,6 +13,22 @@ from sinks.sql import identifier, literal
 from sinks.tables import INTERNAL_COLUMNS, REVISION, TableColumn, column_list
 from sinks.topics import DeadLetterTopic, LateTopic
 
+REASONS = (
+    "empty",
+    "bad_magic",
+    "truncated",
+    "oversize",
+    "unknown_schema_id",
+    "undecodable",
+    "trailing_bytes",
+    "bad_text",
+    "missing",
+    "wrong_time",
+    "out_of_range",
+    "bad_length",
+)
+"""What jobs (`udfs.decode`) say is wrong with an event."""
+
 _TIME = "DateTime64(3, 'UTC')"
 _KEY = ("stream", "version", "topic", "partition", "offset")
 # What ClickHouse's DateTime64 holds; a record may claim any time.

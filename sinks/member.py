@@ -138,6 +138,7 @@ class Loader:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for place in partitions:
             source = parse_topic(place.topic, self._prefix)
+            self._metrics.expects(source)
             batch = self._batches.setdefault(place.topic, Batch(source, self._limits))
             batch.hold([place.partition])
         consumer.incremental_assign(

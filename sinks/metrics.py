@@ -12,8 +12,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
+from sinks.dead_letters import REASONS
 from sinks.rows import Record
-from sinks.topics import DeadLetterTopic, LateTopic
+from sinks.topics import DeadLetterTopic, LateTopic, Source
 
 _LOG = logging.getLogger("kappa.loader")
 _SILENT_SECONDS = 90.0
@@ -53,6 +54,14 @@ class LoaderMetrics:
             self._freshness.labels(view).set_function(
                 lambda: self._wall_clock() - self._newest[view]
             )
+
+    def expects(self, source: Source) -> None:
+        """Begin to count what `source` may bring: a count that begins with a burst has no rate."""
+        if isinstance(source, DeadLetterTopic):
+            for reason in REASONS:
+                self.dead_letters.labels(source.stream, str(source.version), reason)
+        elif isinstance(source, LateTopic):
+            self.late_events.labels(source.stream, str(source.version))
 
     def judged(self, source: DeadLetterTopic | LateTopic, records: Sequence[Record]) -> None:
         """Count `records` of `source`'s topic by what the job said of them."""

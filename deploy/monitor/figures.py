@@ -10,6 +10,7 @@ from deploy.monitor.arrivals import Arrivals
 from replay.records import VersionState
 from sinks.lag import PartitionLag, StableOffset
 
+_RUNNING = "RUNNING"
 JOB, REBUILD, LOADER, OTHER = "job", "rebuild", "loader", "other"
 _SHOWN = (VersionState.LIVE, VersionState.STANDBY)
 
@@ -52,7 +53,7 @@ class OpenTransactions:
 
 @dataclass(frozen=True)
 class ReplayProgress:
-    """A replay that is not over: events it must read, and those it has read."""
+    """A replay that is not over: events of `streams` it must read, and those it has read."""
 
     replay: int
     job: str
@@ -60,6 +61,7 @@ class ReplayProgress:
     state: str
     pinned: int
     read: int
+    streams: tuple[str, ...] = ()
 
 
 def job_readers(
@@ -81,6 +83,16 @@ def job_readers(
         else:
             found.setdefault(group, OTHER)
     return found
+
+
+def running(readers: Mapping[str, str], states: Iterable[tuple[str, str]]) -> dict[str, bool]:
+    """Return whether each job runs that writes what people see.
+
+    `readers` are those of `job_readers`, `states` Flink's names and states of all jobs.
+    """
+    found = {name for name, state in states if state == _RUNNING}
+    expected = sorted(group.removeprefix("kappa-") for group, is_ in readers.items() if is_ == JOB)
+    return {name: name in found for name in expected}
 
 
 def lags(

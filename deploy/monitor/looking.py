@@ -20,9 +20,11 @@ from deploy.monitor.figures import (
     freshness,
     job_readers,
     lags,
+    running,
 )
 from deploy.settings import Settings
 from jobs.catalogue import VIEWS, job_of
+from jobs.cluster import Cluster, ClusterError
 from jobs.status import job_offsets
 from jobs.submit import flink_name
 from replay.build import rebuilt_plan
@@ -47,6 +49,8 @@ class Findings:
     """Events that each stream's topic ever got."""
     transactions: list[OpenTransactions] = field(default_factory=list)
     replays: list[ReplayProgress] = field(default_factory=list)
+    running: dict[str, bool] = field(default_factory=dict)
+    """Whether each job runs that writes a version of a view that people see."""
 
 
 class Lookout:
@@ -56,6 +60,7 @@ class Lookout:
         self._settings = settings
         self._clock = clock
         self._reader = LagReader(settings.kafka_client)
+        self._flink = Cluster(*settings.flink_clusters, timeout=5)
         self._control = Control(settings.postgres, settings.namespace)
         self._arrivals = Arrivals()
         self._stable = StableOffsets()
@@ -85,7 +90,8 @@ class Lookout:
         except KafkaUnavailable:
             answers["kafka"] = False
         fresh = freshness(found, versions, self._job_group)
-        return Findings(answers, found, fresh, events, transactions, replays)
+        jobs = self._running(versions.values())
+        return Findings(answers, found, fresh, events, transactions, replays, jobs)
 
     def close(self) -> None:
         """Give back the connection to PostgreSQL."""
@@ -104,6 +110,15 @@ class Lookout:
             *lags(loader, lambda _: LOADER, self._arrivals, now),
         ]
         return found, versions
+
+    def _running(self, versions: Collection[Version]) -> dict[str, bool]:
+        readers = job_readers(versions, self._states, self._job_group)
+        try:
+            # A job on a cluster that does not answer is as good as one that does not run.
+            jobs, _ = self._flink.look()
+        except ClusterError:
+            jobs = []
+        return running(readers, ((job.name, job.state) for job in jobs))
 
     def _events(self, prefix: str) -> dict[str, int]:
         ends = self._reader.ends(f"{prefix}{_EVENTS}")
@@ -133,5 +148,11 @@ class Lookout:
             job_plan = rebuilt_plan(self._settings, replay)
             read = events_before(job_offsets(self._reader, job_plan), replay.plan)
         return ReplayProgress(
-            replay.id, replay.job, replay.to_version, replay.state.value, pinned, read
+            replay.id,
+            replay.job,
+            replay.to_version,
+            replay.state.value,
+            pinned,
+            read,
+            tuple(replay.plan.pinned),
         )

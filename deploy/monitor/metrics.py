@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from deploy.monitor.looking import Findings
+from replay.records import ReplayState
 
 Row = tuple[tuple[str, ...], float]
 
@@ -64,6 +65,12 @@ class FindingsCollector(Collector):
             ("topic",),
             (((one.topic,), one.stuck_seconds) for one in now.transactions),
         )
+        yield _gauge(
+            "job_running",
+            "Whether the job runs that writes what people see.",
+            ("job_name",),
+            (((name,), float(runs)) for name, runs in now.running.items()),
+        )
         yield from _replays(now)
 
 
@@ -75,6 +82,18 @@ def _replays(now: Findings) -> Iterator[Metric]:
             for one in now.replays
         )
         yield _gauge(f"replay_{name}_events", doc, labels, rows)
+    building = {
+        (stream, str(one.version))
+        for one in now.replays
+        if one.state == ReplayState.BUILDING
+        for stream in one.streams
+    }
+    yield _gauge(
+        "rebuilding",
+        "1 for each stream that a replay reads anew, by the version it builds.",
+        ("stream", "version"),
+        ((place, 1.0) for place in sorted(building)),
+    )
 
 
 def _gauge(name: str, doc: str, labels: tuple[str, ...], rows: Iterable[Row]) -> Metric:

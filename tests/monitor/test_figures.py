@@ -18,6 +18,7 @@ from deploy.monitor.figures import (
     freshness,
     job_readers,
     lags,
+    running,
 )
 from deploy.monitor.looking import Findings
 from deploy.monitor.metrics import FindingsCollector
@@ -71,6 +72,12 @@ def test_a_rebuild_is_no_job_before_its_views_are_shown() -> None:
     assert freshness(lag, {TOPIC: ("clicks", 4)}, lambda _, version: f"v{version}") == []
 
 
+def test_a_job_is_expected_while_people_see_what_it_writes() -> None:
+    readers = {"kappa-clicks": JOB, "kappa-clicks.v2": REBUILD, "kappa-users": JOB, "kappa-a": JOB}
+    jobs = [("clicks", "RUNNING"), ("clicks", "CANCELED"), ("users", "RESTARTING")]
+    assert running(readers, jobs) == {"a": False, "clicks": True, "users": False}
+
+
 def test_an_offset_that_moves_is_not_stuck() -> None:
     stable = StableOffsets()
     assert stable.look([StableOffset(TOPIC, 0, 5, 9)], 100.0) == [OpenTransactions(TOPIC, 4, 0.0)]
@@ -86,7 +93,8 @@ def test_findings_become_metrics_and_what_is_gone_is_not_shown() -> None:
         [Freshness("clicks", 1, 6.5)],
         {"clicks": 1000},
         [OpenTransactions(TOPIC, 4, 30.0)],
-        [ReplayProgress(7, "clicks", 2, "building", 500, 125)],
+        [ReplayProgress(7, "clicks", 2, "building", 500, 125, ("clicks",))],
+        {"clicks": True, "users.v2": False},
     )
     registry = CollectorRegistry()
     registry.register(FindingsCollector(lambda: found))
@@ -102,8 +110,11 @@ def test_findings_become_metrics_and_what_is_gone_is_not_shown() -> None:
         'kappa_events_total{stream="clicks"} 1000.0',
         f'kappa_open_transaction_records{{topic="{TOPIC}"}} 4.0',
         f'kappa_stable_offset_stuck_seconds{{topic="{TOPIC}"}} 30.0',
+        'kappa_job_running{job_name="clicks"} 1.0',
+        'kappa_job_running{job_name="users.v2"} 0.0',
         f"kappa_replay_pinned_events{{{replay}}} 500.0",
         f"kappa_replay_read_events{{{replay}}} 125.0",
+        'kappa_rebuilding{stream="clicks",version="2"} 1.0',
     ]
     found = Findings({"kafka": False})
     assert "events.clicks" not in generate_latest(registry).decode()

@@ -86,7 +86,7 @@ def test_a_loader_that_stands_is_told(stack: Stack, watching: Prometheus) -> Non
     os.kill(pid, signal.SIGSTOP)
     try:
         told = wait_for(
-            lambda: [one for one in watching.firing() if one["job"] == "loader"],
+            lambda: [one for one in watching.firing() if one.get("job") == "loader"],
             PATIENCE,
             "an alert that fires",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -14,9 +15,10 @@ from confluent_kafka import Message
 from prometheus_client import generate_latest
 
 from deploy.settings import PROJECT_ROOT
+from sinks.dead_letters import REASONS
 from sinks.metrics import Health, LoaderMetrics, serve
 from sinks.queries import explain_unknown_table
-from sinks.topics import DeadLetterTopic, LateTopic
+from sinks.topics import DeadLetterTopic, LateTopic, ViewTopic
 from tests.harness import wait_for
 from tests.sinks.loading import Sandbox
 
@@ -153,6 +155,23 @@ def test_metrics_count_dead_letters_by_reason_and_late_events() -> None:
         'kappa_loader_dead_letters_total{reason="undecodable",stream="clicks",version="1"} 1.0',
         'kappa_loader_late_events_total{stream="clicks",version="2"} 2.0',
     ]
+
+
+def test_what_a_topic_may_bring_is_counted_from_zero() -> None:
+    metrics = LoaderMetrics()
+    for source in (DeadLetterTopic("clicks", 1), LateTopic("clicks", 2), ViewTopic("clicks", 3)):
+        metrics.expects(source)
+    metrics.judged(
+        DeadLetterTopic("clicks", 1), [Message(topic="dlq.clicks", headers=[("reason", b"empty")])]
+    )
+    metrics.expects(DeadLetterTopic("clicks", 1))
+    said = (PROJECT_ROOT / "README.md").read_text().split("**Why an event is a dead letter.**")[1]
+    reasons = re.findall("`([a-z_]+)`", said.split("A registry")[0])
+    found = generate_latest(metrics.registry).decode()
+    counts = dict(re.findall(r'dead_letters_total\{reason="(\w+)",.*"1"\} (.+)', found))
+    assert counts == {reason: "1.0" if reason == "empty" else "0.0" for reason in reasons}
+    assert 'kappa_loader_late_events_total{stream="clicks",version="2"} 0.0' in found
+    assert tuple(reasons) == REASONS
 
 
 def test_health_names_what_waits_and_a_loop_that_stands_still() -> None:
