@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from jobs.catalogue import job_of
+from jobs.plan import plan
 from jobs.views import ArrivalView, Job, QueryView, View, WindowView
 from schemas.streams import Stream
 
@@ -38,7 +40,7 @@ def _stream(stream: Stream) -> Iterator[str]:
 
 def _view(view: View) -> Iterator[str]:
     yield from (f"### {view.name}", "", view.description, "")
-    yield f"{_kind(view)} Key: {', '.join(f'`{name}`' for name in view.key)}."
+    yield f"{nature(view)} Key: {', '.join(f'`{name}`' for name in view.key)}."
     yield from ("", "| Column | Type | Meaning |", "|---|---|---|")
     for column in view.columns:
         nullable = " or null" if column.nullable else ""
@@ -46,25 +48,46 @@ def _view(view: View) -> Iterator[str]:
     yield ""
 
 
-def _kind(view: View) -> str:
-    match view:
-        case WindowView(window=window):
-            size, slide = window.size.total_seconds(), window.slide.total_seconds()
-            each = f", one each {slide:g} s" if slide != size else ""
-            lateness = view.stream.allowed_lateness.total_seconds()
-            return (
-                f"Windows of {size:g} s{each}; late events correct them for {lateness:g} s, then "
-                "their state ends."
-            )
-        case ArrivalView(state_retention=None):
-            return "Answers each event as it arrives and keeps no state of its own."
-        case ArrivalView(state_retention=kept) if kept is not None:
-            return (
-                f"Answers each event as it arrives; state is kept for {kept.days:,} days after a "
-                "key's last change."
-            )
-        case QueryView(state_retention=None):
-            return "Flink SQL; its state ends with its windows."
-        case QueryView(state_retention=kept) if kept is not None:
-            return f"Flink SQL; state is kept for {kept.days:,} days after a key's last change."
-    return ""
+def nature(view: View) -> str:
+    """Return how `view` is computed, when its rows come, and when its state and its rows end."""
+    if isinstance(view, WindowView):
+        size, slide = view.window.size.total_seconds(), view.window.slide.total_seconds()
+        each = f", one each {slide:g} s" if slide != size else ""
+        lateness = view.stream.allowed_lateness.total_seconds()
+        how = (
+            f"Windows of {size:g} s{each}; late events correct them for {lateness:g} s, then "
+            "their state ends."
+        )
+    elif isinstance(view, ArrivalView):
+        how = f"Answers each event as it arrives; {_state(view)}."
+    elif isinstance(view, QueryView):
+        how = (
+            f"Flink SQL over events that others have passed by {_delay(view):g} s; {_state(view)}."
+        )
+    kept = view.retention
+    rows = "for good" if kept is None else f"{kept.days:,} days past their window"
+    return f"{how} Rows are kept {rows}."
+
+
+def _state(view: QueryView) -> str:
+    """Return when the state of `view` ends, and that of the views that it reads."""
+    read = plan(job_of(view), 1, (view.name,)).read_queries
+    ends = [
+        ("its state" if one.name == view.name else f"that of `{one.name}`", one.state_retention)
+        for one in reversed(read)
+        if one.state_retention is not None
+    ]
+    if not ends:
+        return (
+            "it keeps none" if isinstance(view, ArrivalView) else "its state ends with its windows"
+        )
+    return ", ".join(
+        f"{whose} {kept.days:,} days after a key's last change" for whose, kept in ends
+    )
+
+
+def _delay(view: QueryView) -> float:
+    """Return how far, in seconds, the watermark that `view` goes by trails the newest event."""
+    return max(
+        (one.disorder + one.allowed_lateness + one.pane).total_seconds() for one in view.streams
+    )

@@ -226,7 +226,8 @@ def views(
     Example: kappa views page_views_per_minute
     """
     from jobs.catalogue import JOBS, VIEWS, job_of, view_named
-    from jobs.catalogue_page import page
+    from jobs.catalogue_page import nature, page
+    from jobs.views import QueryView
 
     if markdown:
         sys.stdout.write(page(JOBS.values()))
@@ -239,6 +240,8 @@ def views(
             "job": job_of(view).name,
             "streams": [stream.name for stream in view.streams],
             "description": view.description,
+            "nature": nature(view),
+            "sql": view.sql if isinstance(view, QueryView) else None,
             "key": list(view.key),
             "columns": [
                 {"name": c.name, "type": c.type.value, "nullable": c.nullable, "doc": c.doc}
@@ -253,6 +256,7 @@ def views(
     for view in described:
         OUT.print(f"[bold]{view['name']}[/]  (job {view['job']})", highlight=False)
         OUT.print(view["description"], markup=False, highlight=False)
+        OUT.print(view["nature"], markup=False, highlight=False)
         rows = [
             (c["name"], c["type"], "key" if c["name"] in view["key"] else "", c["doc"])
             for c in view["columns"]

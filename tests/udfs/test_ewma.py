@@ -30,7 +30,13 @@ def test_it_is_the_recurrence() -> None:
     mean = views[0]
     for value in views[1:-1]:
         mean = 0.95 * mean + 0.05 * value
-    assert baseline(views) == pytest.approx(mean, rel=1e-12)
+    assert baseline(views) == pytest.approx(mean, rel=1e-9)
+
+
+@pytest.mark.parametrize("usual", range(1, 30))
+def test_steady_traffic_is_its_own_mean_to_the_last_digit(usual: int) -> None:
+    for minutes in (11, 60, 360):
+        assert baseline(np.array([float(usual)] * minutes + [10.0 * usual])) == usual
 
 
 def test_minutes_are_taken_in_their_order() -> None:

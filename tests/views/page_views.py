@@ -200,9 +200,10 @@ def _anomalies(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
         usual = 0.0
         for place, start in enumerate(sorted(minutes)):
             count = minutes[start]
-            if place >= 10 and count >= 3 * usual:
-                severity = "critical" if count > 10 * usual else "spike"
-                rows.append((page, start, start + MINUTE, count, usual, severity))
+            mean = round(usual, 9)
+            if place >= 10 and count >= 3 * mean:
+                severity = "critical" if count > 10 * mean else "spike"
+                rows.append((page, start, start + MINUTE, count, mean, severity))
             usual = 0.95 * usual + 0.05 * count if place else float(count)
     assert {row[-1] for row in rows} == {"spike", "critical"}
     return rows
