@@ -82,7 +82,7 @@ def _state(view: QueryView) -> str:
             "it keeps none" if isinstance(view, ArrivalView) else "its state ends with its windows"
         )
     return ", ".join(
-        f"{whose} {kept.days:,} days after a key's last change" for whose, kept in ends
+        f"{whose} ends {kept.days:,} days after a key's last change" for whose, kept in ends
     )
 
 

@@ -225,6 +225,8 @@ def views(
 
     Example: kappa views page_views_per_minute
     """
+    from textwrap import dedent
+
     from jobs.catalogue import JOBS, VIEWS, job_of, view_named
     from jobs.catalogue_page import nature, page
     from jobs.views import QueryView
@@ -241,7 +243,7 @@ def views(
             "streams": [stream.name for stream in view.streams],
             "description": view.description,
             "nature": nature(view),
-            "sql": view.sql if isinstance(view, QueryView) else None,
+            "sql": dedent(view.sql).strip() if isinstance(view, QueryView) else None,
             "key": list(view.key),
             "columns": [
                 {"name": c.name, "type": c.type.value, "nullable": c.nullable, "doc": c.doc}
