@@ -46,6 +46,8 @@ def main(task: Task) -> None:
         raise
     if state != "FINISHED":
         raise RuntimeError(f"Flink SQL: {state}: {cluster.failure(job)}")
+    # What was read last no metric told: they went with the job.
+    task.report(task.events)
     newest: dict[tuple[int, str], tuple[int | None, ...]] = {}
     for value in committed_values(settings, output):
         row = json.loads(value)
