@@ -1,6 +1,6 @@
 """How soon a fraudulent transaction has its alert, and how many transactions a second are scored.
 
-python -m bench.fraud --per-second 500 --seconds 60 --backlog 300000
+python -m bench.fraud --per-second 500 --seconds 60 --backlog 1000000
 """
 
 from __future__ import annotations
@@ -175,9 +175,13 @@ def measure(
     try:
         watcher.await_alerts(due)
         sustained = _rate(sorted(watcher.seen.values()), backlog)
-        _paced(sender, 2, per_second, _WARM_UP_SECONDS, users)
+        warm_up = _paced(sender, 2, per_second, _WARM_UP_SECONDS, users)
         sent = _paced(sender, 3, per_second, seconds, users)
-        watcher.await_alerts(set(sent))
+        watcher.await_alerts(warm_up.keys() | sent.keys())
+        if false := watcher.seen.keys() - due - warm_up.keys() - sent.keys():
+            raise CommandError(
+                f"{len(false)} alerts were raised for no theft, such as {min(false)}."
+            )
     finally:
         watcher.stop()
         cancel(there, submitted.name)
@@ -235,7 +239,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, help="How long at that pace.")] = 60,
     backlog: Annotated[
         int, typer.Option(min=1000, help="Transactions waiting at first.")
-    ] = 300_000,
+    ] = 1_000_000,
     users: Annotated[int, typer.Option(min=100)] = 20_000,
     parallelism: Annotated[int, typer.Option(min=1)] = 2,
     as_json: Annotated[bool, typer.Option("--json")] = False,
