@@ -64,6 +64,22 @@ def desired_jobs(settings: Settings) -> list[DesiredJob]:
     return [DesiredJob(**{**entry, "views": tuple(entry["views"])}) for entry in loaded]
 
 
+def begun(settings: Settings, job: str) -> bool:
+    """Whether `mark_begun` was ever called for the job."""
+    return _begun_file(settings, job).exists()
+
+
+def mark_begun(settings: Settings, job: str) -> None:
+    """Note that the job need not be begun again, though it may be cancelled since."""
+    path = _begun_file(settings, job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def _begun_file(settings: Settings, job: str) -> Path:
+    return _folder(settings) / "begun" / f"{settings.topic_prefix}{job}"
+
+
 def _folder(settings: Settings) -> Path:
     return settings.home / "jobs"
 

@@ -10,9 +10,9 @@ import sys
 
 from deploy.settings import Settings
 from jobs.cluster import Cluster
-from jobs.desired import desired_jobs
+from jobs.desired import DesiredJob, desired_jobs
 from jobs.state import StateUnavailable
-from jobs.submit import SubmissionFailed, submit
+from jobs.submit import SubmissionFailed, Submitted, submit
 
 log = logging.getLogger("kappa.resume")
 
@@ -24,22 +24,26 @@ def resume(settings: Settings) -> int:
     for desired in desired_jobs(settings):
         if cluster.live_job(desired.name):
             continue
-        there = settings.model_copy(update={"namespace": desired.namespace})
         try:
-            submitted = submit(
-                there,
-                desired.job,
-                version=desired.version,
-                views=desired.views,
-                options=desired.options,
-                code=desired.code,
-            )
+            submitted = submit_again(settings, desired)
         except (StateUnavailable, SubmissionFailed) as error:
             log.error("%s", error)
             failures += 1
             continue
         log.info("%s runs again from %s", submitted.name, submitted.restored_from)
     return failures
+
+
+def submit_again(settings: Settings, desired: DesiredJob) -> Submitted:
+    """Submit `desired` as it was submitted before, from its newest state."""
+    return submit(
+        settings.model_copy(update={"namespace": desired.namespace}),
+        desired.job,
+        version=desired.version,
+        views=desired.views,
+        options=desired.options,
+        code=desired.code,
+    )
 
 
 def main() -> None:

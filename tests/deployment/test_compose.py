@@ -89,11 +89,8 @@ def test_the_image_copies_what_there_is_and_leaves_nothing_out() -> None:
 @pytest.mark.parametrize("service", sorted(SERVICES))
 def test_a_service_has_a_health_check_and_asks_only_for_what_exists(service: str) -> None:
     asked = SERVICES[service]
-    if service == "jobs":
-        assert asked["restart"] == "no"
-    else:
-        assert asked["healthcheck"]["test"][0] == "CMD"
-        assert asked["restart"] == "unless-stopped"
+    assert asked["healthcheck"]["test"][0] == "CMD"
+    assert asked["restart"] == "unless-stopped", "`up --wait` fails where a service ends"
     for name, how in asked.get("depends_on", {}).items():
         assert how == {"condition": "service_healthy"}
         assert "healthcheck" in SERVICES[name]
@@ -139,11 +136,23 @@ def test_kafka_keeps_and_refuses_what_the_embedded_one_does() -> None:
         assert given[key] == embedded[key], key
 
 
-def test_every_job_is_submitted() -> None:
-    script = SERVICES["jobs"]["command"][-1]
-    looped = re.search(r"for job in ([\w ]+); do kappa submit \$\$job", script)
-    assert looped
-    assert looped[1].split() == list(JOBS)
+def test_the_jobs_are_kept_and_their_health_is_what_the_keeper_says() -> None:
+    asked = SERVICES["jobs"]
+    *command, healthy = asked["command"]
+    assert command == ["python", "-m", "jobs.keeping"]
+    assert asked["healthcheck"]["test"] == ["CMD", "test", "-f", healthy]
+    home = re.search(r"KAPPA_HOME=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert home
+    assert asked["volumes"] == [f"flink:{home[1]}"], "what is desired outlives the container"
+
+
+def test_there_are_slots_for_every_job() -> None:
+    properties = SERVICES["taskmanager"]["environment"]["FLINK_PROPERTIES"]
+    slots = re.search(r"taskmanager.numberOfTaskSlots: (\d+)", properties)
+    assert slots
+    assert "KAPPA_PARALLELISM" not in SERVICES["jobs"]["environment"]
+    parallelism = Settings.model_fields["parallelism"].default
+    assert int(slots[1]) >= parallelism * len(JOBS) + parallelism, "each job, and one rebuild"
 
 
 def test_prometheus_scrapes_the_same_jobs_as_beside_the_embedded_stack() -> None:

@@ -1,0 +1,126 @@
+"""Keep all jobs running on a cluster that forgets them with its JobManager: `-m jobs.keeping FILE`.
+
+Each job of the catalogue is begun once, and what the cluster forgets is resumed. A job that people
+cancelled, or retired for a later version, stays so. FILE exists while all that should live does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from deploy.settings import Settings
+from jobs.catalogue import JOBS
+from jobs.cluster import LIVE_STATES, Cluster, ClusterError, ClusterUnavailable, RunningJob
+from jobs.desired import begun, desired_jobs, mark_begun
+from jobs.resume import submit_again
+from jobs.state import StateUnavailable
+from jobs.submit import SubmissionFailed, submit
+from jobs.versions import usual_version
+from jobs.views import Job
+from schemas.topics import KafkaUnavailable
+from sinks.loader import stop_signal
+
+log = logging.getLogger("kappa.keeping")
+_EVERY_SECONDS = 5.0
+_FAILURES = (
+    ClusterError,
+    ClusterUnavailable,
+    KafkaUnavailable,
+    StateUnavailable,
+    SubmissionFailed,
+)
+
+
+class Keeper:
+    """Looks after the jobs of one namespace; `jobs` are those to begin."""
+
+    def __init__(
+        self, settings: Settings, cluster: Cluster, jobs: Mapping[str, Job] = JOBS
+    ) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._jobs = jobs
+        self._forgotten: set[str] | None = None
+
+    def look(self) -> bool:
+        """Do what is missing now; return whether every job that should live does."""
+        try:
+            found = self._cluster.jobs()
+            self._note_forgotten(found)
+            well = self._resume() and self._begin(found)
+            live = {job.name for job in self._cluster.jobs() if job.state in LIVE_STATES}
+        except _FAILURES as error:
+            log.warning("%s", error)
+            return False
+        return well and live >= {desired.name for desired in desired_jobs(self._settings)}
+
+    def _note_forgotten(self, found: list[RunningJob]) -> None:
+        """Note which jobs are to be resumed: a cluster that lists others may be about to get one.
+
+        Somebody may be submitting or upgrading a job, which is then desired and not yet listed.
+        """
+        if self._forgotten is None or not found:
+            names = {job.name for job in found}
+            self._forgotten = {d.name for d in desired_jobs(self._settings)} - names
+
+    def _resume(self) -> bool:
+        assert self._forgotten is not None
+        for desired in desired_jobs(self._settings):
+            if desired.name in self._forgotten and _done(
+                desired.name, partial(submit_again, self._settings, desired)
+            ):
+                self._forgotten.discard(desired.name)
+        return self._forgotten.isdisjoint({d.name for d in desired_jobs(self._settings)})
+
+    def _begin(self, found: list[RunningJob]) -> bool:
+        well = True
+        for name, job in self._jobs.items():
+            if begun(self._settings, name):
+                continue
+            known = any(desired.job == name for desired in desired_jobs(self._settings))
+            if known or _done(name, partial(self._submit, job)):
+                mark_begun(self._settings, name)
+            else:
+                well = False
+        return well
+
+    def _submit(self, job: Job) -> None:
+        submit(self._settings, job.name, version=usual_version(self._settings, job))
+
+
+def _done(name: str, act: Callable[[], object]) -> bool:
+    try:
+        act()
+    except _FAILURES as error:
+        log.error("%s", error)
+        return False
+    log.info("%s runs", name)
+    return True
+
+
+def main() -> int:
+    """Look every few seconds until told to stop."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    healthy, settings = Path(sys.argv[1]), Settings()
+    keeper = Keeper(settings, Cluster(*settings.flink_clusters))
+    stop, pause = stop_signal(), threading.Event()
+    while not stop():
+        if keeper.look():
+            healthy.touch()
+        else:
+            healthy.unlink(missing_ok=True)
+        # A signal ends the wait early only on the main thread: this is it.
+        pause.wait(_EVERY_SECONDS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

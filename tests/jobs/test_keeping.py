@@ -1,0 +1,110 @@
+"""Jobs that a cluster forgot are submitted again; those that people ended are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from deploy.settings import Settings
+from jobs import keeping
+from jobs.catalogue import JOBS
+from jobs.cluster import Cluster, RunningJob
+from jobs.desired import DesiredJob, forget, remembered
+from jobs.keeping import Keeper
+from jobs.submit import SubmissionFailed
+
+CHOSEN = {name: JOBS[name] for name in ("orders", "words")}
+
+
+class World:
+    """A cluster, and submissions to it that do what the real ones do to it and to the files."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = Settings(_env_file=None, home=home)
+        self.listed: dict[str, str] = {}
+        self.submitted: list[str] = []
+        self.refused: set[str] = set()
+
+    def jobs(self) -> list[RunningJob]:
+        return [RunningJob("a" * 32, name, state, 0) for name, state in self.listed.items()]
+
+    def submit(self, settings: Settings, job: str, version: int = 1, **_: Any) -> None:
+        name = job if version == 1 else f"{job}.v{version}"
+        self.submitted.append(name)
+        with remembered(settings, DesiredJob(name, job, version)):
+            if name in self.refused:
+                raise SubmissionFailed("refused")
+        self.listed[name] = "RUNNING"
+
+    def again(self, settings: Settings, desired: DesiredJob) -> None:
+        self.submit(settings, desired.job, desired.version)
+
+    def keeper(self) -> Keeper:
+        return Keeper(self.settings, cast(Cluster, self), CHOSEN)
+
+    def news(self) -> list[str]:
+        """Return what was submitted since the last call."""
+        found, self.submitted = self.submitted, []
+        return found
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path)
+    monkeypatch.setattr(keeping, "submit", made.submit)
+    monkeypatch.setattr(keeping, "submit_again", made.again)
+    monkeypatch.setattr(keeping, "usual_version", lambda *_: 1)
+    return made
+
+
+def test_each_job_is_begun_once_and_tried_until_it_runs(world: World) -> None:
+    keeper = world.keeper()
+    world.refused = {"orders"}
+    assert not keeper.look()
+    assert world.news() == ["orders", "words"]
+    world.refused = set()
+    assert keeper.look()
+    assert world.news() == ["orders"]
+    assert keeper.look()
+    assert world.keeper().look()
+    assert world.news() == []
+
+
+def test_what_the_cluster_forgot_runs_again_and_what_was_cancelled_does_not(world: World) -> None:
+    keeper = world.keeper()
+    keeper.look()
+    world.submit(world.settings, "orders", 2)
+    forget(world.settings, "orders")
+    world.news()
+    world.listed.clear()
+    world.refused = {"words"}
+    assert not keeper.look()
+    assert world.news() == ["orders.v2", "words"]
+    world.refused = set()
+    assert keeper.look()
+    assert world.news() == ["words"]
+    world.listed["words"] = "CANCELED"
+    forget(world.settings, "words")
+    assert keeper.look()
+    assert world.news() == []
+
+
+def test_a_job_that_somebody_is_submitting_is_left_to_him(world: World) -> None:
+    keeper = world.keeper()
+    keeper.look()
+    world.news()
+    with remembered(world.settings, DesiredJob("words.v2", "words", 2)):
+        assert not keeper.look()
+        assert world.news() == []
+        world.listed["words.v2"] = "INITIALIZING"
+        assert keeper.look()
+
+
+def test_a_keeper_that_starts_anew_resumes_what_is_not_there(world: World) -> None:
+    world.keeper().look()
+    world.news()
+    del world.listed["words"]
+    assert world.keeper().look()
+    assert world.news() == ["words"]
