@@ -31,8 +31,9 @@ def add_api(app: FastAPI, readers: Readers) -> None:
     @app.get(
         "/api/views", summary="All views with their columns, keys and versions", tags=["views"]
     )
-    def list_views() -> dict[str, Any]:
-        return {"views": [_described(view) for view in readers.views().values()]}
+    async def list_views() -> dict[str, Any]:
+        known = await readers.work(readers.views)
+        return {"views": [_described(view) for view in known.values()]}
 
     @app.get(
         "/api/views/{view}",
@@ -42,7 +43,7 @@ def add_api(app: FastAPI, readers: Readers) -> None:
         tags=["views"],
         responses=_ERRORS,
     )
-    def rows(
+    async def rows(
         request: Request,
         view: str,
         from_: Annotated[str | None, Query(alias="from", description=_Time)] = None,
@@ -56,10 +57,7 @@ def add_api(app: FastAPI, readers: Readers) -> None:
         cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
         format: Annotated[str | None, Query(description="json, csv or arrow.")] = None,
     ) -> Response:
-        known = readers.views(view)
-        if view not in known:
-            raise unknown("view", view, known)
-        return _page(readers, known[view], request)
+        return await readers.work(lambda: _page(readers, view, request))
 
     @app.get(
         "/api/page-stats/{page_id:path}",
@@ -68,14 +66,8 @@ def add_api(app: FastAPI, readers: Readers) -> None:
         tags=["views"],
         responses=_ERRORS,
     )
-    def page_stats(page_id: Annotated[str, Path(max_length=2000)]) -> dict[str, Any]:
-        view = readers.views(STATS).get(STATS)
-        if view is None:
-            raise ApiError(
-                404,
-                f"View {STATS} has no data yet, or its job does not run; `kappa views` names it.",
-            )
-        return _one_page(readers, view, page_id)
+    async def page_stats(page_id: Annotated[str, Path(max_length=2000)]) -> dict[str, Any]:
+        return await readers.work(lambda: _one_page(readers, page_id))
 
 
 def _described(view: ViewInfo) -> dict[str, Any]:
@@ -99,10 +91,13 @@ def _described(view: ViewInfo) -> dict[str, Any]:
     }
 
 
-def _page(readers: Readers, view: ViewInfo, request: Request) -> Response:
+def _page(readers: Readers, name: str, request: Request) -> Response:
+    known = readers.views()
+    if name not in known:
+        raise unknown("view", name, known)
+    view = known[name]
     asked = statement(readers.database, view, request.query_params.multi_items())
-    with readers.lend() as clickhouse:
-        found = clickhouse.arrow(asked.sql, asked.parameters)
+    found = readers.rows(asked.sql, asked.parameters, asked.limit + 1)
     more, found = found.num_rows > asked.limit, found.slice(0, asked.limit)
     following = asked.next_cursor(found.slice(asked.limit - 1, 1).to_pylist()[0]) if more else None
     headers = {} if following is None else {"link": _link(request, following)}
@@ -126,7 +121,12 @@ def _link(request: Request, cursor: str) -> str:
     return f'<{request.url.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
 
 
-def _one_page(readers: Readers, view: ViewInfo, page_id: str) -> dict[str, Any]:
+def _one_page(readers: Readers, page_id: str) -> dict[str, Any]:
+    view = readers.views().get(STATS)
+    if view is None:
+        raise ApiError(
+            404, f"View {STATS} has no data yet, or its job does not run; `kappa views` names it."
+        )
     if not view.has("page_id"):
         raise ApiError(404, f"View {STATS} has no column page_id.")
     names = ", ".join(identifier(column.name) for column in view.columns)
@@ -134,8 +134,7 @@ def _one_page(readers: Readers, view: ViewInfo, page_id: str) -> dict[str, Any]:
         f"SELECT {names} FROM {identifier(readers.database)}.{identifier(STATS)}"
         " WHERE page_id = {page:String} LIMIT 1"
     )
-    with readers.lend() as clickhouse:
-        found = json_rows(readable(clickhouse.arrow(sql, {"page": page_id})))
+    found = json_rows(readable(readers.rows(sql, {"page": page_id}, 1)))
     if not found:
         shown = page_id if len(page_id) <= 100 else f"{page_id[:100]}…"
         raise ApiError(404, f'No view of page "{shown}" has been counted; ids begin with a slash.')

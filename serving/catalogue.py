@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from sinks.cluster import LOCAL
+
 # In this order; a view without any of them is asked by the first timestamp of its key.
 _TIME_COLUMNS = ("window_start", "session_start", "event_time", "timestamp", "last_seen")
 _STORED = re.compile(r"(.+)_v([0-9]+)")
@@ -85,8 +87,14 @@ def catalogue(
     tables: Iterable[StoredTable],
     columns: Mapping[str, tuple[ViewColumn, ...]],
     shown: Mapping[str, int],
+    counted: Mapping[str, int],
 ) -> dict[str, ViewInfo]:
-    """Return every public view by name; `columns` by table, `shown` the version of each view."""
+    """Return every public view by name.
+
+    `columns` are by table, `shown` is the version of each view, and `counted` has the rows of the
+    tables that do not know them themselves. A table that is spread over a cluster has the key of
+    its local part.
+    """
     by_name = {table.name: table for table in tables}
     versions = _versions(name for name, table in by_name.items() if not table.is_view)
     found = {}
@@ -101,9 +109,9 @@ def catalogue(
             version=version,
             versions=versions.get(name, ()),
             table=table.name,
-            key=_key(table.sorting_key),
+            key=_key(by_name.get(f"{table.name}{LOCAL}", table).sorting_key),
             columns=columns.get(name, ()),
-            stored_rows=table.rows,
+            stored_rows=counted.get(table.name, table.rows),
         )
     return found
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -276,11 +277,13 @@ def _instant(text: str, name: str) -> datetime:
 def _limit(text: str) -> int:
     if not text:
         return DEFAULT_LIMIT
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= MAX_LIMIT:
+    # A longer text is no limit either, and may be more than a number can be read from.
+    limit = int(text) if re.fullmatch("[0-9]{1,10}", text) else 0
+    if not 1 <= limit <= MAX_LIMIT:
         raise bad_request(
             f"The limit is a number from 1 to {MAX_LIMIT:,}; page on with the cursor."
         )
-    return int(text)
+    return limit
 
 
 def _format(text: str) -> Format:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import clickhouse_connect
+import clickhouse_connect.common
 import pyarrow as pa
 import urllib3
 from clickhouse_connect.driver.exceptions import ClickHouseError, Error
@@ -21,7 +22,9 @@ from sinks.sql import identifier
 
 UNKNOWN_TABLE = 60
 UNKNOWN_DATABASE = 81
+TOO_SLOW = 159
 READ_ONLY = 164
+TOO_MUCH = 396
 BAD_PASSWORD = 516
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -101,9 +104,19 @@ class ClickHouse:
         answer = self._try(lambda client: client.raw_query(sql, fmt=output_format))
         return bytes(answer)
 
-    def arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
-        """Return the rows of `sql` as an Arrow table; text may be any bytes."""
-        return self._try(lambda client: client.query_arrow(sql, parameters=parameters))
+    def arrow(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None = None,
+        limits: Mapping[str, int | str] | None = None,
+    ) -> pa.Table:
+        """Return the rows of `sql` as an Arrow table; text may be any bytes.
+
+        `limits` are settings of ClickHouse for this statement alone.
+        """
+        return self._try(
+            lambda client: client.query_arrow(sql, parameters=parameters, settings=limits)
+        )
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Insert `rows`; when this returns, they are there."""
@@ -168,6 +181,8 @@ class ClickHouse:
     def _connect(self) -> Any:
         # The driver logs what it also raises.
         logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+        # The server knows what a user may set; the driver only guesses it from `readonly`.
+        clickhouse_connect.common.set_setting("invalid_setting_action", "send")
         user, password = self._credentials()
         local = self._settings.clickhouse_host in _LOOPBACK
         authority = self._settings.ca_file or None

@@ -62,4 +62,5 @@ def database(
 @pytest.fixture(scope="session")
 def server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(database.settings, tmp_path_factory.mktemp("log") / "serving.log") as running:
+        database.server = running
         yield running

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class Database:
 
     settings: Settings
     clickhouse: ClickHouse = field(init=False)
+    server: Server | None = None
+    """Where a new view must be known before a test goes on."""
 
     def __post_init__(self) -> None:
         self.clickhouse = ClickHouse(self.settings)
@@ -66,6 +69,8 @@ class Database:
         self.clickhouse.command(create_table(spec, version))
         self.clickhouse.command(create_view(spec, version))
         self.add(name, columns, rows, version=version)
+        if self.server is not None:
+            wait_for(partial(self.server.knows, name))
 
     def add(
         self,
@@ -153,6 +158,10 @@ class Server:
         answer = self.get(path, params=parameters)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def knows(self, view: str) -> bool:
+        """Whether it names `view`; what it knows may be a second old."""
+        return view in {one["name"] for one in self.json("/api/views")["views"]}
 
     def refusal(self, path: str, **parameters: Any) -> tuple[int, str]:
         """Return the status and the sentence of a refusal."""

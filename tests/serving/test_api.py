@@ -260,6 +260,10 @@ CURSOR = (
 REFUSALS = [
     ({"limit": "0"}, "The limit is a number from 1 to 10,000; page on with the cursor."),
     ({"limit": "10001"}, "The limit is a number from 1 to 10,000; page on with the cursor."),
+    (
+        {"limit": "00000000019999999"},
+        "The limit is a number from 1 to 10,000; page on with the cursor.",
+    ),
     ({"limit": "many"}, "The limit is a number from 1 to 10,000; page on with the cursor."),
     ({"limt": "5"}, 'There is no parameter of view counts "limt"; did you mean "limit"?'),
     ({"order": "view"}, 'There is no column in view counts "view"; did you mean "views"?'),
