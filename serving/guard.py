@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,12 +46,20 @@ class Names:
 
     def known(self, host: str) -> bool:
         """Whether a request's Host header names this server; the port does not count."""
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        name = _parsed(f"//{host}").hostname or ""
         return self._any or name in self._names or name in _LOOPBACK or _is_loopback(name)
 
     def same_origin(self, origin: str | None, host: str) -> bool:
         """Whether a page of `origin` may open a socket; programs send none and may."""
-        return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+        return origin is None or _parsed(origin).netloc == host.lower()
+
+
+def _parsed(address: str) -> SplitResult:
+    """Return the parts of `address` in lower case, all empty where it is none."""
+    try:
+        return urlsplit(address.lower())
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def _is_loopback(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 
 from fastapi import WebSocket
@@ -14,6 +15,8 @@ from serving.metrics import ServingMetrics
 MAX_CLIENTS = 1000
 _SEND_SECONDS = 15.0
 _MOST_CHARACTERS = 64
+PINGS = 10
+"""How many messages a client may send within a second."""
 # Close codes of RFC 6455.
 _POLICY_VIOLATION, _TOO_BIG, _TRY_LATER = 1008, 1009, 1013
 
@@ -43,19 +46,18 @@ class Hub:
         """Send pictures to an accepted `socket` until it closes; `arrived` is called at once."""
         self.clients += 1
         arrived()
-        sender = asyncio.create_task(self._send(socket))
+        tasks = [asyncio.create_task(one) for one in (self._send(socket), _answer_pings(socket))]
         try:
-            await _answer_pings(socket)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.clients -= 1
-            sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await sender
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send(self, socket: WebSocket) -> None:
-        seen = self.number
-        if self.newest:
-            await socket.send_text(self.newest)
+        # There is one to begin with, unless none was taken yet.
+        seen = max(0, self.number - 1)
         while True:
             if self.number == seen:
                 await self._newer.wait()
@@ -72,12 +74,18 @@ class Hub:
 
 async def _answer_pings(socket: WebSocket) -> None:
     """Send back what the client sends, so that it can measure the way; until it leaves."""
+    clock = asyncio.get_running_loop().time
+    came: deque[float] = deque(maxlen=PINGS)
     with contextlib.suppress(WebSocketDisconnect):
         while True:
             text = await socket.receive_text()
             if len(text) > _MOST_CHARACTERS:
                 await socket.close(_TOO_BIG)
                 return
+            if len(came) == PINGS and clock() - came[0] < 1:
+                await socket.close(_POLICY_VIOLATION)
+                return
+            came.append(clock())
             await socket.send_text(text)
 
 

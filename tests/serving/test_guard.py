@@ -64,6 +64,7 @@ def test_another_name_than_its_own_is_refused(server: Server) -> None:
         "error": "This server has another name; add it to KAPPA_SERVING_NAMES."
     }
     assert server.get("/healthz", headers={"host": "10.1.2.3:18300"}).status_code == 200
+    assert server.get("/", headers={"host": "["}).status_code == 421
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,9 @@ def test_another_name_than_its_own_is_refused(server: Server) -> None:
         ((), "127.9.9.9", True),
         ((), "127.0.0.1.evil.example", False),
         ((), "", False),
+        ((), "[", False),
+        ((), "[::1", False),
+        ((), "[x]", False),
         (("views.example",), "Views.Example:443", True),
         (("views.example",), "notviews.example", False),
         (("*",), "anything", True),
@@ -92,6 +96,7 @@ def test_names(names: tuple[str, ...], host: str, known: bool) -> None:
         ("http://127.0.0.1:9999", False),
         ("http://evil.example", False),
         ("null", False),
+        ("http://[", False),
         ("", False),
     ],
 )

@@ -13,7 +13,8 @@ from fastapi import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from serving.live import Hub
+from serving import live
+from serving.live import PINGS, Hub
 from serving.metrics import ServingMetrics
 from tests.serving.conftest import settings_over
 from tests.serving.site import Database, Server, minute, serving
@@ -66,7 +67,9 @@ def test_sources_that_are_down_are_named_and_hold_up_no_other(
     assert sections["replays"]["problem"].startswith("PostgreSQL, the control plane, does not")
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://["]
+)
 def test_a_page_of_another_origin_is_refused(server: Server, origin: str) -> None:
     with pytest.raises(InvalidStatus) as refused, join(server, origin=origin):
         pass
@@ -96,12 +99,26 @@ def test_what_a_client_sends_comes_back_if_it_is_short(server: Server) -> None:
     assert closed.value.rcvd.code == 1009
 
 
+def test_a_client_that_sends_without_end_is_closed(server: Server) -> None:
+    with join(server) as client:
+        for number in range(PINGS + 1):
+            client.send(f"ping {number}")
+        with pytest.raises(ConnectionClosed) as closed:
+            list(client)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+
+
 class Client:
     """A live client whose pictures arrive only while it reads."""
 
     def __init__(self) -> None:
         self.reads = asyncio.Event()
         self.got: list[str] = []
+        self.closed_with: int | None = None
+
+    async def close(self, code: int) -> None:
+        self.closed_with = code
 
     async def send_text(self, text: str) -> None:
         await self.reads.wait()
@@ -141,6 +158,16 @@ def test_a_client_that_reads_slowly_gets_the_newest_and_slows_no_other() -> None
     assert quick == ["0", "1", "2", "3", "4", "5"]
     assert held == []
     assert slow == ["0", "5"]
+
+
+def test_a_client_that_never_reads_is_closed_at_its_first_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live, "_SEND_SECONDS", 0.05)
+    hub, client = Hub(ServingMetrics()), Client()
+    hub.publish("0")
+    asyncio.run(asyncio.wait_for(hub.serve(cast(WebSocket, client), lambda: None), SECONDS))
+    assert (client.got, client.closed_with, hub.clients) == ([], 1013, 0)
 
 
 async def settled() -> None:
