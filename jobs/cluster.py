@@ -106,6 +106,11 @@ class Cluster:
             raise silent[0]
         return found
 
+    def elsewhere(self, job_id: str) -> str | None:
+        """Return the address of the cluster that has the job, None where that is the first."""
+        home = self._home(f"/jobs/{job_id}")
+        return None if home is self._clusters[0] else str(home.base_url).rstrip("/")
+
     def state(self, job_id: str) -> str:
         """Return Flink's state of a job."""
         state: str = self.get(f"/jobs/{job_id}")["state"]

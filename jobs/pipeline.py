@@ -85,9 +85,9 @@ def configuration(plan: JobPlan, options: JobOptions) -> Configuration:
 
 
 def state_locations(name: str) -> dict[str, str]:
-    """Return the setting that gives job `name` a folder of its own below the cluster's.
+    """Return the setting that gives job `name` a folder of its own below the configured one.
 
-    There its newest checkpoint can be found again by the job's name.
+    `jobs.submit` gives it as the cluster has it; a job that is run without, as here.
     """
     from pyflink.java_gateway import get_gateway
 

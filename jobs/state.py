@@ -15,9 +15,9 @@ from pyarrow import fs
 
 from jobs.cluster import Cluster
 
+CHECKPOINT_DIR = "execution.checkpointing.dir"
 SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 
-_CHECKPOINT_DIR = "execution.checkpointing.dir"
 _LAYOUT_FILE = "layout.json"
 _METADATA = "_metadata"
 # Flink's file systems for S3, by the schemes that they answer to.
@@ -94,13 +94,22 @@ class StateFolder:
             raise StateUnavailable(f"can't look through {self.location}: {error}.") from error
 
 
+def checkpoint_folder(cluster: Cluster, name: str) -> str | None:
+    """Return where job `name` is to keep its checkpoints, None where the cluster keeps none.
+
+    It is a folder of its own, in which they are found again by the job's name.
+    """
+    base = cluster.configuration().get(CHECKPOINT_DIR)
+    return f"{base.rstrip('/')}/{name}" if base else None
+
+
 def state_folders(cluster: Cluster, name: str) -> list[StateFolder]:
     """Return where job `name` has its checkpoints and its savepoints.
 
     Every job keeps them in folders with its name. Stores other than S3's are not known here.
     """
     entries = cluster.configuration()
-    bases = [entries.get(key, "") for key in (_CHECKPOINT_DIR, SAVEPOINT_DIR)]
+    bases = [entries.get(key, "") for key in (CHECKPOINT_DIR, SAVEPOINT_DIR)]
     return [
         StateFolder(f"{base.rstrip('/')}/{name}", entries)
         for base in bases

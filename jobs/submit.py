@@ -19,7 +19,13 @@ from jobs.cluster import Cluster, ClusterError, RunningJob
 from jobs.code import code_folder, drop_code, keep_code
 from jobs.desired import DesiredJob, desired_jobs, forget, remembered
 from jobs.plan import plan, reading_copy, versioned
-from jobs.state import SAVEPOINT_DIR, latest_state, state_folders
+from jobs.state import (
+    CHECKPOINT_DIR,
+    SAVEPOINT_DIR,
+    checkpoint_folder,
+    latest_state,
+    state_folders,
+)
 
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
@@ -87,7 +93,8 @@ def submit(
     )
     with remembered(settings, desired):
         module = script or folder / "jobs" / f"{job_name}.py"
-        job_id = _run_client(settings, module, location, arguments, folder)
+        checkpoints = checkpoint_folder(cluster, name)
+        job_id = _run_client(settings, module, location, arguments, folder, checkpoints)
         _await_running(cluster, name, job_id)
     if layout:
         _keep_layout(cluster, name, layout)
@@ -181,9 +188,13 @@ def _run_client(
     location: str | None,
     arguments: Mapping[str, str | float],
     code: Path,
+    checkpoints: str | None,
 ) -> str:
     address = settings.flink.split("//", 1)[-1]
     command = [str(client(settings)), "run", "--detached", "-m", address]
+    if checkpoints:
+        # The client may stand on a machine whose Flink is not configured as the cluster is.
+        command += ["-D", f"{CHECKPOINT_DIR}={checkpoints}"]
     if location:
         command += ["--fromSavepoint", location]
         if arguments.get("start"):

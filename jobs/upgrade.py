@@ -32,9 +32,10 @@ def upgrade(
 ) -> Upgraded:
     """Stop a job with a savepoint and go on from there with the code as it is now.
 
-    A job whose state does not fit the new code is refused before it is stopped. Views and options
-    stay as they were submitted; `parallelism` changes. Where the new job does not start, nothing
-    is lost: the `SubmissionFailed` names the savepoint and how to go back.
+    A job whose state does not fit the new code is refused before it is stopped, and so is one in
+    another cluster than that which new jobs go to: who keeps it there would start it again. Views
+    and options stay as they were submitted; `parallelism` changes. Where the new job does not
+    start, nothing is lost: the `SubmissionFailed` names the savepoint and how to go back.
     """
     cluster = Cluster(*settings.flink_clusters)
     name = flink_name(settings, job_name, version)
@@ -43,6 +44,7 @@ def upgrade(
     options: Mapping[str, str | float] = kept.options if kept else {}
     if parallelism is not None:
         options = {**options, "parallelism": parallelism}
+    _check_place(settings, cluster, name)
     check_layout(settings, cluster, job_name, version, views)
     stopped, location = take_savepoint(settings, name, stop=True)
     try:
@@ -55,3 +57,14 @@ def upgrade(
             f"`kappa submit {job_name} --version {version} --from {location}`."
         ) from error
     return Upgraded(stopped.id, location, started)
+
+
+def _check_place(settings: Settings, cluster: Cluster, name: str) -> None:
+    job = cluster.live_job(name)
+    if job is None or (address := cluster.elsewhere(job.id)) is None:
+        return
+    raise SubmissionFailed(
+        f"{name} runs at {address} and new jobs go to {settings.flink}: put an image with the new "
+        "code into its FlinkDeployment (spec.image), and with upgradeMode savepoint the operator "
+        "does what this command would."
+    )

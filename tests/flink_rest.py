@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 
 
 @contextmanager
 def flink(
-    job_id: str, name: str, started_ms: int, state: str, asked: list[str] | None = None
+    job_id: str,
+    name: str,
+    started_ms: int,
+    state: str,
+    asked: list[str] | None = None,
+    configuration: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths."""
     answers = {
@@ -23,7 +29,9 @@ def flink(
             "latest": {"completed": {"latest_ack_timestamp": started_ms + 1}},
             "counts": {"failed": 2},
         },
-        "/jobmanager/config": [{"key": "of", "value": name}],
+        "/jobmanager/config": [
+            {"key": key, "value": value} for key, value in {"of": name, **configuration}.items()
+        ],
     }
 
     class Handler(BaseHTTPRequestHandler):
