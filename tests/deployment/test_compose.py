@@ -75,6 +75,12 @@ def test_versions_are_those_that_are_pinned() -> None:
     assert f"flinkVersion: v{'_'.join(flink.split('.')[:2])}" in kubernetes
 
 
+def test_the_image_has_the_allocator_under_the_name_that_its_entry_point_looks_for() -> None:
+    installed = re.search(r"apt-get install (.+)", (DEPLOY / "Dockerfile").read_text())
+    assert installed
+    assert "libjemalloc-dev" in installed[1].split(), "libjemalloc2 has no libjemalloc.so"
+
+
 def test_the_image_copies_what_there_is_and_leaves_nothing_out() -> None:
     copied = re.findall(r"^COPY (?!--from)(\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     for source in copied:

@@ -119,6 +119,17 @@ def test_jobs_survive_their_job_manager(resources: list[Resource]) -> None:
             assert flink[key].startswith("s3://")
 
 
+def test_the_checkpoint_interval_is_the_one_that_jobs_set(resources: list[Resource]) -> None:
+    (shared,) = of_kind(resources, "ConfigMap")
+    seconds = shared["data"]["KAPPA_CHECKPOINT_SECONDS"]
+    assert Settings(_env_file=None, checkpoint_seconds=seconds).checkpoint_seconds == 10
+    for one in of_kind(resources, "FlinkDeployment"):
+        asked = one["spec"]["flinkConfiguration"]
+        assert "execution.checkpointing.interval" not in asked, "the job's own setting hides it"
+        (box,) = one["spec"]["podTemplate"]["spec"]["containers"]
+        assert box["envFrom"] == [{"configMapRef": {"name": shared["metadata"]["name"]}}]
+
+
 def test_only_the_development_overlay_goes_without_autoscaling() -> None:
     scaled = {
         folder: [
@@ -177,6 +188,8 @@ def test_services_have_probes_and_their_usual_ports(resources: list[Resource]) -
         assert {box[probe]["httpGet"]["port"] for probe in box if probe.endswith("Probe")} == {
             "http"
         }
+        # Pods that all wait for ClickHouse must still be reached: they show what they know.
+        assert box["readinessProbe"]["httpGet"]["path"] in ("/healthz", "/metrics")
         (port,) = box["ports"]
         found[one["metadata"]["name"]] = port["containerPort"]
         annotations = one["spec"]["template"]["metadata"]["annotations"]
