@@ -25,7 +25,7 @@ MAX_RAW_MESSAGE_BYTES = MAX_MESSAGE_BYTES + 512 * 1024
 MAX_FUTURE_MS = 3600 * 1000
 
 _TIMEOUT_SECONDS = 20.0
-_LOG_ERRORS_ONLY = 3
+_QUIET = {"log_level": 0}
 
 _KEEP_FOR_EVER = {"retention.ms": "-1", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
 _EVENTS_CONFIG = _KEEP_FOR_EVER | {
@@ -116,8 +116,7 @@ def topic_names(kafka: Mapping[str, Any]) -> frozenset[str]:
 
 def delete_topics(kafka: Mapping[str, Any], names: Collection[str]) -> None:
     """Delete the topics of `names` that exist, and wait until none of them is listed."""
-    # At its end a client logs that it forgot an answer; every answer was read.
-    admin = AdminClient({**kafka, "log_level": 3})
+    admin = _admin(kafka)
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while found := sorted(set(names) & set(_topics(admin, kafka))):
         if time.monotonic() > deadline:
@@ -133,7 +132,7 @@ def delete_topics(kafka: Mapping[str, Any], names: Collection[str]) -> None:
 
 def delete_consumer_groups(kafka: Mapping[str, Any], groups: Collection[str]) -> None:
     """Delete the consumer groups of `groups` that exist, with their offsets."""
-    admin = AdminClient({**kafka, "log_level": 3})
+    admin = _admin(kafka)
     for group, answer in admin.delete_consumer_groups(list(groups)).items():
         try:
             _result(answer, f"delete consumer group {group}")
@@ -268,7 +267,7 @@ def _result(answer: Future[Any], purpose: str) -> Any:
 
 def _admin(kafka: Mapping[str, Any]) -> AdminClient:
     # Errors come back as exceptions; what the client says besides would disturb a command's output.
-    return AdminClient({"log_level": _LOG_ERRORS_ONLY, **kafka})
+    return AdminClient({**_QUIET, **kafka})
 
 
 def _address(kafka: Mapping[str, Any]) -> str:

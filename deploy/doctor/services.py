@@ -42,9 +42,11 @@ def look(settings: Settings) -> Iterator[Finding]:
             yield well(name, ask(settings))
         except _FAILURES as error:
             yield bad(name, str(error), _REMEDY.format(prefix))
-    # That it does not answer is said above.
-    with suppress(*_FAILURES):
-        yield findings.clock("clickhouse", _clickhouse_ahead(settings))
+    clocks = {"clickhouse": _clickhouse_ahead, "postgres": _postgres_ahead}
+    for name, ahead in clocks.items():
+        # That it does not answer is said above.
+        with suppress(*_FAILURES):
+            yield findings.clock(name, ahead(settings))
 
 
 def _kafka(settings: Settings) -> str:
@@ -85,3 +87,14 @@ def _clickhouse_ahead(settings: Settings) -> float:
         return float(theirs / 1000 - (before + time.time()) / 2)
     finally:
         clickhouse.close()
+
+
+def _postgres_ahead(settings: Settings) -> float:
+    with (
+        Control(settings.postgres, settings.namespace) as control,
+        control.transaction() as connection,
+    ):
+        before = time.time()
+        row = connection.execute("SELECT extract(epoch FROM clock_timestamp()) AS now").fetchone()
+        assert row is not None
+        return float(row["now"]) - (before + time.time()) / 2

@@ -59,11 +59,14 @@ def doctor(settings: Settings) -> tuple[int, dict[str, dict[str, Any]], str]:
     return done.returncode, {one["subject"]: one for one in found}, done.stderr
 
 
+CLOCKS = ("clock of clickhouse", "clock of postgres")
+
+
 @pytest.mark.stack
 def test_a_running_stack_is_well(stack: Stack) -> None:
     code, found, complaint = doctor(stack.settings)
     assert (code, complaint) == (0, "")
-    wanted = (*SERVICES, "python", "java", "packages", "ports", "clock of clickhouse")
+    wanted = (*SERVICES, "python", "java", "packages", "ports", *CLOCKS)
     assert {name: found[name]["verdict"] for name in wanted} == dict.fromkeys(wanted, "well")
     assert f"slots free, at {stack.settings.flink}" in found["flink"]["found"]
 
@@ -71,7 +74,7 @@ def test_a_running_stack_is_well(stack: Stack) -> None:
 def test_a_port_in_use_and_services_that_are_gone_are_told_with_a_remedy(
     own_settings: Settings, listener: socket.socket
 ) -> None:
-    port = own_settings.port(92)
+    port = own_settings.port(432)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     listener.listen()
@@ -84,4 +87,5 @@ def test_a_port_in_use_and_services_that_are_gone_are_told_with_a_remedy(
     for name in SERVICES:
         assert found[name]["verdict"] == "bad", found[name]
         assert f"KAPPA_{name.upper()}_" in found[name]["remedy"]
-    assert complaint.strip().endswith("see above what to do.")
+    assert complaint.endswith("see above what to do.\n")
+    assert complaint.startswith("error:"), "a client's own words would stand before ours"
