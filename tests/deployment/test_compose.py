@@ -185,3 +185,23 @@ def test_grafana_finds_its_data_source_and_dashboards() -> None:
         assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
         for panel in board["panels"]:
             assert panel["datasource"]["uid"] == source["uid"]
+
+
+def test_the_reader_reads_the_views_alone_and_raises_no_limit() -> None:
+    users = ElementTree.parse(DEPLOY / "compose" / "clickhouse-users.xml")
+    grants = {query.text for query in users.findall("users/reader/grants/query")}
+    allowed = {f"GRANT SELECT ON {Settings(_env_file=None).database}.*"}
+    assert grants == allowed | {f"GRANT SELECT ON system.{t}" for t in _system_tables()}
+    profile = users.find(f"profiles/{users.findtext('users/reader/profile')}")
+    assert profile is not None
+    assert profile.findtext("readonly") == "2"
+    for limit in ("max_execution_time", "max_memory_usage"):
+        assert profile.findtext(f"constraints/{limit}/max") == profile.findtext(limit)
+        assert int(profile.findtext(f"constraints/{limit}/min") or 0) > 0, "0 is no limit"
+
+
+def _system_tables() -> set[str]:
+    """Return the tables of ClickHouse's own that what runs as the reader asks."""
+    asking = [*(PROJECT_ROOT / "serving").glob("*.py"), PROJECT_ROOT / "sinks" / "queries.py"]
+    asking += [PROJECT_ROOT / "sinks" / "clickhouse.py", DEPLOY / "SIZING.md"]
+    return {name for path in asking for name in re.findall(r"FROM system\.(\w+)", path.read_text())}
