@@ -1,7 +1,8 @@
 """Put a kustomization together as kustomize does, as far as this project uses it.
 
 Known: resources, patches with a target (lists of JSON patch operations, or documents that are
-merged, whose lists replace others), the namespace, and labels on metadata. What else is asked for
+merged, whose lists replace others), the namespace, labels on metadata, and images of Deployments
+and of what `configurations` names. What else is asked for
 is refused, so that nothing is checked in another form than it is applied.
 """
 
@@ -17,6 +18,7 @@ import yaml
 
 Resource = dict[str, Any]
 _KNOWN = {"apiVersion", "kind", "namespace", "labels", "resources", "patches"}
+_KNOWN |= {"images", "configurations"}
 _CLUSTER_WIDE = ("Namespace",)
 
 
@@ -30,6 +32,7 @@ def build(folder: Path) -> list[Resource]:
         found += build(path) if path.is_dir() else documents(path)
     for patch in asked.get("patches", ()):
         found = _patched(found, patch["target"], documents(folder / patch["path"])[0], folder)
+    _set_images(found, asked, folder)
     for one in found:
         metadata = one["metadata"]
         if one["kind"] not in _CLUSTER_WIDE:
@@ -38,6 +41,29 @@ def build(folder: Path) -> list[Resource]:
             assert set(label) == {"pairs"}, label
             metadata.setdefault("labels", {}).update(label["pairs"])
     return found
+
+
+def _set_images(resources: list[Resource], asked: dict[str, Any], folder: Path) -> None:
+    places = [("Deployment", "spec/template/spec/containers")]
+    for name in asked.get("configurations", ()):
+        (fields,) = documents(folder / name)
+        assert set(fields) == {"images"}, fields
+        places += [(field["kind"], field["path"]) for field in fields["images"]]
+    for image in asked.get("images", ()):
+        for one in resources:
+            for path in (path for kind, path in places if kind == one["kind"]):
+                _set_image(one, path.split("/"), image)
+
+
+def _set_image(resource: Resource, path: list[str], image: dict[str, str]) -> None:
+    *way, last = path
+    for step in way:
+        resource = resource[step]
+    owners = resource[last] if last == "containers" else [resource]
+    key = "image" if last == "containers" else last
+    for owner in owners:
+        if owner[key].rpartition(":")[0] == image["name"]:
+            owner[key] = f"{image['newName']}:{image['newTag']}"
 
 
 def documents(path: Path) -> list[Any]:

@@ -75,7 +75,8 @@ def test_names_are_unique_and_every_file_is_used(resources: list[Resource]) -> N
         path = ROOT / folder / "kustomization.yaml"
         asked = yaml.safe_load(path.read_text())
         patches = [patch["path"] for patch in asked.get("patches", ())]
-        used |= {path, *((ROOT / folder / name).resolve() for name in asked["resources"] + patches)}
+        named = asked["resources"] + patches + asked.get("configurations", [])
+        used |= {path, *((ROOT / folder / name).resolve() for name in named)}
     assert set(ROOT.rglob("*.yaml")) == {path for path in used if path.is_file()}
 
 
@@ -88,6 +89,7 @@ def test_every_declared_job_is_deployed_as_its_module_says(resources: list[Resou
         assert (PROJECT_ROOT / Path(script).relative_to("/opt/kappa")).is_file()
         assert job["args"][job["args"].index("--parallelism") + 1] == str(job["parallelism"])
         assert (job["upgradeMode"], job["state"]) == ("savepoint", "running")
+        assert job["parallelism"] <= min(stream.partitions for stream in JOBS[name].streams)
 
 
 def test_rebuilds_have_a_cluster_and_every_job_is_found(resources: list[Resource]) -> None:
@@ -105,6 +107,9 @@ def test_flink_is_open_to_those_who_ask_it(resources: list[Resource]) -> None:
     assert [port["port"] for port in from_operator_and_others["ports"]] == [8081]
     asking = from_operator_and_others["from"][1]["podSelector"]["matchExpressions"][0]["values"]
     assert set(asking) == {"console", "monitor", "serving"}
+    from_flink = policies["flink"]["ingress"][0]
+    ranges = sorted((port["port"], port["endPort"]) for port in from_flink["ports"])
+    assert ranges == [(1, 8080), (8082, 65535)], "a job may not send code to another's cluster"
 
 
 def test_jobs_survive_their_job_manager(resources: list[Resource]) -> None:
@@ -236,3 +241,39 @@ def test_overlays_change_what_they_say() -> None:
     assert shared["data"]["KAPPA_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
     (base,) = documents(ROOT / "base" / "settings.yaml")
     assert "KAPPA_KAFKA_SECURITY_PROTOCOL" not in base["data"]
+
+
+def test_production_takes_every_image_from_one_registry() -> None:
+    made = build(ROOT / "overlays/production")
+    images = {
+        box["image"]
+        for _, spec in pod_specs(made)
+        for box in spec["containers"]
+        if box.get("image")
+    }
+    images |= {one["spec"]["image"] for one in of_kind(made, "FlinkDeployment")}
+    (image,) = images
+    ours = of_kind(build(ROOT / "base"), "FlinkDeployment")[0]["spec"]["image"]
+    assert image == f"registry.example.com/{ours}"
+    stores = {
+        one["spec"]["flinkConfiguration"]["s3.endpoint"] for one in of_kind(made, "FlinkDeployment")
+    }
+    assert [store.partition("://")[0] for store in stores] == ["https"]
+
+
+def test_production_is_reached_under_a_name_that_the_server_answers_to() -> None:
+    made = build(ROOT / "overlays/production")
+    (ingress,) = of_kind(made, "Ingress")
+    (rule,) = ingress["spec"]["rules"]
+    (serving,) = [
+        one for one in of_kind(made, "Deployment") if one["metadata"]["name"] == "serving"
+    ]
+    (box,) = serving["spec"]["template"]["spec"]["containers"]
+    given = {variable["name"]: variable["value"] for variable in box["env"]}
+    assert rule["host"] in given["KAPPA_SERVING_NAMES"].split(",")
+    assert [rule["host"]] == ingress["spec"]["tls"][0]["hosts"]
+    (target,) = [path["backend"]["service"] for path in rule["http"]["paths"]]
+    (service,) = [
+        one for one in of_kind(made, "Service") if one["metadata"]["name"] == target["name"]
+    ]
+    assert target["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
