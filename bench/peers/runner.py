@@ -19,7 +19,7 @@ from bench.usage import Usage
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
 
-_START_SECONDS = 240.0
+_START_SECONDS = 300.0
 _STOP_SECONDS = 20.0
 _TELLING = re.compile(r"(Caused by: )?[\w.]*(Error|Exception)\b.*: .")
 _NOTHING = "Python process exits"
