@@ -35,7 +35,7 @@ def source(task: Task) -> str:
             {"user_id STRING NOT NULL," if task.uniques else ""}
             duration_ms BIGINT,
             event_time TIMESTAMP(3) NOT NULL,
-            WATERMARK FOR event_time AS event_time - INTERVAL '{task.disorder_ms // 1000}' SECOND
+            WATERMARK FOR event_time AS event_time - {_interval(task.disorder_ms)}
         ) WITH (
             'connector' = 'kafka',
             'topic' = '{task.topic}',
@@ -69,7 +69,7 @@ def sink(task: Task, topic: str) -> str:
 
 def query(task: Task) -> str:
     """Return the query of the question."""
-    size, slide = (f"INTERVAL '{ms // 1000}' SECOND" for ms in (task.size_ms, task.slide_ms))
+    size, slide = _interval(task.size_ms), _interval(task.slide_ms)
     tumbles = task.size_ms == task.slide_ms
     kind = "TUMBLE" if tumbles else "HOP"
     window = f"event_time, {size}" if tumbles else f"event_time, {slide}, {size}"
@@ -83,6 +83,10 @@ def query(task: Task) -> str:
             {", COUNT(DISTINCT user_id)" if task.uniques else ""}
         FROM page_views
         GROUP BY page_id, {kind}({window})"""
+
+
+def _interval(milliseconds: int) -> str:
+    return f"INTERVAL '{milliseconds // 1000}' SECOND(6)"
 
 
 def main() -> None:
