@@ -1,4 +1,4 @@
-"""From measured costs to what a rate of events needs: partitions, slots, memory, shards, money.
+"""From measured costs to what a rate of events needs: partitions, slots, brokers, shards, money.
 
 python -m bench.sizing                 # the table of deploy/SIZING.md
 python -m bench.sizing 250000 --pages 20000
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
 _HOURS, _MONTH_SECONDS = 730, 30 * 86_400
 RATES = (10_000, 1_000_000, 10_000_000)
 
@@ -43,9 +43,18 @@ class Assumed:
     copies: int = 3
     partition_bytes: float = 5e6
     least_partitions: int = 4
+    broker_bytes: float = 100e6
+    """Written a second by one broker, the copies of others' partitions included."""
+    broker_cores: int = 4
+    broker_gib: int = 16
+    rewrites: float = 2.0
+    """How often a byte of state goes to the object store: once as new, once as compacted."""
+    kept_states: float = 3.0
+    """Size of all checkpoints and savepoints that are kept, in states."""
     core_hour: float = 0.04
     gib_hour: float = 0.005
     disk_gib_month: float = 0.08
+    store_gib_month: float = 0.023
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,14 @@ class Need:
     task_managers: int
     task_manager_gib: int
     state_gib: float
+    checkpoint_mib: float
+    """Sent to the object store a second."""
+    brokers: int
     loaders: int
     shards: int
     log_gib_per_day: float
     dollars: int
-    """Cores, memory and a month of Kafka's log on all its copies."""
+    """Cores, memory, a month of Kafka's log on all its copies, and the kept checkpoints."""
 
 
 def need(
@@ -81,12 +93,15 @@ def need(
     loaders = max(2, ceil(rows / (seen.loader_rows * plan.load)))
     shards = ceil(rows / (seen.loader_rows * plan.load))
     log = rate * seen.log_bytes * plan.copies
-    cores = slots + loaders + shards * plan.copies * 2
+    brokers = max(plan.copies, ceil(log / plan.broker_bytes))
+    cores = slots + loaders + shards * plan.copies * 2 + brokers * plan.broker_cores
     memory = task_managers * each + loaders * 2 + shards * plan.copies * 8
+    memory += brokers * plan.broker_gib
     dollars = (
         cores * plan.core_hour * _HOURS
         + memory * plan.gib_hour * _HOURS
         + log * _MONTH_SECONDS / GIB * plan.disk_gib_month
+        + state * plan.kept_states / GIB * plan.store_gib_month
     )
     return Need(
         rate,
@@ -95,6 +110,8 @@ def need(
         task_managers,
         each,
         round(state / GIB, 1),
+        round(rate * seen.state_bytes * plan.rewrites / MIB, 1),
+        brokers,
         loaders,
         shards,
         round(log * 86_400 / GIB, 1),
@@ -107,17 +124,22 @@ def _even(partitions: int, slots: int) -> int:
     return ceil(partitions / slots) * slots
 
 
+def _whole(gib: float) -> str:
+    return f"{ceil(gib):,} GiB" if gib < 1024 else f"{ceil(gib / 1024):,} TiB"
+
+
 def table(needs: Iterable[Need]) -> str:
     """Return the rows of a Markdown table."""
     lines = [
-        "| Events/s | Slots | Partitions | TaskManagers | State | Loaders | ClickHouse shards "
-        "| Kafka's log a day | Dollars a month |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| Events/s | Slots | Partitions | TaskManagers | State | Checkpoints a second | Brokers "
+        "| Loaders | ClickHouse shards | Kafka's log a day | Dollars a month |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {n.rate:,} | {n.slots:,} | {n.partitions:,} "
-        f"| {n.task_managers:,} × {n.task_manager_gib} GiB | {n.state_gib:,} GiB | {n.loaders:,} "
-        f"| {n.shards:,} | {n.log_gib_per_day:,} GiB | {n.dollars:,} |"
+        f"| {n.task_managers:,} × {n.task_manager_gib} GiB | {_whole(n.state_gib)} "
+        f"| {ceil(n.checkpoint_mib):,} MiB | {n.brokers:,} | {n.loaders:,} | {n.shards:,} "
+        f"| {_whole(n.log_gib_per_day)} | {n.dollars:,} |"
         for n in needs
     ]
     return "\n".join(lines)

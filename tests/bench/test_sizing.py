@@ -20,11 +20,16 @@ def test_round_costs_give_round_needs() -> None:
         load=0.5,
         copies=1,
         partition_bytes=1e12,
+        broker_bytes=gib / 86_400 * 1_000,
+        broker_cores=3,
+        kept_states=2.0,
         core_hour=1.0,
         gib_hour=0.0,
         disk_gib_month=0.0,
+        store_gib_month=5.0,
     )
-    # 500 events/s a slot: 8 slots; 4 GiB of state on 2 TaskManagers; 50 rows/s a loader.
+    # 500 events/s a slot: 8 slots; 4 GiB of state on 2 TaskManagers; 50 rows/s a loader;
+    # 1,000 events/s a broker.
     assert need(4_000, pages=100, measured=seen, assumed=chosen) == Need(
         rate=4_000,
         slots=8,
@@ -32,10 +37,12 @@ def test_round_costs_give_round_needs() -> None:
         task_managers=2,
         task_manager_gib=4,
         state_gib=4.0,
+        checkpoint_mib=8 * 1024,
+        brokers=4,
         loaders=2,
         shards=2,
         log_gib_per_day=4_000.0,
-        dollars=(8 + 2 + 2 * 2) * 730,
+        dollars=(8 + 2 + 2 * 2 + 4 * 3) * 730 + 4 * 2 * 5,
     )
 
 
@@ -43,6 +50,11 @@ def test_every_slot_reads_as_many_partitions() -> None:
     chosen = Assumed(partition_bytes=30_000)
     assert need(100_000, pages=1, assumed=chosen).slots == 4
     assert need(100_000, pages=1, assumed=chosen).partitions == 340
+
+
+def test_sizes_are_whole_and_in_the_unit_that_fits() -> None:
+    row = table([need(10_000_000, pages=100_000)]).splitlines()[-1]
+    assert "| 414 GiB | 1,412 MiB | 31 | 2 | 1 | 239 TiB |" in row
 
 
 def test_the_document_has_the_table() -> None:
