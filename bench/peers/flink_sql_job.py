@@ -86,7 +86,10 @@ def query(task: Task) -> str:
 
 
 def _interval(milliseconds: int) -> str:
-    return f"INTERVAL '{milliseconds // 1000}' SECOND(6)"
+    # A bare number of seconds may have two digits only.
+    minutes, seconds = divmod(milliseconds // 1000, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"INTERVAL '0 {hours:02}:{minutes:02}:{seconds:02}' DAY TO SECOND"
 
 
 def main() -> None:
