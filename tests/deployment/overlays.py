@@ -23,7 +23,7 @@ _CLUSTER_WIDE = ("Namespace",)
 
 
 def build(folder: Path) -> list[Resource]:
-    """Return the resources of the kustomization in `folder`."""
+    """Return the resources of the kustomization or component in `folder`."""
     asked = yaml.safe_load((folder / "kustomization.yaml").read_text())
     assert set(asked) <= _KNOWN, set(asked) - _KNOWN
     found: list[Resource] = []
@@ -35,7 +35,7 @@ def build(folder: Path) -> list[Resource]:
     _set_images(found, asked, folder)
     for one in found:
         metadata = one["metadata"]
-        if one["kind"] not in _CLUSTER_WIDE:
+        if one["kind"] not in _CLUSTER_WIDE and asked["kind"] != "Component":
             metadata["namespace"] = asked["namespace"]
         for label in asked.get("labels", ()):
             assert set(label) == {"pairs"}, label

@@ -168,6 +168,18 @@ def test_prometheus_scrapes_the_same_jobs_as_beside_the_embedded_stack() -> None
     assert jobs(DEPLOY / "compose" / "prometheus.yml") == jobs(DEPLOY / "prometheus.yml")
 
 
+def test_alerts_go_from_prometheus_to_whoever_is_told() -> None:
+    scraping = yaml.safe_load((DEPLOY / "compose" / "prometheus.yml").read_text())
+    (manager,) = scraping["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
+    (config,) = SERVICES["alertmanager"]["configs"]
+    assert f"--config.file={config['target']}" in SERVICES["alertmanager"]["command"]
+    told = yaml.safe_load(COMPOSE["configs"][config["source"]]["content"])
+    receivers = {one["name"]: one["webhook_configs"] for one in told["receivers"]}
+    (webhook,) = receivers[told["route"]["receiver"]]
+    assert webhook["url"].startswith("${ALERT_WEBHOOK_URL:-http://")
+
+
 def test_grafana_finds_its_data_source_and_dashboards() -> None:
     provisioning = DEPLOY / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,20 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
+from deploy.rules import ALERTS, prometheus_rule
 from deploy.services import LOADER_METRICS_PORT, MONITOR_METRICS_PORT
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS
 from tests.deployment.overlays import Resource, build, documents
 
 ROOT = PROJECT_ROOT / "deploy" / "kubernetes"
+COMPONENT = "components/monitoring"
 FOLDERS = ("base", "overlays/development", "overlays/production")
 # The names that labels, selectors and network policies go by.
 NAME = "app.kubernetes.io/name"
+
+NAME_META = "__meta_kubernetes_pod_label_app_kubernetes_io_name"
+FLINK_COMPONENTS = ("jobmanager", "taskmanager")
 
 Schema = dict[str, Any]
 
@@ -71,7 +77,7 @@ def test_names_are_unique_and_every_file_is_used(resources: list[Resource]) -> N
     names = [(one["kind"], one["metadata"]["name"]) for one in resources]
     assert len(names) == len(set(names))
     used: set[Path] = set()
-    for folder in FOLDERS:
+    for folder in (*FOLDERS, COMPONENT):
         path = ROOT / folder / "kustomization.yaml"
         asked = yaml.safe_load(path.read_text())
         patches = [patch["path"] for patch in asked.get("patches", ())]
@@ -277,3 +283,36 @@ def test_production_is_reached_under_a_name_that_the_server_answers_to() -> None
         one for one in of_kind(made, "Service") if one["metadata"]["name"] == target["name"]
     ]
     assert target["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_the_prometheus_operator_gets_the_same_alerts() -> None:
+    (rule,) = of_kind(build(ROOT / COMPONENT), "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
+    written = (ROOT / COMPONENT / "rules.yaml").read_text()
+    assert written == prometheus_rule(ALERTS.read_text()), "run python -m deploy.rules"
+
+
+def test_the_prometheus_operator_scrapes_every_pod_that_has_metrics() -> None:
+    ports: dict[str, set[str]] = {}
+    made = build(ROOT / "base")
+    for name, spec in pod_specs(made):
+        (box,) = spec["containers"]
+        ports.setdefault(name, set()).update(port["name"] for port in box.get("ports", ()))
+    scraped: dict[str, str] = {}
+    jobs: set[str] = set()
+    for one in of_kind(build(ROOT / COMPONENT), "PodMonitor"):
+        selector = one["spec"]["selector"]
+        names = {selector.get("matchLabels", {}).get(NAME)} - {None}
+        for expression in selector.get("matchExpressions", ()):
+            names |= set(expression["values"])
+        (endpoint,) = one["spec"]["podMetricsEndpoints"]
+        scraped |= dict.fromkeys(names, endpoint["port"])
+        (relabeling,) = endpoint["relabelings"]
+        assert relabeling["targetLabel"] == "job"
+        made_of = names if NAME_META in relabeling["sourceLabels"] else FLINK_COMPONENTS
+        jobs |= {relabeling.get("replacement", "$1").replace("$1", value) for value in made_of}
+    assert {name: {port} for name, port in scraped.items()} == {
+        name: named for name, named in ports.items() if named
+    }
+    missing = re.findall(r'absent\(up{job="([\w-]+)"}\)', ALERTS.read_text())
+    assert jobs == set(missing)
