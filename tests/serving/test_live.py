@@ -31,6 +31,11 @@ def picture(client: ClientConnection) -> dict[str, Any]:
     return found
 
 
+def read(client: ClientConnection, messages: int) -> None:
+    for _ in range(messages):
+        client.recv(timeout=SECONDS)
+
+
 def test_a_picture_comes_each_second(server: Server) -> None:
     with join(server) as client:
         picture(client)
@@ -104,7 +109,7 @@ def test_a_client_that_sends_without_end_is_closed(server: Server) -> None:
         for number in range(PINGS + 1):
             client.send(f"ping {number}")
         with pytest.raises(ConnectionClosed) as closed:
-            list(client)
+            read(client, PINGS + SECONDS)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
 
