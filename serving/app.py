@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from deploy.settings import Settings
 from serving.api import add_api
+from serving.build import build_id
 from serving.errors import ApiError, unknown
 from serving.guard import Guard, Names
 from serving.live import MAX_CLIENTS, Hub, refuse
@@ -41,7 +42,8 @@ def create_app(settings: Settings) -> FastAPI:
     hub = Hub(metrics)
     metrics.count_clients(lambda: hub.clients)
     readers = Readers(settings)
-    sampler = Sampler(settings, metrics, readers.views, lambda: hub.clients > 0)
+    build = build_id(Path(__file__).parent)
+    sampler = Sampler(settings, build, metrics, readers.views, lambda: hub.clients > 0)
 
     @contextlib.asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -69,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_api(app, readers)
     _add_live(app, hub, sampler, names, metrics)
     _add_operations(app, sampler, metrics)
-    _add_files(app)
+    _add_files(app, build)
     return app
 
 
@@ -138,12 +140,13 @@ def _add_operations(app: FastAPI, sampler: Sampler, metrics: ServingMetrics) -> 
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_files(app: FastAPI) -> None:
+def _add_files(app: FastAPI, build: str) -> None:
     files: dict[str, Any] = {"include_in_schema": False}
+    page = (STATIC / "index.html").read_text().replace("{build}", build)
 
     @app.get("/", **files)
-    async def dashboard() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
+    async def dashboard() -> HTMLResponse:
+        return HTMLResponse(page)
 
     @app.get("/docs", **files)
     async def docs() -> FileResponse:

@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -90,12 +89,13 @@ class Sampler:
     def __init__(
         self,
         settings: Settings,
+        build: str,
         metrics: ServingMetrics,
         views: Callable[[], Views],
         watched: Callable[[], bool],
     ) -> None:
         self._database = settings.database
-        self._server = uuid.uuid4().hex[:8]
+        self._build = build
         self._number = 0
         kafka = KafkaSource(settings)
         events = Events(kafka.ends, time.time)
@@ -154,7 +154,7 @@ class Sampler:
             for reading in [lane.reading]
         }
         picture = {
-            "server": self._server,
+            "build": self._build,
             "number": self._number,
             "at": round(time.time() * 1000),
             "database": self._database,

@@ -4,7 +4,7 @@ import { byId } from "./dom.js";
 import { compact, day, minute } from "./format.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const HEIGHT = 250, SPARK = 34;
+const HEIGHT = 250, SPARK = 34, DASH = [5, 4];
 const drawn = new Map();
 
 /** Draw again from nothing, in other colours. */
@@ -28,8 +28,12 @@ function show(id, options, data) {
   }
 }
 
-export function traffic(points, marks, onHover) {
-  const data = [points.start, points.views, points.users, points.errors];
+/** Show `points`; the windows after place `closed` are open still, and their lines dashed. */
+export function traffic(points, closed, marks, onHover) {
+  const lines = [points.views, points.users, points.errors];
+  const part = (wanted) => lines.map((line) => line.map((value, place) => (wanted(place) ? value : null)));
+  const open = closed + 1 < points.start.length;
+  const data = [points.start, ...part((place) => place <= closed), ...part((place) => open && place >= closed)];
   const options = (width) => ({
     width,
     height: HEIGHT,
@@ -43,6 +47,7 @@ export function traffic(points, marks, onHover) {
       { stroke: colour("views"), fill: colour("views-fill"), width: 2, points: { show: false } },
       { stroke: colour("users"), width: 2, points: { show: false } },
       { stroke: colour("bad"), width: 2, points: { show: false } },
+      ...["views", "users", "bad"].map((name) => ({ stroke: colour(name), width: 2, dash: DASH, points: { show: false } })),
     ],
     hooks: { draw: [drawMarks], setCursor: [(plot) => onHover(plot.cursor.idx)] },
   });

@@ -7,7 +7,20 @@ import { connect } from "./live.js";
 import { begin } from "./lookup.js";
 import * as panels from "./panels.js";
 
-const OLD_SECONDS = 15, TICK = 500;
+const OLD_SECONDS = 15, TICK = 500, RELOAD_PAUSE = 60000;
+const BUILD = document.querySelector('meta[name="build"]').content;
+// Each with the places that it fills.
+const PANELS = [
+  [panels.events, "tile-rate"],
+  [panels.traffic, "traffic", "tile-users", "tile-errors"],
+  [panels.top, "top"],
+  [panels.fraud, "fraud"],
+  [panels.views, "views", "tile-fresh"],
+  [panels.jobs, "jobs"],
+  [panels.replays, "replays"],
+  [panels.pixel, "tile-pixel", "tile-apart"],
+];
+const broken = new Set();
 let picture = null, arrived = 0, paintSeconds = 0, link = "connecting", nextTry = 0, scheduled = false;
 
 const live = connect({
@@ -27,14 +40,36 @@ const serverNow = () => picture.at + performance.now() - arrived;
 
 function draw() {
   scheduled = false;
-  const { sections } = picture, now = serverNow();
-  for (const show of [panels.events, panels.traffic, panels.top, panels.fraud, panels.views, panels.jobs, panels.replays]) show(sections, now);
-  panels.pixel(sections, picture, live.transitSeconds() + paintSeconds);
+  if (replaced()) return;
+  for (const [show, ...places] of PANELS) guarded(show, places);
   say(byId("database"), picture.database);
   tell();
   const of = arrived;
   // The frame after this one begins once this one is on the screen.
   requestAnimationFrame(() => { paintSeconds = (performance.now() - of) / 1000; });
+}
+
+/** Let a panel that fails stop no other: its places are marked until it succeeds again. */
+function guarded(show, places) {
+  try {
+    show(picture.sections, serverNow(), picture, live.transitSeconds() + paintSeconds);
+    places.forEach((id) => broken.delete(id));
+  } catch (error) {
+    if (!broken.has(places[0])) console.error(error);
+    places.forEach((id) => broken.add(id));
+  }
+}
+
+/** Whether the page is of another build than the server, and so loads itself anew. */
+function replaced() {
+  if (picture.build === BUILD) return false;
+  try {
+    // While servers of both builds run, the next page may be the old one again.
+    if (Date.now() - Number(sessionStorage.getItem("reloaded")) < RELOAD_PAUSE) return false;
+    sessionStorage.setItem("reloaded", Date.now());
+  } catch { return false; }
+  location.reload();
+  return true;
 }
 
 /** Say how old everything is; values that are no longer renewed look so. */
@@ -50,20 +85,19 @@ function tell() {
 }
 
 function age(place) {
-  const section = picture.sections[place.dataset.section];
-  const old = link === "lost" || Boolean(section.problem) || (serverNow() - section.at) / 1000 > OLD_SECONDS;
+  const section = picture.sections[place.dataset.section] ?? { at: 0, problem: "The server does not tell it." };
+  const fails = broken.has(place.id);
+  const old = fails || link === "lost" || Boolean(section.problem) || (serverNow() - section.at) / 1000 > OLD_SECONDS;
   place.dataset.stale = String(old);
   const note = place.querySelector(".stale-note");
-  if (note) say(note, old ? `${section.at ? `As of ${clock(section.at)}. ` : ""}${section.problem}` : "");
+  if (fails) say(note ?? place.querySelector(".note"), "This can’t be shown; reload the page.");
+  else if (note) say(note, old ? `${section.at ? `As of ${clock(section.at)}. ` : ""}${section.problem}` : "");
 }
 
-const NAMES = { "": ["Auto", "as the system"], light: ["Light", "light"], dark: ["Dark", "dark"] };
-const themes = Object.keys(NAMES);
+const themes = ["", "light", "dark"];
 
 function showTheme() {
-  const [name, words] = NAMES[document.documentElement.dataset.theme ?? ""];
-  say(byId("theme"), name);
-  byId("theme").setAttribute("aria-label", `Colours: ${words}`);
+  say(byId("theme"), `Colours: ${document.documentElement.dataset.theme ?? "auto"}`);
   redraw();
 }
 

@@ -5,14 +5,18 @@ import { byId, empty, list, make, row, say } from "./dom.js";
 import { NONE, clock, compact, minute, moment, money, number, percent, rate, span } from "./format.js";
 import { look } from "./lookup.js";
 
-const RECENT = 5;
+// Without a closed window for so many windows, the figures are of a traffic that has ended.
+const RECENT = 5, QUIET = 5;
+// The dashboard's promise: an event is on the screen in less.
+const PROMISED_SECONDS = 5;
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
-function tile(id, value, note, mood = "") {
+function tile(id, value, note, mood = "", old = false) {
   const place = byId(`tile-${id}`);
   say(place.querySelector(".value"), value);
   say(place.querySelector(".note"), note);
   place.dataset.mood = mood;
+  place.dataset.old = String(old);
 }
 
 export function events({ events: section }) {
@@ -42,23 +46,37 @@ export function traffic({ traffic: section }, now) {
     tile("errors", NONE, "no data yet");
     return;
   }
+  closed = points.end.findLastIndex((end) => end * 1000 <= now);
   now_tiles(points, now);
   const marks = marked(points, anomalies);
-  charts.traffic(points, marks, (place) => legend(points, place));
+  charts.traffic(points, closed, marks, (place) => legend(points, place));
   legend(points, hovered);
   say(byId("traffic-note"), anomaly_note(anomalies, now));
   byId("traffic-chart").setAttribute("aria-label", description(points, anomalies, now));
   newest_rows(points, now);
 }
 
+// The place of the newest window that has ended; what comes after it still grows.
+let closed = -1;
+
 function now_tiles(points, now) {
-  const last = points.start.length - 1, start = points.start[last] * 1000;
-  const before = last ? `; ${number(points.users[last - 1])} the window before` : "";
-  tile("users", number(points.users[last]), `at ${moment(start, now)}${before}`);
-  const errors = sum(points.errors.slice(-RECENT)), views = sum(points.views.slice(-RECENT));
+  if (closed < 0) {
+    tile("users", NONE, "the first window is open");
+    tile("errors", NONE, "the first window is open");
+    return;
+  }
+  const start = points.start[closed], end = points.end[closed], seconds = now / 1000 - end;
+  const old = seconds > QUIET * (end - start);
+  const before = old ? `, ${span(seconds)} ago` : closed ? `; ${number(points.users[closed - 1])} the window before` : "";
+  tile("users", number(points.users[closed]), `at ${moment(start * 1000, now)}${before}`, "", old);
+  const count = Math.min(RECENT, closed + 1), last = (of) => sum(of.slice(closed + 1 - count, closed + 1));
+  const errors = last(points.errors), views = last(points.views);
   const mood = errors > views / 20 ? "bad" : errors > views / 100 ? "warn" : "";
-  tile("errors", percent(errors, views), `${number(errors)} of ${number(views)} in the last ${Math.min(RECENT, last + 1)} windows`, mood);
+  tile("errors", percent(errors, views), `${number(errors)} of ${number(views)} in the last ${count} windows`, mood, old);
 }
+
+/** The window that stands for now: the newest closed one, or the first while it is open. */
+const current = () => Math.max(0, closed);
 
 function marked(points, anomalies) {
   const places = new Map(points.start.map((second, place) => [second, place]));
@@ -75,17 +93,18 @@ function anomaly_note(anomalies, now) {
 }
 
 function description(points, anomalies, now) {
-  const last = points.start.length - 1;
-  return `Views, users and errors of the last ${last + 1} windows. Newest, ${moment(points.start[last] * 1000, now)}: ${number(points.views[last])} views, ${number(points.users[last])} users, ${number(points.errors[last])} errors; ${anomalies?.length ?? 0} anomalies.`;
+  const last = current();
+  return `Views, users and errors of the last ${points.start.length} windows. Newest, ${moment(points.start[last] * 1000, now)}: ${number(points.views[last])} views, ${number(points.users[last])} users, ${number(points.errors[last])} errors; ${anomalies?.length ?? 0} anomalies.`;
 }
 
 let hovered = null;
+const open = (place) => (place > closed ? ", open" : "");
 
 function legend(points, place) {
   hovered = place;
-  const at = place ?? points.start.length - 1;
+  const at = place ?? current();
   const items = [["views", "Views", points.views[at]], ["users", "Users", points.users[at]], ["bad", "Errors", points.errors[at]]];
-  list(byId("traffic-legend"), [["when", minute(points.start[at] * 1000), null], ...items],
+  list(byId("traffic-legend"), [["when", `${minute(points.start[at] * 1000)}${open(at)}`, null], ...items],
     () => make("span", ""),
     (element, [kind, label, value]) => {
       element.dataset.kind = kind;
@@ -97,7 +116,7 @@ function newest_rows(points, now) {
   const last = points.start.length - 1;
   const places = Array.from({ length: Math.min(10, last + 1) }, (_, back) => last - back);
   list(byId("traffic-rows"), places, () => row(byId("traffic-rows")), (line, at) => {
-    const cells = [moment(points.start[at] * 1000, now), ...[points.views, points.users, points.errors].map((of) => number(of[at]))];
+    const cells = [`${moment(points.start[at] * 1000, now)}${open(at)}`, ...[points.views, points.users, points.errors].map((of) => number(of[at]))];
     cells.forEach((text, place) => say(line.children[place], text));
   });
 }
@@ -138,7 +157,7 @@ export function fraud({ traffic: section }, now) {
   });
 }
 
-export function pixel({ accounts: section }, picture, extraSeconds) {
+export function pixel({ accounts: section }, now, picture, extraSeconds) {
   if (!section.data) return;
   const streams = Object.values(section.data);
   const waited = streams.filter((one) => one.median !== null);
@@ -148,7 +167,7 @@ export function pixel({ accounts: section }, picture, extraSeconds) {
   if (waited.length) {
     const median = Math.max(...waited.map((one) => one.median)) + since;
     const longest = Math.max(...waited.map((one) => one.longest)) + since;
-    tile("pixel", span(median), `median of a minute, longest ${span(longest)}`, longest > 15 ? "warn" : "");
+    tile("pixel", span(median), `median of a minute, longest ${span(longest)}`, longest > PROMISED_SECONDS ? "warn" : "");
   } else {
     tile("pixel", NONE, pending ? `${number(pending)} on their way, ${span(oldest)} so far` : "no new events for a minute");
   }

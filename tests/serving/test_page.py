@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.endpoint.running import Endpoint
 from tests.serving.conftest import settings_over
@@ -107,6 +108,125 @@ def test_it_shows_the_newest_windows_and_renews_them(
     assert "101 views, 32 users, 0 errors; 0 anomalies" in label
 
 
+def span(begin: datetime, length: timedelta, users: int) -> Row:
+    figures = {"views": 10 * users, "unique_users": users, "errors": 0}
+    return {"window_start": begin, "window_end": begin + length, **figures}
+
+
+def test_a_window_that_is_open_is_no_fall(filled: Database, running: Server, page: Page) -> None:
+    page.add_init_script(
+        "window.dashes = []; const set = CanvasRenderingContext2D.prototype.setLineDash;"
+        "CanvasRenderingContext2D.prototype.setLineDash = function (dash) {"
+        " if (dash.length) window.dashes.push(dash); set.call(this, dash); }"
+    )
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    minute, day = timedelta(minutes=1), timedelta(days=1)
+    windows = [span(now - 2 * minute, minute, 84), span(now - minute, minute, 80)]
+    filled.add("site_traffic_per_minute", SITE, [*windows, span(now, day, 3)])
+    page.goto(running.url)
+    expect(value(page, "users")).to_have_text("80")
+    expect(page.locator("#tile-users .note")).to_contain_text("; 84 the window before")
+    expect(page.locator("#traffic-legend")).to_contain_text("Views 800")
+    page.locator("#traffic summary").click()
+    times = page.locator("#traffic-rows tr th")
+    expect(times.nth(0)).to_have_text(f"{now:%H:%M}, open")
+    expect(times.nth(1)).to_have_text(f"{now - minute:%H:%M}")
+    assert page.evaluate("window.dashes.length") > 0
+
+
+def test_figures_of_a_traffic_that_has_ended_look_old(
+    filled: Database, running: Server, page: Page
+) -> None:
+    page.goto(running.url)
+    expect(value(page, "users")).to_have_text("12")
+    expect(page.locator("#tile-users .note")).to_contain_text(" h ago")
+    expect(value(page, "users")).to_have_css("opacity", "0.45")
+    expect(value(page, "errors")).to_have_css("opacity", "0.45")
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    recent = span(now - timedelta(minutes=60), timedelta(minutes=60), 31)
+    filled.add("site_traffic_per_minute", SITE, [recent])
+    expect(value(page, "users")).to_have_text("31")
+    expect(value(page, "users")).to_have_css("opacity", "1")
+
+
+def change_pictures(page: Page, change: Callable[[dict[str, Any]], None]) -> None:
+    """Let `change` alter each picture on its way to the page."""
+
+    def altered(message: str | bytes) -> str | bytes:
+        if not str(message).startswith("{"):
+            return message
+        picture: dict[str, Any] = json.loads(message)
+        change(picture)
+        return json.dumps(picture)
+
+    def relay(client: WebSocketRoute) -> None:
+        server = client.connect_to_server()
+        server.on_message(lambda message: client.send(altered(message)))
+
+    page.route_web_socket(re.compile("/api/live$"), relay)
+
+
+@pytest.mark.parametrize(("longest", "mood"), [(1.0, ""), (6.0, "warn")])
+def test_events_that_take_longer_than_promised_stand_out(
+    running: Server, page: Page, longest: float, mood: str
+) -> None:
+    waited = {"median": 0.5, "longest": longest, "last": 0.5, "pending": 0, "oldest_pending": None}
+    counts = {"aggregated": 9, "late": 0, "dead": 0}
+
+    def change(picture: dict[str, Any]) -> None:
+        data = {"s": {**counts, **waited}}
+        picture["sections"]["accounts"] = {"at": picture["at"], "problem": "", "data": data}
+
+    change_pictures(page, change)
+    page.goto(running.url)
+    expect(page.locator("#tile-pixel .note")).to_contain_text("median of a minute")
+    expect(page.locator("#tile-pixel")).to_have_attribute("data-mood", mood)
+
+
+def test_a_panel_that_fails_stops_no_other(running: Server, page: Page) -> None:
+    fails = [True]
+
+    def change(picture: dict[str, Any]) -> None:
+        sections = picture["sections"]
+        if fails[0] and sections["traffic"]["data"]:
+            sections["traffic"]["data"]["points"] = {"start": [1]}
+            del sections["events"]
+
+    change_pictures(page, change)
+    page.goto(running.url)
+    expect(page.locator("#traffic .stale-note")).to_have_text(
+        "This can’t be shown; reload the page."
+    )
+    expect(page.locator("#traffic")).to_have_attribute("data-stale", "true")
+    expect(page.locator("#tile-users .note")).to_have_text("This can’t be shown; reload the page.")
+    expect(page.locator("#views-rows")).to_contain_text("site_traffic_per_minute")
+    expect(page.locator("#top")).to_have_attribute("data-stale", "false")
+    expect(page.locator("#top-list .name").first).to_have_text("/index.html")
+    fails[0] = False
+    expect(value(page, "users")).to_have_text("12")
+    expect(page.locator("#traffic")).to_have_attribute("data-stale", "false")
+    expect(page.locator("#traffic .stale-note")).to_have_text("")
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_page_of_another_build_loads_itself_anew_once(
+    running: Server, page: Page, times: int
+) -> None:
+    loads: list[str] = []
+    page.on("request", lambda one: loads.append(one.url) if one.is_navigation_request() else None)
+
+    def change(picture: dict[str, Any]) -> None:
+        if len(loads) <= times:
+            picture["build"] = "another"
+
+    change_pictures(page, change)
+    page.goto(running.url)
+    expect(value(page, "users")).to_have_text("12")
+    shown = page.locator("#as-of").text_content() or ""
+    expect(page.locator("#as-of")).not_to_have_text(shown)
+    assert len(loads) == 2
+
+
 def test_hostile_names_are_text(filled: Database, running: Server, page: Page) -> None:
     filled.view(
         "page_stats",
@@ -138,6 +258,7 @@ def test_hostile_names_are_text(filled: Database, running: Server, page: Page) -
     page.goto(running.url)
     expect(page.locator("#top-list .name").nth(1)).to_have_text(EVIL)
     expect(page.locator("#fraud-list")).to_contain_text(EVIL)
+    expect(page.locator("#fraud header")).to_contain_text("Amounts in the account’s currency")
     expect(page.locator("#traffic-note")).to_contain_text(EVIL)
     page.locator("#top-list button").nth(1).click()
     expect(page.locator("#lookup-answer dd").first).to_have_text(EVIL)
@@ -181,14 +302,14 @@ def test_values_of_a_lost_server_look_old_until_it_is_back(
     expect(page.locator("#link")).to_have_text("Connection lost")
     expect(page.locator("#as-of")).to_have_text(re.compile(r"^as of \d\d:\d\d:\d\d, .* ago$"))
     expect(value(page, "users")).to_have_text("12")
-    expect(value(page, "users")).to_have_css("opacity", "0.45")
+    expect(value(page, "fresh")).to_have_css("opacity", "0.45")
     expect(page.locator("#traffic")).to_have_attribute("data-stale", "true")
     filled.add("site_traffic_per_minute", SITE, [site(2, 9, 99)])
     running.start()
     expect(value(page, "users")).to_have_text("99")
     expect(page.locator("#link")).to_have_text("Live")
     expect(page.locator("#banner")).to_be_hidden()
-    expect(value(page, "users")).to_have_css("opacity", "1")
+    expect(value(page, "fresh")).to_have_css("opacity", "1")
 
 
 def test_values_of_a_source_that_is_down_look_old_and_others_do_not(
