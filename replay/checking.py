@@ -44,7 +44,10 @@ def check(
         versions = sorted({replay.from_versions[view] for view in _declared(replay)})
         reports = [_compare(work.settings, replay, old, progress) for old in versions]
         outcome["unexplained"] = sum(report.unexplained for report in reports)
-        outcome["files"] = [str(save_report(work.settings, report)) for report in reports]
+        pages = [str(save_report(work.settings, report)) for report in reports]
+        for page in pages:
+            work.say(f"The comparison as a page: {page}")
+        outcome["files"] = pages
         outcome["reports"] = [report.sentence for report in reports]
     return reports
 

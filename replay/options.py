@@ -72,7 +72,11 @@ class Pace:
     """How fast a rebuild may be; see `replay.pace.Limits`."""
 
     max_rate: Annotated[
-        float | None, typer.Option(min=1, help="Read so many events a second at most.")
+        float | None,
+        typer.Option(
+            min=1,
+            help="Read so many events a second at most, of those that are there when it begins.",
+        ),
     ] = None
     max_live_lag: Annotated[
         int, typer.Option(min=1, help="Slow down while the live job is behind by more events.")

@@ -82,6 +82,7 @@ def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
         f"{stream} {_spans(plan.begin[stream], ends)}" for stream, ends in plan.pinned.items()
     )
     needed, free = plan.bytes_needed / 1e6, plan.bytes_free / 1e6
+    expected = (*plan.expected.columns, *plan.expected.conditions)
     rows = [
         ("views and versions", versions),
         ("events, by stream and partition", offsets),
@@ -90,7 +91,7 @@ def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
         ("Flink slots", f"{plan.slots_needed} of {plan.slots_free} free"),
         ("disk", f"about {needed:,.1f} MB of {free:,.0f} MB free"),
         ("time", f"{_duration(plan.seconds)} at {plan.rate:,.0f} events/s ({plan.rate_from})"),
-        ("expected to differ", "; ".join((*plan.expected.columns, *plan.expected.conditions))),
+        ("expected to differ", "; ".join(expected) or "nothing"),
     ]
     if plan.archive:
         rows.append(("from archive", f"{plan.archive} holds the topic's first events"))
