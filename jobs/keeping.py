@@ -64,9 +64,11 @@ class Keeper:
 
         Somebody may be submitting or upgrading a job, which is then desired and not yet listed.
         """
+        names = {job.name for job in found}
         if self._forgotten is None or not found:
-            names = {job.name for job in found}
-            self._forgotten = {d.name for d in desired_jobs(self._settings)} - names
+            self._forgotten = {d.name for d in desired_jobs(self._settings)}
+        # One that took too long to start was given up, and may run all the same.
+        self._forgotten -= names
 
     def _resume(self) -> bool:
         assert self._forgotten is not None

@@ -91,6 +91,18 @@ def test_what_the_cluster_forgot_runs_again_and_what_was_cancelled_does_not(worl
     assert world.news() == []
 
 
+def test_a_job_that_started_too_late_is_not_submitted_again(world: World) -> None:
+    keeper = world.keeper()
+    keeper.look()
+    world.listed.clear()
+    world.refused = {"words"}
+    assert not keeper.look()
+    world.news()
+    world.listed["words"] = "RUNNING"
+    assert keeper.look()
+    assert world.news() == []
+
+
 def test_a_job_that_somebody_is_submitting_is_left_to_him(world: World) -> None:
     keeper = world.keeper()
     keeper.look()
