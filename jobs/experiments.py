@@ -14,7 +14,7 @@ _EXPERIMENT = Column("experiment", ColumnType.STRING, doc="The experiment.")
 _VARIANT = Column("variant", ColumnType.STRING, doc="The variant seen.")
 _EXPOSED = Column("exposed_users", ColumnType.LONG, doc="Users who saw the variant.")
 _CONVERTED = Column(
-    "converted_users", ColumnType.LONG, doc="Of those, converted within an hour of seeing it."
+    "converted_users", ColumnType.LONG, doc="Of those, reached any goal within an hour after."
 )
 _RATE = Column("conversion_rate", ColumnType.DOUBLE, doc="Converted of exposed, 0 to 1.")
 
@@ -56,7 +56,7 @@ EXPERIMENT_RESULTS = QueryView(
         FROM results
     """,
     state_retention=timedelta(days=180),
-    description="Each experiment's variants: users, conversions and rate so far.",
+    description="Each experiment's variants so far: users, conversions and rate; to whatever goal.",
 )
 
 EXPERIMENT_RESULTS_PER_HOUR = QueryView(
@@ -73,11 +73,16 @@ EXPERIMENT_RESULTS_PER_HOUR = QueryView(
         _RATE,
     ),
     # It comes an hour late: only then has every user of the hour had the whole time to convert.
+    # A LEFT JOIN would tell of an exposure without a conversion when the user's newest times out,
+    # which may be past the hour.
     sql="""
         WITH outcomes AS (
-            SELECT e.experiment, e.`variant`, e.user_id, e.event_time, c.user_id AS converted
+            SELECT experiment, `variant`, user_id, event_time, CAST(NULL AS STRING) AS converted
+            FROM exposures
+            UNION ALL
+            SELECT e.experiment, e.`variant`, e.user_id, e.event_time, c.user_id
             FROM exposures AS e
-            LEFT JOIN conversions AS c
+            JOIN conversions AS c
                 ON c.user_id = e.user_id
                 AND c.event_time BETWEEN e.event_time AND e.event_time + INTERVAL '1' HOUR)
         SELECT experiment, `variant`, window_start, window_end,
@@ -88,7 +93,8 @@ EXPERIMENT_RESULTS_PER_HOUR = QueryView(
     """,
     time_columns=("window_start", "window_end"),
     settled_after=CONVERSION_WINDOW,
-    description="Conversions by variant and hour of exposure, told once all had their hour.",
+    description="Conversions, to whatever goal, by variant and hour of exposure, told once all had "
+    "their hour.",
 )
 
 JOB = Job(

@@ -14,6 +14,11 @@ START = 1_767_600_000_000  # 2026-01-05T08:00:00Z
 HOUR = 3_600_000
 CLOSING = "~closing"
 
+_FULL_HOUR = START + 2 * HOUR
+# 51 s later, an SQL query's watermark is between the times at which Flink's interval join would
+# give up the two exposures of `_pairs`: it takes half the interval more than it has to.
+_HALF = _FULL_HOUR + HOUR * 3 // 2 + 51_000
+
 _FIGURES = ("exposed_users", "converted_users", "conversion_rate")
 COLUMNS = {
     "experiment_results": ("experiment", "variant", *_FIGURES, "standard_error"),
@@ -29,8 +34,47 @@ WHERE = dict.fromkeys(COLUMNS, f"experiment <> '{CLOSING}'")
 
 
 def events() -> World:
-    """Return some eighteen hundred events of six hundred users."""
-    return users.generate(seed=19, count=1_800, start_ms=START)
+    """Return some eighteen hundred events of six hundred users, and those of `_pairs`."""
+    world = users.generate(seed=19, count=1_800, start_ms=START)
+    pairs = _pairs()
+    return {
+        name: sorted(_halved(found + pairs.get(name, []), name), key=lambda e: e["event_time"])
+        for name, found in world.items()
+    }
+
+
+def _pairs() -> World:
+    """Return two exposures each of 150 users, just before and after a full hour.
+
+    Some arrive in the wrong order.
+    """
+    return {
+        "exposures": [
+            {
+                **users.exposure(_FULL_HOUR + after, f"pair-{number}", "button", "blue"),
+                "event_id": f"pair-{number}-{after}",
+            }
+            for number in range(150)
+            for after in (-100, 1_900)
+        ]
+    }
+
+
+def _halved(found: list[Event], stream: str) -> list[Event]:
+    """Return `found` with events at `_HALF` in every partition, and none soon before or after.
+
+    There, where the first half of what is sent ends, the watermark stands for a while.
+    """
+    found = [event for event in found if abs(event["event_time"] - _HALF) > 12_000]
+    earlier = sum(event["event_time"] < _HALF for event in found)
+    made = []
+    for number in range(abs(len(found) - 2 * earlier) + 100):
+        if stream == "exposures":
+            event = users.exposure(_HALF, f"half-{number}", "half", "only")
+        else:
+            event = users.conversion(_HALF, f"half-{number}", "signup")
+        made.append({**event, "event_id": f"half-{stream}-{number}"})
+    return found + made
 
 
 def closing(stream: str, time_ms: int) -> dict[str, Any]:
