@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from serving.errors import ApiError, unknown
 from serving.guard import Guard, Names
 from serving.live import MAX_CLIENTS, Hub, refuse
 from serving.metrics import ServingMetrics
-from serving.reading import Readers
+from serving.reading import QUERY_SECONDS, Readers
 from serving.sampler import Sampler
 from serving.timing import Timing
 
@@ -43,7 +44,9 @@ def create_app(settings: Settings) -> FastAPI:
     metrics.count_clients(lambda: hub.clients)
     readers = Readers(settings)
     build = build_id(Path(__file__).parent)
-    sampler = Sampler(settings, build, metrics, readers.views, lambda: hub.clients > 0)
+    # The picture's sources have threads of their own, which may wait.
+    views = partial(readers.views, QUERY_SECONDS)
+    sampler = Sampler(settings, build, metrics, views, lambda: hub.clients > 0)
 
     @contextlib.asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:

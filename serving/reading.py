@@ -128,14 +128,14 @@ class Readers:
         with self._lend() as clickhouse:
             return clickhouse.arrow(sql, parameters, limits)
 
-    def views(self) -> dict[str, ViewInfo]:
+    def views(self, wait_seconds: float = _WAIT_SECONDS) -> dict[str, ViewInfo]:
         """Return every public view by name, as of a second ago at most; raises `ApiError`.
 
         That reading them failed is known as long, so that a failing ClickHouse is asked once a
-        second, and one that hangs by one thread.
+        second, and one that hangs by one thread, for which others wait for `wait_seconds`.
         """
         asked = time.monotonic()
-        if not self._lock.acquire(timeout=_WAIT_SECONDS):
+        if not self._lock.acquire(timeout=wait_seconds):
             raise ApiError(503, "ClickHouse takes long to name its views; ask again.", 1)
         try:
             known = self._known
