@@ -186,7 +186,7 @@ def test_pictures_of_it(
     page: Page,
     pictures: Path,
 ) -> None:
-    """Also writes the README's pictures of the dashboard, once events take less than promised."""
+    """Also writes the README's pictures of the dashboard, on a calm machine."""
     _fill_other_views(Database(running.settings), history)
     _promote_fraud_alerts(running)
     page.goto(dashboard.url)
@@ -217,10 +217,11 @@ def test_pictures_of_it(
 
 
 def _picture(page: Page, path: Path) -> None:
-    """Take a picture of the whole page at a moment when events are on it within five seconds."""
-    expect(page.locator("#tile-pixel .value")).to_have_text(
-        UNDER_FIVE_SECONDS, timeout=1000 * CALM_SECONDS
-    )
+    """Take a picture of the whole page; for the README at a moment that is as good as is said."""
+    if FOR_README:
+        expect(page.locator("#tile-pixel .value")).to_have_text(
+            UNDER_FIVE_SECONDS, timeout=1000 * CALM_SECONDS
+        )
     page.screenshot(path=path, full_page=True)
     assert path.stat().st_size > 20_000
 
