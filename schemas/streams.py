@@ -35,7 +35,19 @@ class Length:
     maximum: int = 1024
 
 
-Rule = Range | Length
+@dataclass(frozen=True)
+class OneOf:
+    """The values that a string field may have; a null passes."""
+
+    field: str
+    values: tuple[str, ...]
+
+
+Rule = Range | Length | OneOf
+
+# So large that nobody pays more at once, and small enough that no sum of ninety million of them
+# leaves 64 bits.
+_MOST_MONEY = 100_000_000_000
 
 
 @dataclass(frozen=True)
@@ -168,7 +180,7 @@ TRANSACTIONS = Stream(
         Length("event_id", minimum=1, maximum=64),
         Length("user_id", minimum=1, maximum=256),
         Length("card_id", minimum=1, maximum=64),
-        Range("amount_cents", minimum=1, maximum=100_000_000_000),
+        Range("amount_cents", minimum=1, maximum=_MOST_MONEY),
         Length("merchant", maximum=256),
         Range("latitude", minimum=-90, maximum=90),
         Range("longitude", minimum=-180, maximum=180),
@@ -191,9 +203,9 @@ ORDERS = Stream(
         Length("event_id", minimum=1, maximum=64),
         Length("order_id", minimum=1, maximum=64),
         Length("customer_id", minimum=1, maximum=256),
-        Length("status", minimum=1, maximum=32),
+        OneOf("status", ("placed", "shipped", "delivered", "refunded")),
         Length("category", minimum=1, maximum=256),
-        Range("amount_cents", minimum=0),
+        Range("amount_cents", minimum=0, maximum=_MOST_MONEY),
     ),
 )
 
@@ -209,7 +221,7 @@ PAYMENTS = Stream(
         Length("event_id", minimum=1, maximum=64),
         Length("payment_id", minimum=1, maximum=64),
         Length("order_id", minimum=1, maximum=64),
-        Range("paid_cents", minimum=0),
+        Range("paid_cents", minimum=0, maximum=_MOST_MONEY),
     ),
 )
 
@@ -274,7 +286,7 @@ BIDS = Stream(
     rules=(
         *_AUCTION_RULES,
         Length("campaign_id", minimum=1, maximum=64),
-        Range("bid_micros", minimum=0),
+        Range("bid_micros", minimum=0, maximum=_MOST_MONEY),
     ),
 )
 
@@ -289,8 +301,9 @@ IMPRESSIONS = Stream(
     rules=(
         *_AUCTION_RULES,
         Length("campaign_id", minimum=1, maximum=64),
-        Range("price_micros", minimum=0),
-        Range("daily_budget_micros", minimum=1),
+        Range("price_micros", minimum=0, maximum=_MOST_MONEY),
+        # Times the 1,440 minutes of a day it still fits.
+        Range("daily_budget_micros", minimum=1, maximum=1_000_000_000_000_000),
     ),
 )
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyruhvro
 
 from schemas.framing import HEADER_BYTES, MAGIC
-from schemas.streams import Length, Range, Stream
+from schemas.streams import Length, OneOf, Range, Stream
 from udfs.avro_columns import (
     UnresolvableSchema,
     column_of,
@@ -228,6 +228,9 @@ class Decoder:
         for rule in self.stream.rules:
             if isinstance(rule, Range):
                 faults.append((_outside(events[rule.field], rule), "out_of_range", _bounds(rule)))
+            elif isinstance(rule, OneOf):
+                detail = f"{rule.field} must be one of {', '.join(rule.values)}."
+                faults.append((_unlisted(events[rule.field], rule), "unknown_value", detail))
             else:
                 faults.append((_wrong_length(events[rule.field], rule), "bad_length", _size(rule)))
         return faults
@@ -326,6 +329,11 @@ def _outside(column: pa.ChunkedArray, rule: Range) -> npt.NDArray[np.bool_]:
 def _wrong_length(column: pa.ChunkedArray, rule: Length) -> npt.NDArray[np.bool_]:
     sizes = pc.binary_length(column)
     return _mask(pc.less(sizes, rule.minimum)) | _mask(pc.greater(sizes, rule.maximum))
+
+
+def _unlisted(column: pa.ChunkedArray, rule: OneOf) -> npt.NDArray[np.bool_]:
+    known = pc.is_in(column, value_set=pa.array(rule.values, column.type))
+    return _mask(pc.and_(pc.is_valid(column), pc.invert(known)))
 
 
 def _bounds(rule: Range) -> str:

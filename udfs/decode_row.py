@@ -15,7 +15,7 @@ import fastavro
 import numpy as np
 
 from schemas.framing import HEADER_BYTES, MAGIC
-from schemas.streams import Range, Rule, Stream
+from schemas.streams import OneOf, Range, Rule, Stream
 from udfs.avro_columns import has_weightless_items
 from udfs.decode import Decoder, SchemaOf, needed_fields
 
@@ -130,6 +130,8 @@ def _fault(rule: Rule) -> Callable[[Any], bool]:
         low = -math.inf if rule.minimum is None else rule.minimum
         high = math.inf if rule.maximum is None else rule.maximum
         return lambda found: not (low <= found <= high and math.isfinite(found))
+    if isinstance(rule, OneOf):
+        return lambda found: found not in rule.values
     least, most = rule.minimum, rule.maximum
     return lambda found: not least <= _size(found) <= most
 

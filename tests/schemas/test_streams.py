@@ -7,7 +7,7 @@ from dataclasses import replace
 import fastavro
 import pytest
 
-from schemas.streams import PAGE_VIEWS, STREAMS, Stream, UnknownStream, stream_named
+from schemas.streams import PAGE_VIEWS, STREAMS, Range, Stream, UnknownStream, stream_named
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=str)
@@ -23,6 +23,19 @@ def test_schema_is_avro_and_its_event_time_has_milliseconds(stream: Stream) -> N
     types = {field["name"]: field["type"] for field in stream.schema["fields"]}
     wanted = {"type": "long", "logicalType": "timestamp-millis"}
     assert types[stream.event_time_field] == wanted
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=str)
+def test_sums_of_money_fit(stream: Stream) -> None:
+    money = {
+        field["name"]
+        for field in stream.schema["fields"]
+        if field["name"].endswith(("_cents", "_micros"))
+    }
+    most = {rule.field: rule.maximum for rule in stream.rules if isinstance(rule, Range)}
+    for name in money:
+        times = 1_440 if "budget" in name else 90_000_000
+        assert (most[name] or 2**63) * times < 2**63, name
 
 
 def test_namespace_prefixes_topic_and_subject() -> None:

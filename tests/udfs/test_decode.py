@@ -8,8 +8,9 @@ import fastavro
 import numpy as np
 import pytest
 
+from bench.generators import orders as shop
 from schemas.framing import frame
-from schemas.streams import PAGE_VIEWS
+from schemas.streams import ORDERS, PAGE_VIEWS
 from udfs.decode import Batch, Decoder, needed_fields
 from udfs.decode_row import RowDecoder
 
@@ -101,6 +102,27 @@ def test_a_bad_event_costs_only_itself(value: bytes | None, reason: str) -> None
     assert batch.details[1].endswith((".", ")")) or batch.details[1]
     assert batch.rows.tolist() == [0, 2]
     assert batch.events["page_id"].to_pylist() == ["/before", "/after"]
+
+
+def test_a_value_that_no_rule_lists_is_a_dead_letter_one_by_one_too() -> None:
+    stages = ("placed", "PLACED", "shipped", "", "delivered", "refunded")
+    values = np.empty(len(stages), dtype=object)
+    for place, status in enumerate(stages):
+        event = {**shop.order(NOW, event_id="e", order_id="o", customer_id="c"), "status": status}
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(ORDERS.schema), event)
+        values[place] = frame(ID, out.getvalue())
+    schemas = {ID: ORDERS.schema}
+    fields = needed_fields(ORDERS, set())
+
+    batch = Decoder(ORDERS, schemas.get, fields).decode(values, np.full(len(stages), NOW))
+
+    unknown = "unknown_value"
+    assert batch.reasons.tolist() == [None, unknown, None, unknown, None, None]
+    assert batch.details[1] == "status must be one of placed, shipped, delivered, refunded."
+    one = RowDecoder(ORDERS, schemas.get, fields)
+    found = [one.decode(value, NOW) is None for value in values]
+    assert found == [False, True, False, True, False, False]
 
 
 def test_bounds_themselves_are_good() -> None:
