@@ -27,11 +27,17 @@ SITES_PER_MINUTE = QueryView(
         Column("offers_bid_on", ColumnType.LONG, doc="Of those, with a bid within a minute."),
         Column("bid_rate", ColumnType.DOUBLE, doc="Bid on of offered, 0 to 1."),
     ),
+    # Here and below, what has an answer is there twice, and its group knows it by its id: a LEFT
+    # JOIN would tell of an id's rows without an answer when the newest of them times out, which may
+    # be past the minute.
     sql="""
         WITH offered AS (
-            SELECT r.request_id, r.site, r.event_time, b.request_id AS bid_on
+            SELECT request_id, site, event_time, CAST(NULL AS STRING) AS bid_on
+            FROM bid_requests
+            UNION ALL
+            SELECT r.request_id, r.site, r.event_time, b.request_id
             FROM bid_requests AS r
-            LEFT JOIN bids AS b
+            JOIN bids AS b
                 ON b.request_id = r.request_id
                 AND b.event_time BETWEEN r.event_time AND r.event_time + INTERVAL '1' MINUTE)
         SELECT site, window_start, window_end,
@@ -60,21 +66,29 @@ WIN_RATE_PER_MINUTE = QueryView(
     ),
     sql="""
         WITH outcomes AS (
-            SELECT b.campaign_id, b.bid_micros, b.event_time, i.request_id AS won
+            SELECT campaign_id, request_id, bid_micros, event_time, 0 AS won
+            FROM bids
+            UNION ALL
+            SELECT b.campaign_id, b.request_id, b.bid_micros, b.event_time, 1
             FROM bids AS b
-            LEFT JOIN impressions AS i
+            JOIN impressions AS i
                 ON i.request_id = b.request_id
                 AND i.campaign_id = b.campaign_id
-                AND i.event_time BETWEEN b.event_time AND b.event_time + INTERVAL '1' MINUTE)
-        SELECT campaign_id, window_start, window_end, COUNT(*), COUNT(won),
-            CAST(COUNT(won) AS DOUBLE) / COUNT(*),
-            CAST(SUM(bid_micros) AS DOUBLE) / COUNT(*)
-        FROM TABLE(TUMBLE(TABLE outcomes, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
+                AND i.event_time BETWEEN b.event_time AND b.event_time + INTERVAL '1' MINUTE),
+        each_bid AS (
+            SELECT campaign_id, window_start, window_end, MAX(bid_micros) AS price, MAX(won) AS won
+            FROM TABLE(TUMBLE(TABLE outcomes, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
+            GROUP BY campaign_id, request_id, window_start, window_end)
+        SELECT campaign_id, window_start, window_end, COUNT(*), SUM(won),
+            CAST(SUM(won) AS DOUBLE) / COUNT(*),
+            CAST(SUM(price) AS DOUBLE) / COUNT(*)
+        FROM each_bid
         GROUP BY campaign_id, window_start, window_end
     """,
     time_columns=("window_start", "window_end"),
     settled_after=WIN_WINDOW,
-    description="How many of its bids each campaign wins, minute by minute.",
+    description="How many of its bids each campaign wins, minute by minute; a campaign's bids of a "
+    "minute for one offer count once.",
 )
 
 CLICK_THROUGH_PER_MINUTE = QueryView(
@@ -92,9 +106,12 @@ CLICK_THROUGH_PER_MINUTE = QueryView(
     # A second click on the same advertisement counts no more.
     sql="""
         WITH outcomes AS (
-            SELECT i.campaign_id, i.request_id, i.event_time, c.request_id AS clicked
+            SELECT campaign_id, request_id, event_time, CAST(NULL AS STRING) AS clicked
+            FROM impressions
+            UNION ALL
+            SELECT i.campaign_id, i.request_id, i.event_time, c.request_id
             FROM impressions AS i
-            LEFT JOIN clicks AS c
+            JOIN clicks AS c
                 ON c.request_id = i.request_id
                 AND c.event_time BETWEEN i.event_time AND i.event_time + INTERVAL '10' MINUTE)
         SELECT campaign_id, window_start, window_end,
@@ -118,30 +135,43 @@ CAMPAIGN_SPEND_PER_MINUTE = QueryView(
         _MINUTE_END,
         Column("spent_micros", ColumnType.LONG, doc="Spent in the minute."),
         Column("spent_today_micros", ColumnType.LONG, doc="Spent since midnight, UTC."),
-        Column("budget_micros", ColumnType.LONG, doc="The day's budget, the greatest known."),
+        Column("budget_micros", ColumnType.LONG, doc="The day's budget as known then."),
+        Column(
+            "budget_before_micros",
+            ColumnType.LONG,
+            nullable=True,
+            doc="As known when the campaign spent before; null where it had not on that day.",
+        ),
         Column("budget_share", ColumnType.DOUBLE, doc="Spent of the budget; 1 is all of it."),
         Column("minute_of_day", ColumnType.LONG, doc="Minutes since midnight at the window's end."),
     ),
     sql="""
-        WITH minutes AS (
+        WITH each_impression AS (
             SELECT campaign_id, window_start, window_end, window_time,
-                SUM(price_micros) AS spent, MAX(daily_budget_micros) AS budget,
-                DATE_FORMAT(window_start, 'yyyy-MM-dd') AS budget_day
+                MAX(price_micros) AS price, MAX(daily_budget_micros) AS known_budget
             FROM TABLE(TUMBLE(TABLE impressions, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
+            GROUP BY campaign_id, request_id, window_start, window_end, window_time),
+        minutes AS (
+            SELECT campaign_id, window_start, window_end, window_time,
+                SUM(price) AS spent, MAX(known_budget) AS budget,
+                DATE_FORMAT(window_start, 'yyyy-MM-dd') AS budget_day
+            FROM each_impression
             GROUP BY campaign_id, window_start, window_end, window_time),
         days AS (
             SELECT campaign_id, window_start, window_end, spent, budget,
-                SUM(spent) OVER (
-                    PARTITION BY campaign_id, budget_day ORDER BY window_time) AS spent_today
-            FROM minutes)
-        SELECT campaign_id, window_start, window_end, spent, spent_today, budget,
+                SUM(spent) OVER by_day AS spent_today,
+                LAG(budget) OVER by_day AS budget_before
+            FROM minutes
+            WINDOW by_day AS (PARTITION BY campaign_id, budget_day ORDER BY window_time))
+        SELECT campaign_id, window_start, window_end, spent, spent_today, budget, budget_before,
             CAST(spent_today AS DOUBLE) / budget,
             EXTRACT(HOUR FROM window_start) * 60 + EXTRACT(MINUTE FROM window_start) + 1
         FROM days
     """,
     state_retention=timedelta(days=2),
     time_columns=("window_start", "window_end"),
-    description="What each campaign has spent of its day's budget, minute by minute.",
+    description="What each campaign has spent of its day's budget, minute by minute; of several "
+    "budgets told in a minute the greatest counts, and an advertisement told of twice in it once.",
 )
 
 PACING_ALERTS = QueryView(
@@ -156,19 +186,22 @@ PACING_ALERTS = QueryView(
         Column("even_pace_micros", ColumnType.LONG, doc="What an even pace would have spent."),
         Column("budget_micros", ColumnType.LONG, doc="The day's budget."),
     ),
-    # Ahead is a tenth of the budget over the even pace; the minute that gets there alerts.
+    # Ahead is a tenth of the budget over the even pace; the minute that gets there alerts. Whether
+    # the campaign was ahead before goes by the budget known then: one that is cut alerts, too.
     sql="""
         WITH paces AS (
             SELECT campaign_id, window_start, window_end, spent_micros, spent_today_micros,
                 budget_micros,
-                budget_micros * minute_of_day / 1440 AS pace_after,
-                budget_micros * (minute_of_day - 1) / 1440 AS pace_before,
-                budget_micros / 10 AS tolerance
+                budget_micros * minute_of_day / 1440 AS pace,
+                budget_micros / 10 AS tolerance,
+                COALESCE(budget_before_micros, budget_micros) AS budget_before,
+                minute_of_day - 1 AS minutes_before
             FROM campaign_spend_per_minute)
-        SELECT campaign_id, window_start, window_end, spent_today_micros, pace_after, budget_micros
+        SELECT campaign_id, window_start, window_end, spent_today_micros, pace, budget_micros
         FROM paces
-        WHERE spent_today_micros > pace_after + tolerance
-          AND spent_today_micros - spent_micros <= pace_before + tolerance
+        WHERE spent_today_micros > pace + tolerance
+          AND spent_today_micros - spent_micros
+              <= budget_before * minutes_before / 1440 + budget_before / 10
     """,
     time_columns=("window_start", "window_end"),
     description="Campaigns whose spend begins to run ahead of their budget's even pace.",

@@ -36,6 +36,7 @@ COLUMNS = {
         "spent_micros",
         "spent_today_micros",
         "budget_micros",
+        "budget_before_micros",
         "budget_share",
         "minute_of_day",
     ),
@@ -51,8 +52,36 @@ WHERE = dict.fromkeys(COLUMNS, f"window_start < {_LATEST}")
 
 
 def events() -> World:
-    """Return nine hundred offers with what follows, before and past midnight."""
-    return market.generate(seed=17, count=2_700, start_ms=START + 15 * 3_600_000 + 20 * MINUTE)
+    """Return nine hundred offers with what follows, before and past midnight, and odd ones.
+
+    One bid and one advertisement in twenty is told of twice.
+    """
+    world = market.generate(seed=17, count=2_700, start_ms=START + 15 * 3_600_000 + 20 * MINUTE)
+    odd = {"impressions": _spenders()}
+    for name in ("bids", "impressions"):
+        odd[name] = odd.get(name, []) + [dict(event) for event in world[name][::20]]
+    return {
+        name: sorted(found + odd.get(name, []), key=lambda e: e["event_time"])
+        for name, found in world.items()
+    }
+
+
+def _spenders() -> list[Event]:
+    """Return advertisements of a campaign whose budget is cut, and of one that waits.
+
+    The cut puts the one ahead of its pace; the other is ahead, falls behind, and gets ahead again.
+    """
+    late, midnight = START + 15 * 60 * MINUTE + 30 * MINUTE, START + 16 * 60 * MINUTE
+    spent = [
+        ("cut", late, 700_000, 2_000_000),
+        ("cut", late + MINUTE, 10, 600_000),
+        ("waits", midnight + 1_000, 145_500, 1_440_000),
+        ("waits", midnight + 5 * MINUTE + 1_000, 10_000, 1_440_000),
+    ]
+    return [
+        {**market.impression(at, f"{who}-{at}", who, *money), "event_id": f"{who}-{at}"}
+        for who, at, *money in spent
+    ]
 
 
 def closing(stream: str, time_ms: int) -> dict[str, Any]:
@@ -68,9 +97,12 @@ def closing(stream: str, time_ms: int) -> dict[str, Any]:
 
 def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
     """Return the rows of each view."""
-    requests, bids = world["bid_requests"], world["bids"]
-    shown, clicks = world["impressions"], world["clicks"]
+    requests, bids = world["bid_requests"], _once(world["bids"])
+    shown, clicks = _once(world["impressions"]), world["clicks"]
     spend = _spend(shown)
+    alerts = [alert for before, row in _with_before(spend) if (alert := _alert(before, row))]
+    assert sum(row[0] == "cut" for row in alerts) == 1
+    assert sum(row[0] == "waits" for row in alerts) == 2
     return {
         "sites_per_minute": [
             (*key, len(found), hits, hits / len(found))
@@ -87,9 +119,17 @@ def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
             for key, found in _by_minute(shown, "campaign_id").items()
             for hits in [sum(_followed(e, clicks, 10 * MINUTE) for e in found)]
         ],
-        "campaign_spend_per_minute": spend,
-        "pacing_alerts": [alert for row in spend if (alert := _alert(row))],
+        "campaign_spend_per_minute": [
+            (*row[:6], before[5] if before else None, *row[6:])
+            for before, row in _with_before(spend)
+        ],
+        "pacing_alerts": alerts,
     }
+
+
+def _once(found: list[Event]) -> list[Event]:
+    """Return the events without those told of again."""
+    return list({event["event_id"]: event for event in found}.values())
 
 
 def _by_minute(found: list[Event], field: str) -> dict[tuple[Any, ...], list[Event]]:
@@ -124,11 +164,26 @@ def _spend(shown: list[Event]) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _alert(row: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    campaign, start, end, spent, spent_today, budget, _, minute = row
-    pace = budget * minute // 1440
-    is_ahead = spent_today > pace + budget // 10
-    was_ahead = spent_today - spent > budget * (minute - 1) // 1440 + budget // 10
-    if not is_ahead or was_ahead:
+def _with_before(
+    spend: list[tuple[Any, ...]],
+) -> list[tuple[tuple[Any, ...] | None, tuple[Any, ...]]]:
+    """Return each row behind the one before of its campaign and day, if there is one."""
+    pairs, newest = [], {}
+    for row in sorted(spend, key=lambda row: row[1]):
+        day = row[0], row[1] // DAY
+        pairs.append((newest.get(day), row))
+        newest[day] = row
+    return pairs
+
+
+def _alert(before: tuple[Any, ...] | None, row: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    campaign, start, end, _, spent_today, budget, _, minute = row
+    if not _is_ahead(spent_today, budget, minute):
         return None
-    return (campaign, start, end, spent_today, pace, budget)
+    if before and _is_ahead(before[4], before[5], minute - 1):
+        return None
+    return (campaign, start, end, spent_today, budget * minute // 1440, budget)
+
+
+def _is_ahead(spent: int, budget: int, minute: int) -> bool:
+    return spent > budget * minute // 1440 + budget // 10
