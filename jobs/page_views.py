@@ -164,7 +164,8 @@ PAGE_MILESTONES = QueryView(
         Column("event_id", ColumnType.STRING, doc="Id of the request that made it."),
     ),
     # A page's requests are counted in the order of their times; those of one millisecond in that
-    # of their ids, because no order holds between partitions.
+    # of their ids, because no order holds between partitions. The window of a millisecond, the
+    # least there is, gathers those: an OVER would count them as one, in any order.
     sql=f"""
         WITH instants AS (
             SELECT page_id, window_start, window_time AS instant,
