@@ -81,6 +81,12 @@ class ControlUnavailable(Exception):
 class Overtaken(Exception):
     """Another process changed the replay since it was read."""
 
+    def __init__(self, replay: ReplayRecord) -> None:
+        super().__init__(
+            f"replay {replay.id} of {replay.job} is no longer {replay.state.words}: another "
+            "process changed it meanwhile; see `kappa replay status`."
+        )
+
 
 class LeaseTaken(Exception):
     """Another replay holds a view."""
@@ -226,10 +232,7 @@ class Control:
                 (state, replay.id, replay.state),
             ).fetchone()
             if found is None:
-                raise Overtaken(
-                    f"replay {replay.id} of {replay.job} is no longer {replay.state.words}: "
-                    "another process changed it meanwhile; see `kappa replay status`."
-                )
+                raise Overtaken(replay)
             for (view, version), version_state in versions.items():
                 connection.execute(
                     "UPDATE kappa.view_versions SET state = %s, changed_at = now()"
@@ -250,6 +253,22 @@ class Control:
         return {(row["view"], row["version"]): VersionState(row["state"]) for row in rows}
 
     # Journal
+
+    def begin_step(self, replay: ReplayRecord, step: str, detail: Mapping[str, Any]) -> None:
+        """Add the line that `step` begins.
+
+        Raises `Overtaken` where the replay is no longer in the state that `replay` tells: the lock
+        of a process that lost its connection may have been another's meanwhile.
+        """
+        with self._transaction() as connection:
+            found = connection.execute(
+                "INSERT INTO kappa.journal (replay_id, step, state, detail)"
+                " SELECT id, %s, 'started', %s FROM kappa.replays WHERE id = %s AND state = %s"
+                " RETURNING id",
+                (step, Jsonb(dict(detail)), replay.id, replay.state),
+            ).fetchone()
+        if found is None:
+            raise Overtaken(replay)
 
     def write(self, replay_id: int, step: str, state: str, detail: Mapping[str, Any]) -> None:
         """Add a line to the journal."""

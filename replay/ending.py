@@ -33,6 +33,10 @@ from sinks.sql import identifier, literal
 _LOADER_SECONDS = 60.0
 
 
+class LoaderHolds(Exception):
+    """A loader does not let go of topics that were dropped."""
+
+
 def retire(work: Work, replay: ReplayRecord, *, now: datetime, grace: timedelta) -> ReplayRecord:
     """Drop the versions that a promotion replaced, `grace` after it; never one that is shown."""
     _require_retirable(replay, now, grace)
@@ -136,7 +140,7 @@ def _remove_version(
     with work.step(replay, f"{verb}: drop topics", topics=output_topics(job_plan)):
         delete_topics(settings.kafka_client, output_topics(job_plan))
         delete_consumer_groups(settings.kafka_client, job_plan.groups)
-        _await_loader_gone(settings, output_topics(job_plan))
+        await_loader_gone(settings, output_topics(job_plan))
     with work.step(replay, f"{verb}: drop tables"):
         _drop_tables(clickhouse, job_plan)
     with work.step(replay, f"{verb}: drop state"):
@@ -158,18 +162,26 @@ def _stop_job(settings: Settings, name: str) -> None:
         cancel(settings, name)
 
 
-def _await_loader_gone(settings: Settings, topics: Collection[str]) -> None:
+def await_loader_gone(
+    settings: Settings, topics: Collection[str], seconds: float = _LOADER_SECONDS
+) -> None:
     """Wait until no loader reads `topics`: one with a batch in hand would create a table anew."""
     admin = AdminClient(settings.kafka_client)
     group = group_of(settings)
-    deadline = time.monotonic() + _LOADER_SECONDS
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + seconds
+    while True:
         found: Any = admin.describe_consumer_groups([group])[group].result(timeout=10)
         assigned = {
             place.topic for one in found.members for place in one.assignment.topic_partitions
         }
-        if not assigned & set(topics):
+        held = sorted(assigned & set(topics))
+        if not held:
             return
+        if time.monotonic() > deadline:
+            raise LoaderHolds(
+                f"a loader reads {held[0]} still, {seconds:g} s after it was dropped; see "
+                "`kappa logs loader`, start the loader anew, and run the same command again."
+            )
         time.sleep(0.2)
 
 

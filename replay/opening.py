@@ -53,6 +53,7 @@ def _plain_errors() -> Iterator[None]:
     from jobs.submit import SubmissionFailed
     from replay.archive_files import ArchiveFailed
     from replay.control import Busy, ControlUnavailable, LeaseTaken, Overtaken
+    from replay.ending import LoaderHolds
     from replay.facts import DifferentJobs
     from replay.late_kafka import EventsGone
     from replay.late_repair import NotRepairable
@@ -80,6 +81,7 @@ def _plain_errors() -> Iterator[None]:
         EventsGone,
         KafkaUnavailable,
         LeaseTaken,
+        LoaderHolds,
         MissingTable,
         NotAllowed,
         NotRepairable,

@@ -25,8 +25,11 @@ class Work:
 
     @contextmanager
     def step(self, replay: ReplayRecord, name: str, **detail: Any) -> Iterator[dict[str, Any]]:
-        """Journal the step `name` around the block; what the block puts in is kept with "done"."""
-        self.control.write(replay.id, name, "started", detail)
+        """Journal the step `name` around the block; what the block puts in is kept with "done".
+
+        Raises `Overtaken`, and does nothing, where another process changed the replay.
+        """
+        self.control.begin_step(replay, name, detail)
         outcome: dict[str, Any] = {}
         try:
             yield outcome

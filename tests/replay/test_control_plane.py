@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
-from collections.abc import Callable, Iterator
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from confluent_kafka import Consumer
 from pydantic import SecretStr
 
-from replay.control import Busy, Control, LeaseTaken, Overtaken
+from deploy.settings import PROJECT_ROOT, Settings
+from replay.control import Busy, Control, ControlUnavailable, LeaseTaken, Overtaken
 from replay.differences import Expectation
+from replay.ending import LoaderHolds, await_loader_gone
 from replay.plan import plan_replay
-from replay.records import ReplayState
-from tests.harness import Environment
-from tests.replay.running import control, done, newest, readers, refused, shown, start
+from replay.records import ReplayRecord, ReplayState
+from replay.steps import Work
+from replay.switch import promote
+from sinks.loader import group_of
+from tests.harness import Environment, create_topic, wait_for
+from tests.replay.door import Door, door
+from tests.replay.running import (
+    control,
+    done,
+    journal,
+    newest,
+    one_version,
+    readers,
+    refused,
+    shown,
+    start,
+)
 from tests.replay.test_plan import FACTS
 
 
@@ -44,6 +63,20 @@ def test_one_process_at_a_time_changes_a_replay(empty: Environment) -> None:
         second.lock("page_views")
 
 
+def test_a_step_does_not_begin_once_another_process_ended_the_replay(empty: Environment) -> None:
+    plan = plan_replay(FACTS, Expectation(), from_earliest=False)
+    with control(empty) as first, control(empty) as second:
+        replay = first.begin(plan)
+        second.change(replay, ReplayState.ABORTED, {})
+        begun = []
+        with (
+            pytest.raises(Overtaken, match=f"replay {replay.id} .* is no longer building"),
+            Work(empty.settings, first).step(replay, "submit"),
+        ):
+            begun.append("submit")
+        assert (begun, journal(empty)) == ([], [])
+
+
 def test_a_version_stays_used_when_its_replay_is_aborted(empty: Environment) -> None:
     plan = plan_replay(FACTS, Expectation(), from_earliest=False)
     with control(empty) as plane:
@@ -63,9 +96,8 @@ def test_a_view_that_is_not_live_can_not_be_replayed(empty: Environment) -> None
 def test_without_control_plane_data_flows_and_a_promotion_waits(live: Environment) -> None:
     env = live
     done(env, "build", "--yes")
-    with door(env.settings.postgres) as (dsn, open_door):
-        away = env.settings.model_copy(update={"postgres_dsn": SecretStr(dsn)})
-        env.settings = away
+    with door(env.settings.postgres) as way:
+        env.settings = through(way, env)
         sentence = refused(env, "promote", "--yes")
         assert "PostgreSQL, the control plane, does not answer" in sentence
         assert "data flows on, and the same command goes on where it stopped" in sentence
@@ -74,7 +106,7 @@ def test_without_control_plane_data_flows_and_a_promotion_waits(live: Environmen
             assert process.stderr is not None
             assert "Waiting up to 120 s" in process.stderr.readline()
             assert shown(env)["page_views_per_minute"] == 1
-            open_door()
+            way.open()
             _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         assert (set(reading.counts()), dict(reading.failures)) == ({(5_458,)}, {})
@@ -82,35 +114,130 @@ def test_without_control_plane_data_flows_and_a_promotion_waits(live: Environmen
         assert newest(env).state == "promoted"
 
 
+@pytest.mark.long
+def test_a_promotion_that_loses_the_control_plane_leaves_one_version_and_goes_on(
+    live: Environment,
+) -> None:
+    env = live
+    done(env, "build", "--yes")
+    for step, state, left in (
+        ("prepare names", "started", 1),
+        ("switch", "started", 1),
+        ("switch", "done", 2),
+        ("record", "started", 2),
+        ("record", "changed", 2),
+    ):
+        before = newest(env)
+        with door(env.settings.postgres) as way:
+            way.open()
+            there = through(way, env)
+            with (
+                ShutAt(there, way, (f"promote: {step}", state)) as plane,
+                pytest.raises(ControlUnavailable, match="the same command goes on"),
+            ):
+                promote(Work(there, plane), before)
+        assert (one_version(env), newest(env)) == (left, before)
+        done(env, "promote", "--yes")
+        assert (one_version(env), newest(env).state) == (2, "promoted")
+        done(env, "rollback", "--yes")
+        assert (one_version(env), newest(env).state) == (1, "rolled_back")
+
+
+def test_what_happened_while_a_question_waited_is_not_promoted_over(live: Environment) -> None:
+    env = live
+    done(env, "build", "--yes")
+    with asked(env, "promote") as (asking, answer):
+        busy = refused(env, "abort", "--yes")
+        assert "another process changes the replay of page_views at the moment" in busy
+        assert f"process {asking.pid}" in busy
+        cut_off(env, asking.pid)
+        assert done(env, "abort", "--yes")["state"] == "aborted"
+        answer("y")
+        _, errors = asking.communicate(timeout=120)
+    assert (asking.returncode, newest(env).state, one_version(env)) == (1, "aborted", 1)
+    assert "PostgreSQL, the control plane, does not answer" in errors
+    assert "Traceback" not in errors
+    assert f"the last, {newest(env).id}, is aborted" in refused(env, "promote", "--yes")
+
+
+def test_a_loader_that_holds_dropped_topics_is_named(empty: Environment) -> None:
+    create_topic(empty)
+    topic, group = empty.stream.topic, group_of(empty.settings)
+    reader = Consumer({"bootstrap.servers": empty.settings.kafka, "group.id": group})
+    reader.subscribe([topic])
+    wait_for(lambda: reader.poll(0.1) or reader.assignment(), 60, "it has its partitions")
+    with pytest.raises(LoaderHolds, match=f"a loader reads {topic} still, 0.5 s after"):
+        await_loader_gone(empty.settings, [topic], 0.5)
+    await_loader_gone(empty.settings, ["views.other.v1"], 0.5)
+    reader.close()
+    await_loader_gone(empty.settings, [topic])
+
+
+def through(way: Door, env: Environment) -> Settings:
+    """Return the namespace's settings with the door as the way to PostgreSQL."""
+    # Not a copy of them: that would keep the address which is known already.
+    return Settings(**{**env.settings.model_dump(), "postgres_dsn": SecretStr(way.dsn)})
+
+
+class ShutAt(Control):
+    """A control plane that is lost just before it hears of one state of one step."""
+
+    def __init__(self, settings: Settings, way: Door, at: tuple[str, str]) -> None:
+        super().__init__(settings.postgres, settings.namespace, "tests")
+        self._way, self._at = way, at
+
+    def begin_step(self, replay: ReplayRecord, step: str, detail: Mapping[str, Any]) -> None:
+        self._hear(step, "started")
+        super().begin_step(replay, step, detail)
+
+    def write(self, replay_id: int, step: str, state: str, detail: Mapping[str, Any]) -> None:
+        self._hear(step, state)
+        super().write(replay_id, step, state, detail)
+
+    def change(self, *given: Any) -> ReplayRecord:
+        self._hear("promote: record", "changed")
+        return super().change(*given)
+
+    def _hear(self, *now: str) -> None:
+        if now == self._at:
+            self._way.shut()
+
+
 @contextlib.contextmanager
-def door(dsn: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Give a DSN that leads to PostgreSQL only once the door is opened."""
-    target = conninfo_to_dict(dsn)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                sink.sendall(data)
-        for one in (source, sink):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                inner, _ = listener.accept()
-                outer = socket.create_connection((str(target["host"]), int(str(target["port"]))))
-                threading.Thread(target=pump, args=(inner, outer), daemon=True).start()
-                threading.Thread(target=pump, args=(outer, inner), daemon=True).start()
-
-    def open_door() -> None:
-        listener.listen()
-        threading.Thread(target=serve, daemon=True).start()
-
+def asked(
+    env: Environment, *words: str
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[str], int]]]:
+    """Start `kappa replay` with `words` at a terminal; give it, and how to answer its question."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.cli", "replay", *words],
+        env=os.environ | env.settings.environment(),
+        cwd=PROJECT_ROOT,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = ""
+    while "[y/N]" not in said:
+        said += (more := process.stderr.read(1))
+        assert more, said
     try:
-        yield make_conninfo(dsn, host="127.0.0.1", port=port), open_door
+        yield process, lambda text: os.write(ours, f"{text}\n".encode())
     finally:
-        listener.close()
+        process.kill()
+        process.communicate()
+        os.close(ours)
+        os.close(theirs)
+
+
+def cut_off(env: Environment, pid: int) -> None:
+    """Have PostgreSQL end the connection of process `pid`, as a restart of it would."""
+    with control(env) as plane, plane.transaction() as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) AS ended FROM pg_stat_activity"
+            " WHERE application_name LIKE %s",
+            (f"%, process {pid}",),
+        ).fetchall()
+    assert [row["ended"] for row in ended] == [True]
