@@ -23,7 +23,7 @@ DEVICE_HEALTH_PER_MINUTE = QueryView(
         Column("max_temperature", ColumnType.DOUBLE, doc="Highest reading, degrees Celsius."),
         Column("mean_temperature", ColumnType.DOUBLE, doc="Mean reading, degrees Celsius."),
         Column("stddev_temperature", ColumnType.DOUBLE, doc="Their population standard deviation."),
-        Column("gaps", ColumnType.LONG, doc="Readings missing of the minute's six."),
+        Column("gaps", ColumnType.LONG, doc="Six less the readings, wherever they lie in it."),
     ),
     # Sums of decimals are exact: whatever order the readings come in, the row is the same.
     sql="""
@@ -38,6 +38,7 @@ DEVICE_HEALTH_PER_MINUTE = QueryView(
         FROM TABLE(TUMBLE(TABLE measured, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
         GROUP BY device_id, window_start, window_end
     """,
+    time_columns=("window_start", "window_end"),
     description="What each device measured minute by minute, and how many readings are missing.",
 )
 
@@ -77,14 +78,20 @@ DEVICE_ALERTS = QueryView(
                 HIGHEST AS HIGHEST.temperature > HOTTER.temperature,
                 SILENCE AS SILENCE.temperature IS NULL)
         UNION ALL
-        SELECT 'too_hot', device_id, TO_TIMESTAMP_LTZ(MIN(event_ms), 3), MAX(temperature)
-        FROM TABLE(TUMBLE(TABLE device_readings, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
-        WHERE temperature > 90
-        GROUP BY device_id, window_start, window_end
+        SELECT 'too_hot', device_id, TO_TIMESTAMP_LTZ(event_ms, 3), temperature
+        FROM (
+            SELECT *, ROW_NUMBER() OVER (
+                PARTITION BY device_id, window_start, window_end
+                ORDER BY event_ms, event_id) AS place
+            FROM TABLE(TUMBLE(TABLE device_readings, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
+            WHERE temperature > 90)
+        WHERE place = 1
     """,
     time_columns=("alert_time", "alert_time"),
     settled_after=timedelta(minutes=6),
-    description="Devices above 90 °C, once a minute, and those that fell silent above 70 °C.",
+    description="Devices above 90 °C, once a minute with the first such reading, and those that "
+    "fell silent above 70 °C after three rising ones. Silence is found by later readings of any "
+    "device.",
 )
 
 DEVICES_QUIET = QueryView(
@@ -107,7 +114,8 @@ DEVICES_QUIET = QueryView(
     """,
     time_columns=("active_since", "quiet_since"),
     settled_after=timedelta(minutes=5),
-    description="Each time a device sent nothing for more than five minutes.",
+    description="Each time a device sent nothing for more than five minutes, found by later "
+    "readings of any device: while all are silent, none is told of.",
 )
 
 JOB = Job("devices", (DEVICE_READINGS,), (DEVICE_HEALTH_PER_MINUTE, DEVICE_ALERTS, DEVICES_QUIET))

@@ -77,7 +77,7 @@ def _health(events: list[Event]) -> list[tuple[Any, ...]]:
 def _too_hot(events: list[Event]) -> list[tuple[Any, ...]]:
     hot = [event for event in events if event["temperature"] > 90]
     return [
-        ("too_hot", first["device_id"], first["event_time"], max(e["temperature"] for e in members))
+        ("too_hot", first["device_id"], first["event_time"], first["temperature"])
         for members in _minutes(hot).values()
         for first in members[:1]
     ]
