@@ -65,7 +65,8 @@ UNMATCHED_ORDERS = QueryView(
     """,
     time_columns=("ordered_at", "ordered_at"),
     settled_after=PAYMENT_WINDOW,
-    description="Orders without a payment within a minute, told as soon as that is sure.",
+    description="Orders without a payment within a minute, told once newer orders and payments "
+    "make that sure.",
 )
 
 UNMATCHED_PAYMENTS = QueryView(
@@ -84,7 +85,8 @@ UNMATCHED_PAYMENTS = QueryView(
     """,
     time_columns=("paid_at", "paid_at"),
     settled_after=PAYMENT_WINDOW,
-    description="Payments without an order within a minute, told as soon as that is sure.",
+    description="Payments without an order within a minute, told once newer orders and payments "
+    "make that sure.",
 )
 
 REVENUE_PER_MINUTE = QueryView(
@@ -94,17 +96,28 @@ REVENUE_PER_MINUTE = QueryView(
     query_columns=(
         WINDOW_START,
         WINDOW_END,
-        Column("payments", ColumnType.LONG, doc="Payments for orders."),
+        Column(
+            "payments",
+            ColumnType.LONG,
+            doc="Payments within a minute of their order. A later one is in `unmatched_payments` "
+            "and never here.",
+        ),
         Column("revenue_cents", ColumnType.LONG, doc="What they paid in all."),
     ),
+    # An order sent twice gives its payment two rows.
     sql="""
-        SELECT window_start, window_end, COUNT(*), SUM(paid_cents)
-        FROM TABLE(TUMBLE(TABLE order_payments, DESCRIPTOR(paid_at), INTERVAL '1' MINUTE))
+        WITH each_payment AS (
+            SELECT window_start, window_end, MAX(paid_cents) AS paid
+            FROM TABLE(TUMBLE(TABLE order_payments, DESCRIPTOR(paid_at), INTERVAL '1' MINUTE))
+            GROUP BY payment_id, window_start, window_end)
+        SELECT window_start, window_end, COUNT(*), SUM(paid)
+        FROM each_payment
         GROUP BY window_start, window_end
     """,
     time_columns=("window_start", "window_end"),
     settled_after=PAYMENT_WINDOW,
-    description="What paid orders brought in, by the minute of payment.",
+    description="What paid orders brought in, by the minute of payment; events sent twice count "
+    "once.",
 )
 
 DAILY_SALES = QueryView(
@@ -130,7 +143,8 @@ DAILY_SALES = QueryView(
         GROUP BY FLOOR(placed_at TO DAY), category
     """,
     state_retention=_KEPT,
-    description="Sales by category and day of order; a refund corrects the day it belongs to.",
+    description="Sales by category and day of order; a refund corrects the day it belongs to. An "
+    "event sent twice counts twice: only the state of every order could tell.",
 )
 
 CUSTOMER_ORDERS = QueryView(
@@ -153,7 +167,8 @@ CUSTOMER_ORDERS = QueryView(
         GROUP BY customer_id
     """,
     state_retention=_KEPT,
-    description="How often, and for how much, each customer has ordered.",
+    description="How often, and for how much, each customer has ordered. An order sent twice "
+    "counts twice: only the state of every order could tell.",
 )
 
 ORDER_FUNNEL = QueryView(
@@ -164,7 +179,11 @@ ORDER_FUNNEL = QueryView(
         Column("stage", ColumnType.STRING, doc="placed, paid, shipped, delivered or refunded."),
         WINDOW_START,
         WINDOW_END,
-        Column("orders_reached", ColumnType.LONG, doc="Orders that reached the stage."),
+        Column(
+            "orders_reached",
+            ColumnType.LONG,
+            doc="Orders that reached the stage; paid are those that payments name, known or not.",
+        ),
     ),
     sql="""
         WITH steps AS (
@@ -186,24 +205,18 @@ CURRENT_SEGMENTS = QueryView(
     query_columns=(
         _CUSTOMER_ID,
         Column("segment", ColumnType.STRING, doc="The customer's newest segment."),
-        Column("segment_before", ColumnType.STRING, nullable=True, doc="The one before, if any."),
         Column("since", ColumnType.TIMESTAMP, doc="From when the segment holds."),
     ),
-    # LAG brings a customer's changes into the order of their times before the newest is taken.
     sql="""
-        WITH changes AS (
-            SELECT customer_id, segment, event_time,
-                LAG(segment) OVER (PARTITION BY customer_id ORDER BY event_time) AS segment_before
-            FROM customer_segments)
-        SELECT customer_id, segment, segment_before, event_time
+        SELECT customer_id, segment, event_time
         FROM (
             SELECT *,
                 ROW_NUMBER() OVER (PARTITION BY customer_id ORDER BY event_time DESC) AS place
-            FROM changes)
+            FROM customer_segments)
         WHERE place = 1
     """,
     state_retention=_KEPT,
-    description="The segment of each customer: a dimension that queries join as of event time.",
+    description="The segment that each customer is in, known as soon as it changes.",
 )
 
 SALES_BY_SEGMENT = QueryView(
@@ -219,16 +232,23 @@ SALES_BY_SEGMENT = QueryView(
     ),
     sql="""
         WITH segment_orders AS (
-            SELECT COALESCE(s.segment, 'unknown') AS segment, o.amount_cents, o.event_time
+            SELECT COALESCE(s.segment, 'unknown') AS segment, o.order_id, o.amount_cents,
+                o.event_time
             FROM (SELECT * FROM orders WHERE status = 'placed') AS o
-            LEFT JOIN current_segments FOR SYSTEM_TIME AS OF o.event_time AS s
-                ON s.customer_id = o.customer_id)
-        SELECT segment, window_start, window_end, COUNT(*), SUM(amount_cents)
-        FROM TABLE(TUMBLE(TABLE segment_orders, DESCRIPTOR(event_time), INTERVAL '1' HOUR))
+            LEFT JOIN customer_segments_versions FOR SYSTEM_TIME AS OF o.event_time AS s
+                ON s.customer_id = o.customer_id),
+        each_order AS (
+            SELECT segment, window_start, window_end, MAX(amount_cents) AS price
+            FROM TABLE(TUMBLE(TABLE segment_orders, DESCRIPTOR(event_time), INTERVAL '1' HOUR))
+            GROUP BY order_id, segment, window_start, window_end)
+        SELECT segment, window_start, window_end, COUNT(*), SUM(price)
+        FROM each_order
         GROUP BY segment, window_start, window_end
     """,
     time_columns=("window_start", "window_end"),
-    description="Sales by the segment that customers were in when they ordered.",
+    description="Sales by the segment that customers were in when they ordered; an order sent "
+    "twice counts once. While no segments change, orders do not wait for changes: one told of "
+    "later than its time and the orders' lateness holds for later orders only.",
 )
 
 JOB = Job(

@@ -15,6 +15,7 @@ from jobs.arrivals import SETTINGS, add_arrivals
 from jobs.options import JobOptions, idle_option, sink_options, source_options
 from jobs.plan import Input, JobPlan, whole_ms
 from jobs.queries import add_queries, event_fields
+from jobs.views import versions_table
 from udfs.functions import (
     NOT_LATE,
     AggregatePanes,
@@ -50,6 +51,8 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
         tables.create_temporary_view(f"{name}_records", records)
         if source.is_queried:
             tables.execute_sql(_events_ddl(source))
+        if source.has_versions:
+            _add_versions(tables, source)
         if source.has_arrivals:
             add_arrivals(tables, plan, source, options)
         written.append(_output_sql(plan, source))
@@ -180,6 +183,29 @@ def _events_ddl(source: Input) -> str:
         SELECT {columns}event_ts AS {source.stream.event_time_field},
             d.verdict.event_ms AS event_ms, source_partition, source_offset
         FROM {source.stream.name}_decoded AS d WHERE d.verdict.in_time"""
+
+
+def _add_versions(tables: StreamTableEnvironment, source: Input) -> None:
+    """Add the table of the stream's events in which each is a version of what its key names.
+
+    Flink joins it without bringing the events into the order of their times before, for which
+    they would have to wait until newer ones come.
+    """
+    stream = source.stream
+    fields = {field.name: field.data_type for field in event_fields(stream, source.columns)}
+    columns = "".join(f"`{name}`, " for name in source.columns)
+    events = tables.sql_query(
+        f"SELECT {columns}{stream.event_time_field} AS event_ts FROM {stream.name}"
+    )
+    schema = Schema.new_builder()
+    for name in source.columns:
+        kind = fields[event_column(name)]
+        schema.column(name, kind.not_null() if name == stream.key_field else kind)
+    schema.column("event_ts", "TIMESTAMP_LTZ(3)")
+    schema.column_by_metadata(stream.event_time_field, "TIMESTAMP_LTZ(3)", "rowtime", True)
+    schema.watermark(stream.event_time_field, "SOURCE_WATERMARK()").primary_key(stream.key_field)
+    versions = tables.from_data_stream(tables.to_data_stream(events), schema.build())
+    tables.create_temporary_view(versions_table(stream), versions)
 
 
 def decode_function(spec: DecodeSpec) -> Any:

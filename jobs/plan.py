@@ -38,7 +38,8 @@ class Input:
     `columns` are the event fields that SQL queries read; none where there is no such query.
     `fields` are all that are looked at. `hold` is how far the watermark of the source trails the
     stream's, in milliseconds: queries must not find an event late that the decode let through.
-    `arrival_columns` are what the views read that look at events as they arrive.
+    `arrival_columns` are what the views read that look at events as they arrive. With
+    `has_versions` a query joins the stream as of its own events' times.
     """
 
     stream: Stream
@@ -49,6 +50,7 @@ class Input:
     is_queried: bool
     arrival_columns: tuple[str, ...] = ()
     has_arrivals: bool = False
+    has_versions: bool = False
 
     @property
     def accounting(self) -> WindowView:
@@ -158,6 +160,7 @@ class JobPlan:
             bool(queries),
             tuple(at_once),
             bool(arrivals),
+            any(view.joins(stream) for view in queries),
         )
 
 

@@ -240,13 +240,22 @@ class QueryView(View):
         return replace(self, sources=tuple(streams[stream.name] for stream in self.sources))
 
     def names(self, table: Stream | View) -> bool:
-        """Return whether the query names the table of `table`."""
-        return bool(re.search(rf"\b{table.name}\b", self.sql))
+        """Return whether the query names the table of `table`, or its versions."""
+        return bool(re.search(rf"\b{table.name}\b", self.sql)) or self.joins(table)
+
+    def joins(self, table: Stream | View) -> bool:
+        """Return whether the query names the versions of `table`."""
+        return bool(re.search(rf"\b{versions_table(table)}\b", self.sql))
 
     def fields_of(self, stream: Stream) -> tuple[str, ...]:
         """Return the fields of `stream` that the query names, in the stream's order."""
         names = (f["name"] for f in stream.schema["fields"] if f["name"] != stream.event_time_field)
         return tuple(name for name in names if re.search(rf"\b{name}\b", self.sql))
+
+
+def versions_table(table: Stream | View) -> str:
+    """Return what the versions of `table` are called in SQL."""
+    return f"{table.name}_versions"
 
 
 @dataclass(frozen=True, kw_only=True)

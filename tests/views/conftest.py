@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ class World:
 
     env: Environment
     job_ids: dict[str, str]
+    expected: dict[str, Mapping[str, list[tuple[Any, ...]]]]
 
 
 @pytest.fixture(scope="package", params=["killed", pytest.param("ordered", marks=pytest.mark.long)])
@@ -60,7 +62,8 @@ def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
             sender.send(1, 2)
             sender.close()
         stack.wait_healthy("taskmanager", other_than=killed)
-        yield World(env, job_ids)
+        expected = {name: sender.expected() for name, sender in senders.items()}
+        yield World(env, job_ids, expected)
 
 
 def _kill_taskmanager(env: Environment, stack: Stack, job_ids: dict[str, str]) -> int:

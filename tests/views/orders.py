@@ -12,6 +12,7 @@ JOB = "orders"
 START = 1_767_600_000_000  # 2026-01-05T08:00:00Z
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 CLOSING = "~closing"
+DIMENSIONS = frozenset({"customer_segments"})
 
 _MATCHED = ("payment_id", "order_id", "customer_id", "ordered_at", "paid_at")
 COLUMNS = {
@@ -35,7 +36,7 @@ COLUMNS = {
         "last_order_at",
     ),
     "order_funnel": ("stage", "window_start", "window_end", "orders_reached"),
-    "current_segments": ("customer_id", "segment", "segment_before", "since"),
+    "current_segments": ("customer_id", "segment", "since"),
     "sales_by_segment": ("segment", "window_start", "window_end", "orders_placed", "sales_cents"),
 }
 _LATEST = "toDateTime64('2026-01-08 00:00:00', 3, 'UTC')"
@@ -51,8 +52,44 @@ WHERE = {
 
 
 def events() -> World:
-    """Return some two thousand four hundred events, of six hundred orders."""
-    return shop.generate(seed=11, count=2_400, start_ms=START)
+    """Return some two thousand four hundred events, of six hundred orders, and some odd ones.
+
+    One order in twenty is sent twice, and so is its payment.
+    """
+    world = shop.generate(seed=11, count=2_400, start_ms=START)
+    odd = _changing_customers()
+    twice = {o["order_id"] for o in world["orders"][::20] if o["status"] == "placed"}
+    for name in ("orders", "payments"):
+        placed = [e for e in world[name] if e.get("status", "placed") == "placed"]
+        odd[name] = odd.get(name, []) + [dict(e) for e in placed if e["order_id"] in twice]
+    return {
+        name: sorted(found + odd.get(name, []), key=lambda e: e["event_time"])
+        for name, found in world.items()
+    }
+
+
+def _changing_customers() -> World:
+    """Return customers who order between two changes of segment, and long after the second.
+
+    The changes are so near that some arrive in the wrong order; of a segment no later one comes.
+    """
+    world: World = {"orders": [], "customer_segments": []}
+    changed = START + 29 * HOUR
+    for number in range(40):
+        customer, orders = f"changing-{number}", (-100, 0, 150, 299, 300, 2 * HOUR)
+        for after, name in ((0, "silver"), (300, "gold")):
+            change = shop.segment(changed + after, customer, name)
+            world["customer_segments"].append({**change, "event_id": f"{customer}-{after}"})
+        for after in orders:
+            placed = shop.order(
+                changed + after,
+                event_id=f"{customer}-{after}",
+                order_id=f"{customer}-{after}",
+                customer_id=customer,
+                amount_cents=1_000 + number,
+            )
+            world["orders"].append(placed)
+    return world
 
 
 def closing(stream: str, time_ms: int) -> dict[str, Any]:
@@ -67,7 +104,8 @@ def closing(stream: str, time_ms: int) -> dict[str, Any]:
 
 def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
     """Return the rows of each view."""
-    orders, payments = world["orders"], world["payments"]
+    orders = world["orders"]
+    payments = list({p["payment_id"]: p for p in world["payments"]}.values())
     placed = {e["order_id"]: e for e in orders if e["status"] == "placed"}
     matched = [
         (placed[p["order_id"]], p)
@@ -91,7 +129,7 @@ def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
         ],
         "revenue_per_minute": _revenue([payment for _, payment in matched]),
         "daily_sales": _daily_sales(orders),
-        "customer_orders": _customers(list(placed.values())),
+        "customer_orders": _customers([e for e in orders if e["status"] == "placed"]),
         "order_funnel": _funnel(orders, payments),
         "current_segments": _current(world["customer_segments"]),
         "sales_by_segment": _by_segment(list(placed.values()), world["customer_segments"]),
@@ -150,12 +188,8 @@ def _funnel(orders: list[Event], payments: list[Event]) -> list[tuple[Any, ...]]
 
 
 def _current(changes: list[Event]) -> list[tuple[Any, ...]]:
-    rows: dict[str, tuple[Any, ...]] = {}
-    for change in changes:
-        customer = change["customer_id"]
-        before = rows[customer][1] if customer in rows else None
-        rows[customer] = (customer, change["segment"], before, change["event_time"])
-    return list(rows.values())
+    newest = {change["customer_id"]: change for change in changes}
+    return [(who, c["segment"], c["event_time"]) for who, c in newest.items()]
 
 
 def _by_segment(placed: list[Event], changes: list[Event]) -> list[tuple[Any, ...]]:

@@ -7,7 +7,10 @@ A domain is a module of this folder with
   makes no row that the domain compares,
 - `expected(events)`: the rows of each view, by view name, as tuples in the order of `COLUMNS`,
 - `COLUMNS`: by view name the compared columns, and `WHERE`, where given, which rows they are
-  compared for, as SQL.
+  compared for, as SQL,
+- `BY_ARRIVAL`, where true: `expected` is given each stream's events as they arrive,
+- `DIMENSIONS`, where given: streams that others look things up in. They are sent first, whole, and
+  nothing follows; the streams' own idle timeouts hold.
 """
 
 from __future__ import annotations
@@ -42,11 +45,22 @@ class Sender:
 
     def __init__(self, env: Environment, domain: ModuleType, *, in_order: bool = False) -> None:
         self._env, self._domain, self._in_order = env, domain, in_order
+        self._dimensions: frozenset[str] = getattr(domain, "DIMENSIONS", frozenset())
         job = job_named(domain.JOB).within(env.settings.namespace)
         self.job_name = job.name
         self.streams = {stream.name: stream for stream in job.streams}
         self.events: dict[str, list[Event]] = domain.events()
         self._frames: dict[str, tuple[bytes, Any]] = {}
+
+        self.arrived = {name: self._arrived(stream) for name, stream in self.streams.items()}
+
+    def expected(self) -> Mapping[str, list[tuple[Any, ...]]]:
+        """Return the oracle's rows of each view."""
+        by_arrival = getattr(self._domain, "BY_ARRIVAL", False)
+        found: Mapping[str, list[tuple[Any, ...]]] = self._domain.expected(
+            self.arrived if by_arrival else self.events
+        )
+        return found
 
     def prepare(self) -> None:
         """Register the schemas and create the topics."""
@@ -60,21 +74,22 @@ class Sender:
     def submit(self, script: Path | None = None) -> str:
         """Submit the job, or what `script` has in its place, and return its id.
 
-        It has `KAPPA_TEST_PARALLELISM` (1) tasks an operator. No stream counts as idle while other
-        jobs start, before its first event.
+        It has `KAPPA_TEST_PARALLELISM` (1) tasks an operator. Where there are no dimensions, no
+        stream counts as idle while other jobs start, before its first event.
         """
-        parallelism = int(os.environ.get("KAPPA_TEST_PARALLELISM", "1"))
-        options = {"parallelism": parallelism, "idle_timeout_seconds": 3600}
+        options = {"parallelism": int(os.environ.get("KAPPA_TEST_PARALLELISM", "1"))}
+        if not self._dimensions:
+            options["idle_timeout_seconds"] = 3600
         return submit(self._env.settings, self._domain.JOB, options=options, script=script).job_id
 
     def send(self, part: int, parts: int) -> None:
-        """Send the `part`-th of `parts` parts of each stream."""
-        for name, stream in self.streams.items():
-            arrived = self.events[name]
-            if not self._in_order:
-                disorder = stream.disorder.total_seconds() * 1000
-                arrived = disordered(arrived, int(disorder) - 1, seed=len(name))
-            begin, end = (len(arrived) * n // parts for n in (part, part + 1))
+        """Send the `part`-th of `parts` parts of each stream; the first has all of dimensions."""
+        for name, stream in sorted(
+            self.streams.items(), key=lambda s: s[0] not in self._dimensions
+        ):
+            arrived = self.arrived[name]
+            whole = 1 if name in self._dimensions else parts
+            begin, end = (len(arrived) * min(n, whole) // whole for n in (part, part + 1))
             self._produce(stream, [self._record(stream, e) for e in arrived[begin:end]])
 
     def send_one(self, name: str, event: Event) -> None:
@@ -82,13 +97,21 @@ class Sender:
         self._produce(self.streams[name], [self._record(self.streams[name], event)])
 
     def close(self) -> None:
-        """Send an event to every partition that closes all windows."""
+        """Send an event to every partition, but none of dimensions, that closes all windows."""
         newest = max(e["event_time"] for found in self.events.values() for e in found)
         for name, stream in self.streams.items():
+            if name in self._dimensions:
+                continue
             event = self._domain.closing(name, newest + LATER_MS)
             record = self._record(stream, event)
             parts = range(stream.partitions)
             self._produce(stream, [_at(record, partition) for partition in parts])
+
+    def _arrived(self, stream: Stream) -> list[Event]:
+        if self._in_order:
+            return self.events[stream.name]
+        disorder = stream.disorder.total_seconds() * 1000
+        return disordered(self.events[stream.name], int(disorder) - 1, seed=len(stream.name))
 
     def _record(self, stream: Stream, event: Event) -> Record:
         frame, schema = self._frames[stream.name]
