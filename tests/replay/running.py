@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from replay.control import Control
 from replay.records import JournalEntry, ReplayRecord
 from sinks.clickhouse import ClickHouse
 from tests.harness import Environment, read_topic, rows, view_rows, wait_for
-from tests.oracle import PER_MINUTE, Record, judge
+from tests.oracle import PER_MINUTE, Record, Verdict, judge
+from tests.settling import view_difference
 
 VIEWS = ("page_views_per_minute", "page_views_sliding", "site_traffic_per_minute")
 REBUILT = (*VIEWS, "page_view_sessions")
@@ -250,3 +252,26 @@ def await_rows(env: Environment, sent: Iterable[Record]) -> None:
         f"{PER_MINUTE} has its {len(expected)} rows",
         until=lambda found: found == expected,
     )
+
+
+def judged(env: Environment) -> Verdict:
+    """Return the oracle's verdict on the events in the topic."""
+    return judge([m.record for m in read_topic(env, env.stream.topic)], env.registered)
+
+
+def assert_whole(env: Environment, versions: Iterable[int]) -> None:
+    """Assert that each version has the oracle's rows, late and dead events, each once."""
+    verdict = judged(env)
+    for version in versions:
+        for view, wanted in verdict.views.items():
+            wait_for(
+                partial(view_difference, env, f"{view}_v{version} FINAL", wanted),
+                600,
+                f"{view} version {version} has the oracle's rows",
+                until=lambda text: text == "",
+            )
+        for topic, events in (
+            (env.stream.late_topic(version), verdict.late),
+            (env.stream.dead_letter_topic(version), verdict.dead),
+        ):
+            assert letters(env, topic).keys() == set(events)

@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
 from deploy.stack import Stack
 from jobs.submit import cancel
-from replay.records import ReplayRecord
 from tests import datasets
 from tests.harness import (
     Environment,
@@ -27,20 +25,20 @@ from tests.harness import (
     start_loader,
     stop_loader,
     submit_page_views,
-    wait_for,
 )
-from tests.oracle import MINUTE, Record, Verdict, judge
+from tests.oracle import MINUTE, Record
 from tests.replay.running import (
+    assert_whole,
     control,
     done,
-    letters,
+    judged,
     live_jobs,
     newest,
     one_version,
     readers,
     start_up_to,
 )
-from tests.settling import view_difference, wait_for_rows
+from tests.settling import wait_for_rows
 
 pytestmark = pytest.mark.long
 
@@ -176,11 +174,6 @@ def visit(partition: int, timestamp_ms: int, schema_id: int) -> Record:
     return datasets.numbered([datasets.draft(event, schema_id)])[0]
 
 
-def judged(env: Environment) -> Verdict:
-    """Return the oracle's verdict on the events in the topic."""
-    return judge([m.record for m in read_topic(env, env.stream.topic)], env.registered)
-
-
 def assert_consistent(env: Environment, state: str, version: int) -> None:
     """Assert that people see `version`, and that both versions hold what the events give, once."""
     replay = newest(env)
@@ -194,22 +187,4 @@ def assert_consistent(env: Environment, state: str, version: int) -> None:
     for view in replay.views:
         pair = {number: states[view, number] for number in (1, replay.to_version)}
         assert pair == {1: other, replay.to_version: other, version: "live"}
-    assert_whole(env, replay)
-
-
-def assert_whole(env: Environment, replay: ReplayRecord) -> None:
-    """Assert that versions 1 and the new one have the oracle's rows, late and dead events."""
-    verdict = judged(env)
-    for version in (1, replay.to_version):
-        for view, wanted in verdict.views.items():
-            wait_for(
-                partial(view_difference, env, f"{view}_v{version} FINAL", wanted),
-                600,
-                f"{view} version {version} has the oracle's rows",
-                until=lambda text: text == "",
-            )
-        for topic, events in (
-            (env.stream.late_topic(version), verdict.late),
-            (env.stream.dead_letter_topic(version), verdict.dead),
-        ):
-            assert letters(env, topic).keys() == set(events)
+    assert_whole(env, (1, replay.to_version))
