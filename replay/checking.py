@@ -20,6 +20,7 @@ from replay.report import VerifyReport, save_report
 from replay.steps import Work
 from replay.switch import NotAllowed, instead
 from replay.verify import verify
+from schemas.reading import event_ends
 from schemas.topics import end_offsets
 from sinks.lag import LagReader
 
@@ -117,7 +118,15 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
         for name, stream in streams.items()
     }
     lateness = {name: stream.allowed_lateness for name, stream in streams.items()}
-    cut = cut_at(old, new, marks, lateness, drained=still)
+    cut = cut_at(
+        old,
+        new,
+        marks,
+        lateness,
+        drained=still,
+        ends={name: event_ends(kafka, stream.topic) for name, stream in streams.items()},
+        idle_timeout={name: stream.idle_timeout for name, stream in streams.items()},
+    )
     if cut is None:
         raise NotAllowed(
             f"{', '.join(stream.topic for stream in streams.values())}: no window is closed in "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,6 +15,9 @@ from replay.offsets import Offsets, read_by_any, read_by_both
 
 NAMED_EVENTS = 3
 """How many of the events that explain a difference are named; the others are counted."""
+
+# Sums of floating point numbers depend on the order in which they were added up.
+_ROUNDING = 1e-9
 
 
 class UnusableExpectation(ValueError):
@@ -68,20 +71,31 @@ def cut_at(
     allowed_lateness: Mapping[str, timedelta],
     *,
     drained: bool = False,
+    ends: Offsets = {},
+    idle_timeout: Mapping[str, timedelta] = {},
 ) -> Cut | None:
     """Return the cut of two versions that have read so far; None where nothing is settled yet.
 
     `watermarks` are by stream and partition those at the lesser of the two offsets; a partition
     that is empty up to there has none. `drained` says that nothing read is still on its way into
-    the tables: with equal offsets all rows count then.
+    the tables: with equal offsets all rows count then. A partition that both have read to where it
+    ends in `ends`, and whose events end an `idle_timeout` before the stream's, keeps nothing open:
+    one that fell silent long ago would leave all that came since uncompared.
     """
     offsets, most = read_by_both(old_read, new_read), read_by_any(old_read, new_read)
     begun = {stream: [p for p, end in parts.items() if end > 0] for stream, parts in most.items()}
-    closed = {
-        stream: min(watermarks[stream][p] for p in parts) - allowed_lateness[stream]
-        for stream, parts in begun.items()
-        if parts and all(p in watermarks.get(stream, {}) for p in parts)
-    }
+    closed = {}
+    for stream, parts in begun.items():
+        marks = watermarks.get(stream, {})
+        if parts and all(p in marks for p in parts):
+            newest = max(marks[p] for p in parts)
+            active = [
+                marks[p]
+                for p in parts
+                if offsets[stream][p] < ends.get(stream, {}).get(p, most[stream][p] + 1)
+                or newest - marks[p] <= idle_timeout.get(stream, timedelta.max)
+            ]
+            closed[stream] = min(active) - allowed_lateness[stream]
     if drained and offsets == most:
         return Cut(offsets, closed)
     if not closed or any(parts and stream not in closed for stream, parts in begun.items()):
@@ -227,7 +241,7 @@ def _is_covered(
 class SkippedEvent:
     """An event that exactly one of the versions left out of its views, as late or dead.
 
-    `fields` are those of its fields that a key can hold; None where it can't be read.
+    `fields` are those of its fields that a key or a sum can hold; None where it can't be read.
     """
 
     verdict: str
@@ -251,6 +265,18 @@ class SkippedEvent:
         own = {"source_partition": self.partition, "source_offset": self.offset}
         own.update(self.fields or {})
         return all(str(key[name]) == str(own[name]) for name in key if name in own)
+
+    def worth(self, name: str | None) -> float | None:
+        """Return what the event adds to the sum of field `name`, at most one without a name.
+
+        None where that is not known.
+        """
+        if name is None:
+            return 1
+        if self.fields is None or name not in self.fields:
+            return None
+        value: float | None = self.fields[name]
+        return value or 0
 
 
 class SkippedEvents:
@@ -299,16 +325,24 @@ def classify(
     row: DifferingRow,
     expectation: ViewExpectation,
     skipped: SkippedEvents,
-    counts: Collection[str] = (),
+    *,
+    new_version: int,
+    adds_up: Mapping[str, str | None] = {},
 ) -> Difference:
     """Return `row` with its class; what the plan covers needs no further explanation.
 
-    `counts` are the columns that an event changes by one at most: so many events explain no more.
+    `adds_up` are columns to which each event adds the value of the field named, or one at most
+    where none is: events explain no more than they are worth, and that the version has less which
+    skipped them.
     """
     if is_expected(row.pattern, expectation):
         return Difference(row, Verdict.EXPECTED, "; ".join(needed(row.pattern, expectation)))
     events = skipped.of(row)
-    if not events or _most_changed(row, expectation, counts) > len(events):
+    judged = list(zip(expectation.conditions, row.pattern.holds, strict=True))
+    open_sums = {c: f for c, f in adds_up.items() if not _is_covered(c, judged, expectation)}
+    if not (
+        _can_lack(row, events, new_version) and _are_worth(row, events, open_sums, new_version)
+    ):
         return Difference(row, Verdict.UNEXPLAINED)
     named = "; ".join(event.sentence for event in events[:NAMED_EVENTS])
     more = len(events) - NAMED_EVENTS
@@ -316,18 +350,38 @@ def classify(
     return Difference(row, Verdict.EXPLAINED, cause, events[:NAMED_EVENTS])
 
 
-def _most_changed(row: DifferingRow, expectation: ViewExpectation, counts: Collection[str]) -> int:
-    """Return by how much the versions differ in that of `counts` where they differ most."""
-    judged = list(zip(expectation.conditions, row.pattern.holds, strict=True))
+def _can_lack(row: DifferingRow, events: Sequence[SkippedEvent], new_version: int) -> bool:
+    """Whether there are events that explain the row, of the version without it if one has none."""
+    match row.pattern.kind:
+        case Kind.ONLY_OLD:
+            return any(event.version == new_version for event in events)
+        case Kind.ONLY_NEW:
+            return any(event.version != new_version for event in events)
+    return bool(events)
+
+
+def _are_worth(
+    row: DifferingRow,
+    events: Sequence[SkippedEvent],
+    adds_up: Mapping[str, str | None],
+    new_version: int,
+) -> bool:
+    """Whether `events`, put back where they were skipped, can make up for each difference."""
     old, new = row.old or {}, row.new or {}
-    return max(
-        (
-            abs((new.get(name) or 0) - (old.get(name) or 0))
-            for name in counts
-            if not _is_covered(name, judged, expectation)
-        ),
-        default=0,
-    )
+    for column, name in adds_up.items():
+        worth = [event.worth(name) for event in events]
+        if None in worth:
+            continue
+        gains = [
+            -(value or 0) if event.version == new_version else value or 0
+            for event, value in zip(events, worth, strict=True)
+        ]
+        least, most = sum(g for g in gains if g < 0), sum(g for g in gains if g > 0)
+        before, after = old.get(column) or 0, new.get(column) or 0
+        slack = _ROUNDING * max(abs(before), abs(after))
+        if not least - slack <= after - before <= most + slack:
+            return False
+    return True
 
 
 def needed(pattern: Pattern, expectation: ViewExpectation) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from replay.differences import (
 from replay.report import ColumnSum, Moment, VerifyReport, ViewReport
 from replay.skipped import SkippedReader
 from sinks.clickhouse import Answer, ClickHouse, ClickHouseFailed
-from udfs.measures import Count, CountDistinct
+from udfs.measures import Count, CountDistinct, Sum
 
 CHUNK_ROWS = 100_000
 SAMPLES = 20
@@ -186,11 +186,22 @@ def _until(view: View, cut: Cut) -> datetime | None:
     return closed - view.settled_after - max(one.pane for one in view.streams)
 
 
-def _counts(view: View, compared: Comparison) -> frozenset[str]:
-    """Return the columns that an event changes by one at most, of those alike in both versions."""
+def _adds_up(view: View, compared: Comparison) -> dict[str, str | None]:
+    """Return, of the columns alike in both versions, those to which each event adds something.
+
+    With the field whose value it is, or None where it is one at most.
+    """
     measures = view.measures if isinstance(view, WindowView) else {}
-    alike = (column.name for column in compared.columns if not column.as_text)
-    return frozenset(n for n in alike if isinstance(measures.get(n), Count | CountDistinct))
+    found: dict[str, str | None] = {}
+    for column in compared.columns:
+        match measures.get(column.name):
+            case _ if column.as_text:
+                continue
+            case Count() | CountDistinct():
+                found[column.name] = None
+            case Sum(field=name):
+                found[column.name] = name
+    return found
 
 
 @dataclass
@@ -241,7 +252,7 @@ class _ViewComparison:
         self._compared = compared
         self._expectation = expectation
         self._reader = reader
-        self._counts = _counts(view, compared)
+        self._adds_up = _adds_up(view, compared)
         self._tally = _Tally()
         self._patterns: dict[tuple[int, str, str], _Known] = {}
         self._problems: list[str] = []
@@ -260,11 +271,8 @@ class _ViewComparison:
         for chunk in sql.chunks(differing, rows, CHUNK_ROWS):
             self._drill_down(chunk)
         moving = self._moving()
-        if moving and not any(bucket.rows for of in (old, new) for bucket in of.values()):
-            self._problems.append(
-                f"all its {moving:,} rows were written anew while they were compared, so none "
-                "was; verify again when fewer events come."
-            )
+        if not any(bucket.rows for of in (old, new) for bucket in of.values()):
+            self._problems += self._uncompared(moving)
         if differing and not self._tally.counts and compared.emitted is None:
             self._problems.append(
                 f"{len(differing):,} buckets differed when they were hashed and no more when their "
@@ -354,6 +362,22 @@ class _ViewComparison:
         tables = (compared.old, compared.new)
         return max(int(self._ask(sql.moving_query(compared, t)).rows[0][0]) for t in tables)
 
+    def _uncompared(self, moving: int) -> list[str]:
+        """Return why nothing was compared, if there is anything to compare."""
+        if moving:
+            return [
+                f"all its {moving:,} rows were written anew while they were compared, so none "
+                "was; verify again when fewer events come."
+            ]
+        tables = (self._compared.old, self._compared.new)
+        there = max(int(self._ask(sql.count_query(table)).rows[0][0]) for table in tables)
+        if not there:
+            return []
+        return [
+            f"none of its {there:,} rows was compared, as each may still change or is about to "
+            "expire; verify again when a window is closed in both versions."
+        ]
+
     def _hashed(self, table: StoredTable) -> dict[int, Bucket]:
         answer = self._ask(sql.bucket_query(self._compared, table))
         self._scanned += answer.rows_read
@@ -380,16 +404,22 @@ class _ViewComparison:
                 # A fix may touch every row; only those that are shown are taken apart.
                 if self._tally.takes_samples(Verdict.EXPECTED):
                     row = self._row(values)
-                    self._tally.samples.append(classify(row, self._expectation, SkippedEvents()))
+                    self._tally.samples.append(self._classify(row, SkippedEvents()))
                 self._tally.count(Verdict.EXPECTED, known.pattern, values[0])
             else:
                 rows.append((values[0], self._row(values)))
         skipped = self._skipped([row for _, row in rows])
         for bucket, row in rows:
-            one = classify(row, self._expectation, skipped, self._counts)
+            one = self._classify(row, skipped)
             if self._tally.takes_samples(one.verdict):
                 self._tally.samples.append(one)
             self._tally.count(one.verdict, row.pattern, bucket)
+
+    def _classify(self, row: DifferingRow, skipped: SkippedEvents) -> Difference:
+        _, new_version = self._versions
+        return classify(
+            row, self._expectation, skipped, new_version=new_version, adds_up=self._adds_up
+        )
 
     def _known(self, kind: int, differs: str, holds: str) -> _Known:
         found = self._patterns.get((kind, differs, holds))
@@ -409,9 +439,10 @@ class _ViewComparison:
             return SkippedEvents()
         first, end = min(start for start, _ in windows), max(end for _, end in windows)
         events: list[SkippedEvent] = []
+        fields = {*self._compared.key, *filter(None, self._adds_up.values())}
         for stream in self._view.streams:
             found = self._reader.between(
-                stream, self._view.name, self._versions, first, end, self._compared.key
+                stream, self._view.name, self._versions, first, end, fields
             )
             self._drilled += found.rows_read
             if found.incomplete and found.incomplete not in self._problems:

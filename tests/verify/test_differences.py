@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -53,7 +54,7 @@ def event(at: datetime = NOON, **attributes: Any) -> SkippedEvent:
 def classed(
     one: DifferingRow, expectation: ViewExpectation, *events: SkippedEvent
 ) -> tuple[Verdict, str]:
-    found: Difference = classify(one, expectation, SkippedEvents(events))
+    found: Difference = classify(one, expectation, SkippedEvents(events), new_version=2)
     return found.verdict, found.cause
 
 
@@ -114,16 +115,59 @@ def test_an_event_explains_its_own_windows_only(at: datetime, verdict: Verdict) 
     assert classed(row("views"), ViewExpectation(), event(at))[0] is verdict
 
 
+COUNTS = {"views": None, "errors": None}
+NOTHING = ViewExpectation()
+
+
+def verdict_of(
+    one: DifferingRow,
+    *events: SkippedEvent,
+    adds_up: Mapping[str, str | None] = COUNTS,
+    expectation: ViewExpectation = NOTHING,
+) -> Verdict:
+    skipped = SkippedEvents(events)
+    return classify(one, expectation, skipped, new_version=2, adds_up=adds_up).verdict
+
+
+def changed(column: str, old: float, new: float) -> DifferingRow:
+    return replace(row(column), old={column: old}, new={column: new})
+
+
 @pytest.mark.parametrize(("events", "verdict"), [(1, Verdict.UNEXPLAINED), (2, Verdict.EXPLAINED)])
 def test_an_event_explains_a_count_that_differs_by_one(events: int, verdict: Verdict) -> None:
-    doubled = replace(row("views"), old={"views": 2, "errors": 1}, new={"views": 4, "errors": 1})
-    skipped = SkippedEvents(event(offset=n) for n in range(events))
-    assert classify(doubled, ViewExpectation(), skipped, {"views", "errors"}).verdict is verdict
-    only_old = replace(doubled, pattern=Pattern(Kind.ONLY_OLD, ()), new=None)
-    assert classify(only_old, ViewExpectation(), skipped, {"views", "errors"}).verdict is verdict
+    doubled = changed("views", 2, 4)
+    skipped = [event(offset=n) for n in range(events)]
+    assert verdict_of(doubled, *skipped) is verdict
     declared = ViewExpectation(frozenset({"views"}))
     both = replace(doubled, pattern=Pattern(Kind.CHANGED, ("views", "mean")))
-    assert classify(both, declared, skipped, {"views"}).verdict is Verdict.EXPLAINED
+    assert verdict_of(both, *skipped, expectation=declared) is Verdict.EXPLAINED
+
+
+def test_the_version_that_skipped_an_event_has_less() -> None:
+    in_old, in_new = event(version=1), event(version=2)
+    assert verdict_of(changed("views", 2, 3), in_old) is Verdict.EXPLAINED
+    assert verdict_of(changed("views", 3, 2), in_old) is Verdict.UNEXPLAINED
+    assert verdict_of(changed("views", 3, 2), in_new) is Verdict.EXPLAINED
+    only_old = replace(row(kind=Kind.ONLY_OLD), old={"views": 1}, new=None)
+    only_new = replace(row(kind=Kind.ONLY_NEW), old=None, new={"views": 1})
+    assert verdict_of(only_old, in_new) is Verdict.EXPLAINED
+    assert verdict_of(only_old, in_old, adds_up={}) is Verdict.UNEXPLAINED
+    assert verdict_of(only_new, in_old) is Verdict.EXPLAINED
+    assert verdict_of(only_new, in_new, adds_up={}) is Verdict.UNEXPLAINED
+
+
+def test_an_event_explains_as_much_of_a_sum_as_it_holds() -> None:
+    sums = {"cents": "amount"}
+    late = event(fields={"page_id": "/a", "amount": 40})
+    assert verdict_of(changed("cents", 10, 50), late, adds_up=sums) is Verdict.EXPLAINED
+    assert verdict_of(changed("cents", 10, 10_000_000), late, adds_up=sums) is Verdict.UNEXPLAINED
+    assert verdict_of(changed("cents", 50, 10), late, adds_up=sums) is Verdict.UNEXPLAINED
+    back = event(fields={"amount": -40}, version=2)
+    assert verdict_of(changed("cents", 10, 50), back, adds_up=sums) is Verdict.EXPLAINED
+    unread = event(fields=None)
+    assert verdict_of(changed("cents", 10, 10_000_000), unread, adds_up=sums) is Verdict.EXPLAINED
+    rounded = changed("cents", 0.1 + 0.2, 40.3)
+    assert verdict_of(rounded, late, adds_up=sums) is Verdict.EXPLAINED
 
 
 def test_an_event_of_another_key_explains_nothing() -> None:
@@ -214,6 +258,22 @@ def test_all_rows_count_when_both_have_read_the_same_and_nothing_is_under_way() 
 def test_nothing_is_settled_while_one_version_has_not_begun_a_partition() -> None:
     assert cut({0: 9, 1: 4}, {0: 9}, {0: NOON}) is None
     assert cut({}, {}, {}) is None
+
+
+def test_a_partition_that_fell_silent_long_ago_keeps_nothing_open() -> None:
+    read = {"a": {0: 9, 1: 4}}
+    silent = {"a": {0: NOON, 1: NOON - timedelta(days=30)}}
+    idle, lateness = {"a": timedelta(minutes=5)}, {"a": LATENESS}
+
+    def closed(ends: dict[int, int], marks: dict[str, dict[int, datetime]] = silent) -> datetime:
+        found = cut_at(read, read, marks, lateness, ends={"a": ends}, idle_timeout=idle)
+        assert found is not None
+        return found.closed_before["a"]
+
+    assert closed({0: 9, 1: 4}) == NOON - LATENESS
+    assert closed({0: 9, 1: 5}) == NOON - timedelta(days=30) - LATENESS
+    lately = {"a": {0: NOON, 1: NOON - MINUTE}}
+    assert closed({0: 9, 1: 4}, lately) == NOON - MINUTE - LATENESS
 
 
 def cut(

@@ -150,6 +150,9 @@ def closed(before: datetime) -> Cut:
 
 def test_windows_that_may_still_change_do_not_count(versions: Versions) -> None:
     versions.both(ROWS, [*ROWS[:2], row("/a", 1, 99)])
+    (none,) = versions.verify(cut=closed(NOON)).views
+    assert (none.old_rows, none.unexplained) == (0, 1)
+    assert none.problems[0].startswith("none of its 3 rows was compared")
     settled = versions.verify(cut=closed(NOON + MINUTE))
     assert (settled.differences, settled.views[0].old_rows) == (0, 2)
     assert versions.verify(cut=closed(NOON + 2 * MINUTE)).differences == 1
