@@ -71,7 +71,7 @@ def cut_at(
     allowed_lateness: Mapping[str, timedelta],
     *,
     drained: bool = False,
-    ends: Offsets = {},
+    ends: Mapping[str, Mapping[int, int]] = {},
     idle_timeout: Mapping[str, timedelta] = {},
 ) -> Cut | None:
     """Return the cut of two versions that have read so far; None where nothing is settled yet.
