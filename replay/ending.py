@@ -38,17 +38,27 @@ class LoaderHolds(Exception):
 
 
 def retire(work: Work, replay: ReplayRecord, *, now: datetime, grace: timedelta) -> ReplayRecord:
-    """Drop the versions that a promotion replaced, `grace` after it; never one that is shown."""
+    """Drop the versions that a promotion replaced, `grace` after it; never one that is shown.
+
+    A version in which people see other views of the job goes on, and is dropped when the last of
+    these was replaced and retired.
+    """
     _require_retirable(replay, now, grace)
     old = sorted(set(replay.from_versions.values()))
     with closing(ClickHouse(work.settings)) as clickhouse:
-        _refuse_live(clickhouse, replay, old)
+        _refuse_live(_shown(clickhouse, replay), replay.views, old)
         states = dict.fromkeys(replay.from_versions.items(), VersionState.RETIRING)
         replay = _begin_end(work, replay, ReplayState.RETIRING, states)
         shown = dict.fromkeys(replay.views, replay.to_version)
         _settle_names(work, replay, clickhouse, "retire", shown)
         for version in old:
-            _remove_version(work, replay, clickhouse, "retire", version)
+            if seen := sorted({view for view, n in _shown(clickhouse, replay) if n == version}):
+                work.say(
+                    f"Version {version} goes on, as people see {', '.join(seen)} in it; it is "
+                    "dropped when these are replayed and retired too."
+                )
+            else:
+                _remove_version(work, replay, clickhouse, "retire", version)
     states = dict.fromkeys(replay.from_versions.items(), VersionState.RETIRED)
     with work.step(replay, "retire: record"):
         return work.control.change(replay, ReplayState.RETIRED, states)
@@ -79,7 +89,8 @@ def abort(work: Work, replay: ReplayRecord) -> ReplayRecord:
             f"{instead(replay)}"
         )
     with closing(ClickHouse(work.settings)) as clickhouse:
-        _refuse_live(clickhouse, replay, [replay.to_version])
+        shown = _shown(clickhouse, replay)
+        _refuse_live(shown, {view for view, _ in shown}, [replay.to_version])
         states = dict.fromkeys(
             ((view, replay.to_version) for view in replay.views), VersionState.RETIRING
         )
@@ -104,16 +115,23 @@ def _begin_end(
     return replay if replay.state is state else work.control.change(replay, state, versions)
 
 
-def _refuse_live(clickhouse: ClickHouse, replay: ReplayRecord, versions: Collection[int]) -> None:
-    """Refuse to drop what is shown, by ClickHouse's own word, under any name of the job."""
+def _shown(clickhouse: ClickHouse, replay: ReplayRecord) -> list[tuple[str, int]]:
+    """Return which versions of the job's views people see, by ClickHouse's own word."""
     of_job = {view.name for view in plan(job_named(replay.job), 1).views}
     shown = [*public_versions(clickhouse).items(), *names.announced(clickhouse).items()]
-    live = {v: n for v, n in shown if v in of_job and n in versions}
+    return [(view, version) for view, version in shown if view in of_job]
+
+
+def _refuse_live(
+    shown: Collection[tuple[str, int]], views: Collection[str], versions: Collection[int]
+) -> None:
+    """Refuse to drop what is shown of `views`."""
+    live = {view: n for view, n in shown if view in views and n in versions}
     if live:
         listed = ", ".join(f"{view} (version {version})" for view, version in live.items())
         raise NotAllowed(
-            f"{listed} is what people see, and stays. Replay and promote these views too before "
-            "their version can go; `kappa replay rollback` shows an older version again."
+            f"{listed} is what people see, and stays; `kappa replay rollback` shows an older "
+            "version again."
         )
 
 

@@ -14,6 +14,8 @@ from tests import datasets
 from tests.harness import Environment, create_topic, kappa, register, rows, start_loader, wait_for
 from tests.replay.running import (
     PUBLIC,
+    REBUILT,
+    SAMPLE_EVENTS,
     SUBMIT,
     done,
     events_loaded,
@@ -106,6 +108,37 @@ def test_all_views_switch_for_the_same_queries(wrong: Environment) -> None:
         f"between two answers {reading.longest_pause_ms():.0f} ms"
     )
     assert length < 100
+
+
+def test_views_may_be_replaced_one_by_one(live: Environment) -> None:
+    env = live
+    first, *others = REBUILT
+    both = {first: 2, "page_views_accounting": 2}
+    done(env, "run", first, "--yes")
+    assert shown(env) == dict.fromkeys(PUBLIC, 1) | both
+    ended = run(env, "replay", "retire", "--now", "--yes")
+    assert ended.returncode == 0, ended.stderr
+    assert f"Version 1 goes on, as people see {', '.join(sorted(others))} in it" in ended.stderr
+    assert newest(env).state == "retired"
+    assert shown(env) == dict.fromkeys(PUBLIC, 1) | both
+    cluster = Cluster(env.settings.flink)
+    assert cluster.live_job(flink_name(env.settings, "page_views", 1)) is not None
+
+    done(env, "run", *others, "--yes")
+    assert shown(env) == dict.fromkeys(PUBLIC, 3) | {first: 2}
+    done(env, "retire", "--now", "--yes")
+    assert newest(env).state == "retired"
+    assert shown(env) == dict.fromkeys(PUBLIC, 3) | {first: 2}
+    assert cluster.live_job(flink_name(env.settings, "page_views", 1)) is None
+    for version in (2, 3):
+        assert cluster.live_job(flink_name(env.settings, "page_views", version)) is not None
+    assert events_in(env, first) == events_in(env, "site_traffic_per_minute") == SAMPLE_EVENTS
+
+
+def events_in(env: Environment, view: str) -> int:
+    """Return how many events stand in the windows of `view`."""
+    ((views,),) = rows(env, f"SELECT sum(views) FROM {env.settings.database}.{view}")
+    return int(views)
 
 
 def test_an_unexplained_difference_is_promoted_only_for_a_reason(wrong: Environment) -> None:
