@@ -45,6 +45,11 @@ def keep_code(home: Path, project: Path) -> str:
     return name
 
 
+def code_name(project: Path) -> str:
+    """Return what a copy of the code in `project` is called."""
+    return _name(_files(project))
+
+
 def code_folder(home: Path, name: str) -> Path:
     """Return where the copy called `name` is; it may be gone."""
     return home / "code" / name

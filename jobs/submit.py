@@ -40,11 +40,15 @@ class SubmissionFailed(Exception):
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that runs; `restored_from` is the savepoint or checkpoint it continues, or None."""
+    """A job that runs; `restored_from` is the savepoint or checkpoint it continues, or None.
+
+    `code` is the copy of the code that it runs.
+    """
 
     job_id: str
     name: str
     restored_from: str | None
+    code: str
 
 
 def submit(
@@ -99,7 +103,7 @@ def submit(
     if layout:
         _keep_layout(cluster, name, layout)
     drop_code(home, {one.code for one in desired_jobs(settings)})
-    return Submitted(job_id, name, location)
+    return Submitted(job_id, name, location, code)
 
 
 def flink_name(settings: Settings, job_name: str, version: int = 1) -> str:

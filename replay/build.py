@@ -105,7 +105,7 @@ def _read(
     again = any(entry.step == "read" for entry in work.control.journal(replay.id))
     throttle.begin(again=again)
     with work.step(replay, "submit", job=job_plan.name) as outcome:
-        outcome.update(_ensure_running(work.settings, replay, job_plan, options))
+        outcome.update(_ensure_running(work, replay, job_plan, options))
     with work.step(replay, "read", pinned=replay.plan.pinned) as outcome:
         outcome.update(_await_read(work, replay, job_plan, progress, throttle))
     return outcome
@@ -131,7 +131,7 @@ def _read_copy(
         options = begin_after(settings, replay, first).as_options()
         if not goes_on:
             panes = panes or stop_with_panes(settings, first, second)
-            outcome.update(_submit(settings, replay, panes, options))
+            outcome.update(_submit(work, replay, panes, options))
         outcome["options"] = options
     return options
 
@@ -154,21 +154,29 @@ def rebuilt_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
     return plan(job_named(replay.job).within(settings.namespace), replay.to_version, replay.views)
 
 
+def code_of(work: Work, replay: ReplayRecord) -> str:
+    """Return the copy of the code that builds the replay's version, or nothing before it began."""
+    journal = work.control.journal(replay.id)
+    return next((str(one.detail["code"]) for one in journal if one.detail.get("code")), "")
+
+
 def _ensure_running(
-    settings: Settings, replay: ReplayRecord, job_plan: JobPlan, options: Mapping[str, str | float]
+    work: Work, replay: ReplayRecord, job_plan: JobPlan, options: Mapping[str, str | float]
 ) -> dict[str, object]:
+    settings = work.settings
     cluster = Cluster(*settings.flink_clusters)
     if live := _only_live_job(cluster, job_plan.name):
         return {"job_id": live.id, "found": True}
     # A job that read a copy may have stopped without a word of it; its panes are its successor's.
     successor = rebuilt_plan(settings, replay).name
     state = latest_state(cluster, job_plan.name) or latest_state(cluster, successor)
-    return _submit(settings, replay, state or "none", options)
+    return _submit(work, replay, state or "none", options)
 
 
 def _submit(
-    settings: Settings, replay: ReplayRecord, restore_from: str, options: Mapping[str, str | float]
+    work: Work, replay: ReplayRecord, restore_from: str, options: Mapping[str, str | float]
 ) -> dict[str, object]:
+    settings = work.settings
     # What counts as idle decides what is late: both versions must see it alike.
     idle = idle_timeout_of(settings, live_plan(settings, replay).name)
     inherited: dict[str, str | float] = {} if idle is None else {"idle_timeout_seconds": idle}
@@ -183,8 +191,14 @@ def _submit(
         views=() if set(chosen) == declared else chosen,
         restore=restore_from,
         options={**inherited, **options},
+        # One version is of one code, whatever changed while its job was down.
+        code=code_of(work, replay),
     )
-    return {"job_id": submitted.job_id, "restored_from": submitted.restored_from}
+    return {
+        "job_id": submitted.job_id,
+        "restored_from": submitted.restored_from,
+        "code": submitted.code,
+    }
 
 
 def _only_live_job(cluster: Cluster, name: str) -> RunningJob | None:

@@ -197,6 +197,9 @@ def _planned(work: Work, wish: Wish) -> ReplayPlan:
 
 def _begun(work: Work, wish: Wish, yes: bool) -> ReplayRecord:
     """Return the replay of these views that is being built, begun now where there is none."""
+    from deploy.settings import PROJECT_ROOT
+    from jobs.code import code_name
+    from replay.build import code_of
     from replay.control import taken
     from replay.facts import chosen_job
     from replay.plan import goes_on
@@ -208,6 +211,12 @@ def _begun(work: Work, wish: Wish, yes: bool) -> ReplayRecord:
         if not goes_on(current, chosen, wish.expected):
             raise taken(current, work.control.leases())
         say(f"Replay {current.id} goes on where it stopped.")
+        built_with = code_of(work, current)
+        if built_with and built_with != code_name(PROJECT_ROOT):
+            say(
+                "The code has changed since it began, and it goes on with the code of then; "
+                "`kappa replay abort` and a new replay take that of now."
+            )
         return current
     planned = _planned(work, wish)
     print_plan(planned, to_error=True)
