@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     _, port = server.get_host_and_port()
-    store = ObjectStore(f"127.0.0.1:{port}", "a-bucket")
+    # The stores of one process share what is in them.
+    store = ObjectStore(f"127.0.0.1:{port}", f"bucket-{uuid.uuid4().hex[:8]}")
     store.create()
     yield store
     server.stop()
