@@ -26,6 +26,7 @@ REASONS = (
     "wrong_time",
     "out_of_range",
     "bad_length",
+    "unknown_value",
 )
 """What jobs (`udfs.decode`) say is wrong with an event."""
 
