@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
         item.callspec.params["name"]
         for item in request.session.items
         if isinstance(item, pytest.Function)
+        and item.path.is_relative_to(Path(__file__).parent)
         and "world" in item.fixturenames
         and item.callspec.params["world"] == request.param
     }
