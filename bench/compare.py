@@ -21,9 +21,10 @@ import typer
 
 from bench.answers import Rows, expected_rows
 from bench.peers.chart import draw
-from bench.peers.figures import Result, rates, verdict
+from bench.peers.figures import Result, verdict
 from bench.peers.protocol import Contender, Task, read_rows
 from bench.peers.runner import python_of, run
+from bench.steady import rates
 from bench.throughput import CASES, fill_topic
 from bench.workload import Workload
 from deploy.console import ERR, CommandError, json_value, print_json, print_table

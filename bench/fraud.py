@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.generators import Event
 from bench.generators.transactions import event
+from bench.steady import STEADY_FROM, STEADY_TO
 from deploy.console import CommandError, print_json, print_table
 from deploy.settings import Settings
 from jobs.catalogue import job_named
@@ -36,7 +37,6 @@ from schemas.streams import Stream
 
 _DEADLINE_SECONDS = 600.0
 _WARM_UP_SECONDS = 10.0
-_STEADY_FROM, _STEADY_TO = 0.25, 0.98
 _THEFTS = 0.02
 _USUAL_CENTS, _STOLEN_CENTS = 1_000, 90_000
 _HOME, _ELSEWHERE = (52.5, 13.4), (40.7, -74.0)
@@ -230,7 +230,7 @@ def _paced(
 
 def _rate(seen: list[float], transactions: int) -> float:
     """Return transactions a second over the steady part of the alerts' moments."""
-    first, last = (round(part * (len(seen) - 1)) for part in (_STEADY_FROM, _STEADY_TO))
+    first, last = (round(part * (len(seen) - 1)) for part in (STEADY_FROM, STEADY_TO))
     return (last - first) / len(seen) * transactions / (seen[last] - seen[first])
 
 

@@ -22,6 +22,7 @@ from typing import Annotated
 import typer
 
 from bench import wrong_errors
+from bench.steady import STEADY_FROM, STEADY_TO
 from bench.workload import Workload, fill, fill_live
 from deploy.console import CommandError, print_json, print_table, progress_bar
 from deploy.settings import PROJECT_ROOT, Settings
@@ -45,7 +46,6 @@ from sinks.clickhouse import ClickHouse, ClickHouseFailed
 
 _JOB = wrong_errors.JOB.name
 _DEADLINE_SECONDS = 900.0
-_STEADY_FROM, _STEADY_TO = 0.25, 0.98
 _MINUTE_MS = 60_000
 _READERS = 4
 
@@ -111,7 +111,7 @@ class Rebuild:
 
     def steady(self, events: int) -> float:
         """Return the rate over the middle of the rebuild."""
-        low, high = _STEADY_FROM * events, _STEADY_TO * events
+        low, high = STEADY_FROM * events, STEADY_TO * events
         # Offsets come with checkpoints: only points at which they moved tell a rate.
         moved = [b for a, b in pairwise(self.points) if b[1] > a[1]]
         inside = [point for point in moved if low <= point[1] <= high] or moved

@@ -10,7 +10,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx
 import psutil
@@ -18,6 +18,7 @@ import typer
 
 from bench import five_minutes, ten_seconds
 from bench.answers import expected_rows, newest_rows
+from bench.steady import rates
 from bench.usage import Usage
 from bench.workload import Workload, fill
 from deploy.console import CommandError, print_json, print_table, progress_bar
@@ -31,7 +32,6 @@ from schemas.registry import Registry, publish_schema
 from schemas.topics import ensure_events_topic
 
 _DEADLINE_SECONDS = 600.0
-_STEADY_FROM, _STEADY_TO = 0.25, 0.98
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,20 @@ class Measured:
 
 @dataclass
 class Meter:
-    """Samples how far the source of a job has read a topic."""
+    """Samples how far the source of a job has read a topic, and what that took."""
 
     settings: Settings
     topic: str
-    offsets: list[tuple[float, float]] = field(default_factory=list)
+    usage: Usage
+    read: list[tuple[float, float]] = field(default_factory=list)
+    cpu: list[tuple[float, float]] = field(default_factory=list)
 
     def sample(self) -> float:
         """Take a sample and return how many events the source has read."""
         read = source_position(self.settings, self.topic)
-        self.offsets.append((time.monotonic(), read))
+        if read:
+            self.read.append((time.monotonic(), read))
+        self.cpu.append((time.monotonic(), self.usage.cpu_seconds()))
         return read
 
 
@@ -109,7 +113,8 @@ def measure(settings: Settings, case: Case, workload: Workload, **options: float
     job = case.job.within(there.namespace)
     fill_topic(there, job, workload)
     process = next(p for p in Stack(settings).status() if p.name == "taskmanager")
-    meter, usage = Meter(settings, job.stream.topic), Usage(psutil.Process(process.pid))
+    usage = Usage(psutil.Process(process.pid))
+    meter = Meter(settings, job.stream.topic, usage)
     stop, began = threading.Event(), time.monotonic()
     threading.Thread(target=usage.watch_memory, args=(stop,), daemon=True).start()
     submitted = submit(
@@ -121,12 +126,25 @@ def measure(settings: Settings, case: Case, workload: Workload, **options: float
         script=case.script,
     )
     try:
-        cpu = _follow(meter, usage, workload.events)
+        _follow(meter, workload.events)
         rows, right = _check(there, case.view_in(there.namespace), workload)
     finally:
         stop.set()
         cancel(there, submitted.name)
-    return _summary(case, workload, meter, usage, began, cpu, rows, right)
+    steady: dict[str, Any] = rates(meter.read, meter.cpu, began)
+    if not steady:
+        raise CommandError("The run was too short to tell a rate; ask for more events.")
+    return Measured(
+        view=case.view.name,
+        events=workload.events,
+        steady=steady["steady"],
+        whole=round(workload.events / (meter.read[-1][0] - began)),
+        start_up_seconds=steady["start_up_seconds"],
+        cpu_seconds_per_million=steady["cpu_seconds_per_million"],
+        peak_gigabytes=round(usage.peak_bytes / 1e9, 2),
+        rows=rows,
+        right=right,
+    )
 
 
 def fill_topic(settings: Settings, job: Job, workload: Workload) -> None:
@@ -144,51 +162,18 @@ def fill_topic(settings: Settings, job: Job, workload: Workload) -> None:
         )
 
 
-def _follow(meter: Meter, usage: Usage, events: int) -> float:
-    """Sample until everything is read; return CPU seconds over the steady part, per event."""
+def _follow(meter: Meter, events: int) -> None:
+    """Sample until everything is read."""
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    marks: dict[str, tuple[float, float]] = {}
     with progress_bar(unit="events read") as progress:
         bar = progress.add_task("Running the job", total=events)
         while (read := meter.sample()) < events:
             progress.update(bar, completed=read)
-            if read >= _STEADY_FROM * events:
-                marks.setdefault("from", (read, usage.cpu_seconds()))
-                marks["to"] = (read, usage.cpu_seconds())
             if time.monotonic() > deadline:
                 raise CommandError(f"Only {read:,.0f} of {events:,} events were read in time.")
             # Asking for metrics costs the TaskManager a few milliseconds.
             time.sleep(0.5)
         progress.update(bar, completed=events)
-    (first, used_first), (last, used_last) = marks["from"], marks["to"]
-    return (used_last - used_first) / max(last - first, 1)
-
-
-def _summary(
-    case: Case,
-    workload: Workload,
-    meter: Meter,
-    usage: Usage,
-    began: float,
-    cpu: float,
-    rows: int,
-    right: bool,
-) -> Measured:
-    events = workload.events
-    reading = [(at, read) for at, read in meter.offsets if read > 0]
-    steady = [p for p in reading if _STEADY_FROM * events <= p[1] <= _STEADY_TO * events]
-    slope = (steady[-1][1] - steady[0][1]) / (steady[-1][0] - steady[0][0])
-    return Measured(
-        view=case.view.name,
-        events=events,
-        steady=round(slope),
-        whole=round(events / (reading[-1][0] - began)),
-        start_up_seconds=round(reading[0][0] - began, 1),
-        cpu_seconds_per_million=round(cpu * 1e6, 2),
-        peak_gigabytes=round(usage.peak_bytes / 1e9, 2),
-        rows=rows,
-        right=right,
-    )
 
 
 def _check(settings: Settings, view: WindowView, workload: Workload) -> tuple[int, bool]:

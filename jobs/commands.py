@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from textwrap import dedent
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -225,8 +226,6 @@ def views(
 
     Example: kappa views page_views_per_minute
     """
-    from textwrap import dedent
-
     from jobs.catalogue import JOBS, VIEWS, job_of, view_named
     from jobs.catalogue_page import nature, page
     from jobs.views import QueryView

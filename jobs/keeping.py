@@ -52,7 +52,7 @@ class Keeper:
         try:
             found = self._cluster.jobs()
             self._note_forgotten(found)
-            well = self._resume() and self._begin(found)
+            well = self._resume() and self._begin()
             live = {job.name for job in self._cluster.jobs() if job.state in LIVE_STATES}
         except _FAILURES as error:
             log.warning("%s", error)
@@ -79,7 +79,7 @@ class Keeper:
                 self._forgotten.discard(desired.name)
         return self._forgotten.isdisjoint({d.name for d in desired_jobs(self._settings)})
 
-    def _begin(self, found: list[RunningJob]) -> bool:
+    def _begin(self) -> bool:
         well = True
         for name, job in self._jobs.items():
             if begun(self._settings, name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from deploy.monitor.arrivals import Arrivals
@@ -71,6 +71,7 @@ class Lookout:
         answers = {"kafka": True, "postgres": True}
         found: list[Lag] = []
         versions: dict[str, Version] = {}
+        readers: dict[str, str] = {}
         events: dict[str, int] = {}
         transactions: list[OpenTransactions] = []
         replays: list[ReplayProgress] = []
@@ -83,22 +84,22 @@ class Lookout:
         except KafkaUnavailable:
             answers["kafka"] = False
         try:
-            found, versions = self._lags()
+            found, versions, readers = self._lags()
             prefix = self._settings.topic_prefix
             events = self._events(prefix)
             transactions = self._stable.look(self._reader.stable_offsets(prefix), self._clock())
         except KafkaUnavailable:
             answers["kafka"] = False
         fresh = freshness(found, versions, self._job_group)
-        jobs = self._running(versions.values())
+        jobs = self._running(readers)
         return Findings(answers, found, fresh, events, transactions, replays, jobs)
 
     def close(self) -> None:
         """Give back the connection to PostgreSQL."""
         self._control.close()
 
-    def _lags(self) -> tuple[list[Lag], dict[str, Version]]:
-        """Return all lags, and view and version of each view topic."""
+    def _lags(self) -> tuple[list[Lag], dict[str, Version], dict[str, str]]:
+        """Return all lags, each view topic's view and version, and what each group of a job is."""
         prefix, group = self._settings.topic_prefix, group_of(self._settings)
         readers = self._reader.readers(f"{prefix}{_EVENTS}", but=group)
         loader = self._reader.loader(group, prefix)
@@ -109,10 +110,9 @@ class Lookout:
             *lags(readers, lambda group: jobs.get(group, OTHER), self._arrivals, now),
             *lags(loader, lambda _: LOADER, self._arrivals, now),
         ]
-        return found, versions
+        return found, versions, jobs
 
-    def _running(self, versions: Collection[Version]) -> dict[str, bool]:
-        readers = job_readers(versions, self._states, self._job_group)
+    def _running(self, readers: Mapping[str, str]) -> dict[str, bool]:
         try:
             # A job on a cluster that does not answer is as good as one that does not run.
             jobs, _ = self._flink.look()

@@ -9,9 +9,10 @@ import psutil
 import pytest
 
 from bench.compare import OWN, PEERS, contenders, table
-from bench.peers.figures import Result, rates, verdict
+from bench.peers.figures import Result, verdict
 from bench.peers.protocol import Task, read_progress, read_rows
 from bench.peers.runner import last_words
+from bench.steady import rates
 from bench.usage import Usage
 
 

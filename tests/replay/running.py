@@ -259,17 +259,22 @@ def judged(env: Environment) -> Verdict:
     return judge([m.record for m in read_topic(env, env.stream.topic)], env.registered)
 
 
+def await_oracle_rows(env: Environment, verdict: Verdict, version: int, seconds: float) -> None:
+    """Wait until the tables of `version` have the oracle's rows."""
+    for view, wanted in verdict.views.items():
+        wait_for(
+            partial(view_difference, env, f"{view}_v{version} FINAL", wanted),
+            seconds,
+            f"{view} version {version} has the oracle's rows",
+            until=lambda text: text == "",
+        )
+
+
 def assert_whole(env: Environment, versions: Iterable[int]) -> None:
     """Assert that each version has the oracle's rows, late and dead events, each once."""
     verdict = judged(env)
     for version in versions:
-        for view, wanted in verdict.views.items():
-            wait_for(
-                partial(view_difference, env, f"{view}_v{version} FINAL", wanted),
-                600,
-                f"{view} version {version} has the oracle's rows",
-                until=lambda text: text == "",
-            )
+        await_oracle_rows(env, verdict, version, 600)
         for topic, events in (
             (env.stream.late_topic(version), verdict.late),
             (env.stream.dead_letter_topic(version), verdict.dead),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from functools import partial
 
 from deploy.stack import Stack
 from tests import datasets
@@ -19,8 +18,8 @@ from tests.harness import (
     wait_for,
 )
 from tests.oracle import Record, Verdict
-from tests.replay.running import Place, done, letters
-from tests.settling import settle, view_difference
+from tests.replay.running import Place, await_oracle_rows, done, letters
+from tests.settling import settle
 
 Letters = dict[Place, str]
 
@@ -35,13 +34,8 @@ def test_live_rebuilt_and_computed_are_the_same_rows(empty: Environment, stack: 
 
     done(empty, "build", "--yes")
 
-    for view, wanted in verdict.views.items():
-        wait_for(
-            partial(view_difference, empty, f"{view}_v2 FINAL", wanted),
-            60,
-            f"{view}: the rebuilt rows are the oracle's",
-            until=lambda text: text == "",
-        )
+    await_oracle_rows(empty, verdict, 2, 60)
+    for view in verdict.views:
         assert view_rows(empty, f"{view}_v1 FINAL") == view_rows(empty, f"{view}_v2 FINAL")
     assert_no_event_is_judged_otherwise(empty, verdict)
 
