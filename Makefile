@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-peers peers test faults test-unit test-long tools lint format up down status install jars lock clean distclean
+.PHONY: help demo bench bench-peers peers test faults test-unit test-long tools browser lint format up down status install jars lock clean distclean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,7 +21,7 @@ help: ## List these targets
 demo: install jars ## Install, start everything, send a real access log and show its views
 	@$(BIN)/kappa demo
 
-test: install jars tools ## Unit, plan and integration tests on the real stack
+test: install jars tools browser ## Unit, plan and integration tests on the real stack
 	@$(BIN)/pytest -m "not long"
 
 test-long: install jars ## All views at once, and rebuilds, repairs and restores killed at each of their steps
@@ -58,6 +58,10 @@ $(VENV)/.bench: requirements-bench.lock | $(INSTALLED)
 tools: ## Check that the programs are there which tests run beside the stack
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
 	  echo "error: prometheus and promtool are not on the PATH; install Prometheus 2.42 or later, such as Debian's package prometheus" >&2; exit 1; }
+
+browser: ## Check that Chromium is there, in which the dashboard is tested
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+	  echo "error: chromium is not on the PATH; install it, such as Debian's package chromium" >&2; exit 1; }
 
 lint: install ## Style and types
 	@$(BIN)/ruff check .
