@@ -1,0 +1,50 @@
+"""The steady part of a run, and the rates in it. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+STEADY_FROM, STEADY_TO = 0.25, 0.98
+_MARKS_FOR_A_PART = 4
+
+Marks = Sequence[tuple[float, float]]
+
+
+def steady_part(marks: Marks) -> tuple[Marks, str]:
+    """Return the part of the reports that counts, and its name.
+
+    Whoever reports too seldom, such as one who takes everything as one batch, is judged by the
+    whole of his reading.
+    """
+    last = marks[-1][1]
+    part = [mark for mark in marks if STEADY_FROM * last <= mark[1] <= STEADY_TO * last]
+    if len(part) >= _MARKS_FOR_A_PART:
+        return part, f"{STEADY_FROM:.0%} to {STEADY_TO:.0%}"
+    return marks, "all"
+
+
+def rates(marks: Marks, cpu: Marks, began: float) -> dict[str, int | float | str | None]:
+    """Return the fields of a `Result` that follow from reports and samples of processor time.
+
+    `marks` are (clock, events read), `cpu` are (clock, seconds used), `began` is the launch.
+    """
+    if len(marks) < 2 or marks[-1][1] == 0:
+        return {}
+    part, name = steady_part(_advances(marks))
+    (begin, first), (end, last) = part[0], part[-1]
+    clock, used = np.array(cpu, dtype=float).reshape(-1, 2).T
+    spent = float(np.interp(end, clock, used) - np.interp(begin, clock, used))
+    return {
+        "events_read": round(marks[-1][1]),
+        "steady": round((last - first) / (end - begin)),
+        "steady_over": name,
+        "cpu_seconds_per_million": round(spent / (last - first) * 1e6, 2),
+        "start_up_seconds": round(marks[0][0] - began, 1),
+    }
+
+
+def _advances(marks: Marks) -> Marks:
+    """Leave out reports of a place already known: between blocks nobody knows what is read."""
+    return [mark for i, mark in enumerate(marks) if i == 0 or mark[1] > marks[i - 1][1]]
