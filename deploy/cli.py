@@ -44,6 +44,16 @@ def main() -> None:
     except CommandError as error:
         fail(str(error))
         sys.exit(1)
+    except ValueError as error:
+        # Imported here: most commands that only print help need no settings.
+        from pydantic import ValidationError
+
+        from deploy.settings import Settings, refusal
+
+        if not isinstance(error, ValidationError) or error.title != Settings.__name__:
+            raise
+        fail(refusal(error))
+        sys.exit(1)
     except KeyboardInterrupt:
         fail("interrupted.")
         sys.exit(130)

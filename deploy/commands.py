@@ -81,13 +81,15 @@ def status(as_json: _AsJson = False) -> None:
     from jobs.status import report
 
     settings = Settings()
-    parts = Stack(settings).status()
+    # Elsewhere the parts are containers or pods, which this command knows nothing of.
+    parts = Stack(settings).status() if settings.embedded else []
     jobs = report(settings)
     if as_json:
         print_json({"parts": [asdict(one) for one in parts], "jobs": jobs})
         return
-    columns = ("part", "state", "pid", "port", "restarts", "up, s", "note")
-    print_table("Parts", columns, [_row(one) for one in parts])
+    if parts:
+        columns = ("part", "state", "pid", "port", "restarts", "up, s", "note")
+        print_table("Parts", columns, [_row(one) for one in parts])
     if jobs:
         from jobs.status import print_status
 

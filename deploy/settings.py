@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,6 +18,7 @@ from pydantic_settings import (
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SECRETS_DIR = "KAPPA_SECRETS_DIR"
 """Names a folder whose files hold settings, named like their variables in lower case."""
+PREFIX = "KAPPA_"
 
 
 class Settings(BaseSettings):
@@ -28,7 +29,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="KAPPA_",
+        env_prefix=PREFIX,
         env_file=".env",
         extra="ignore",
         # A refusal quotes what it refuses, which may be a secret.
@@ -131,11 +132,17 @@ class Settings(BaseSettings):
         """These settings as environment variables, for a process that reads them again."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
-            f"KAPPA_{name.upper()}": value.get_secret_value()
+            variable(name): value.get_secret_value()
             if isinstance(value, SecretStr)
             else str(value.expanduser().resolve() if isinstance(value, Path) else value)
             for name, value in values.items()
         }
+
+    @property
+    def embedded(self) -> bool:
+        """Whether any service is the embedded stack's, as no other address of it is given."""
+        given = self.kafka_bootstrap, self.registry_url, self.flink_url
+        return not (all(given) and self.postgres_dsn.get_secret_value())
 
     def port(self, offset: int) -> int:
         """Port of an embedded part, by its place after `port_base`."""
@@ -232,3 +239,18 @@ class Settings(BaseSettings):
         from psycopg.conninfo import make_conninfo
 
         return make_conninfo(dsn, password=password)
+
+
+def variable(name: str) -> str:
+    """Return the variable of the environment that gives the setting `name`."""
+    return f"{PREFIX}{name.upper()}"
+
+
+def refusal(error: ValidationError) -> str:
+    """Return what is wrong with the environment in one sentence, which quotes no value."""
+    said = []
+    for one in error.errors(include_url=False, include_context=False, include_input=False):
+        name = variable(str(one["loc"][0])) if one["loc"] else ""
+        text = one["msg"].removeprefix("Value error, ").rstrip(".")
+        said.append(f"{name}: {text[:1].lower()}{text[1:]}" if name else text)
+    return f"{'; '.join(said)}."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,6 +47,20 @@ def warn(subject: str, found: str, remedy: str) -> Finding:
     return Finding(subject, Verdict.WARN, found, remedy)
 
 
+def settings_given(given: Iterable[str], known: Iterable[str]) -> Finding:
+    """Judge the variables that are `given`: one that is nearly a known one is mistyped."""
+    names = set(known)
+    mistyped = {
+        name: near[0]
+        for name in sorted(set(given) - names)
+        if (near := difflib.get_close_matches(name, names, n=1, cutoff=0.9))
+    }
+    if not mistyped:
+        return well("settings", f"{len(names.intersection(given))} given in the environment")
+    remedy = "; ".join(f"did you mean {near} for {name}?" for name, near in mistyped.items())
+    return warn("settings", f"{', '.join(mistyped)} unknown and ignored", remedy)
+
+
 def disk(free_bytes: int, folder: str) -> Finding:
     """Judge the space that is left for the stack's data."""
     found = f"{free_bytes / GIB:.1f} GiB free in {folder}"
@@ -75,6 +90,13 @@ def clock(service: str, ahead_seconds: float) -> Finding:
     return (
         warn(subject, found, remedy) if abs(ahead_seconds) > _SMALL_SKEW else well(subject, found)
     )
+
+
+def flink(version: str, ours: str, found: str) -> Finding:
+    """Judge the version of the cluster by that of the client that sends it jobs."""
+    if version == ours:
+        return well("flink", found)
+    return bad("flink", found, f"jobs are sent by Flink {ours}: let the cluster run that.")
 
 
 def versions(installed: Mapping[str, str | None], wanted: Mapping[str, str]) -> Finding:

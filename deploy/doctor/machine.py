@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,34 +18,41 @@ from deploy.doctor import findings
 from deploy.doctor.findings import Finding, bad, warn, well
 from deploy.java import jar_folder, java_binary
 from deploy.processes import members, port_owner, port_taken
-from deploy.settings import PROJECT_ROOT, Settings
+from deploy.settings import PROJECT_ROOT, Settings, variable
 from deploy.stack import Stack
 
 _PYTHON, _JAVA = (3, 11), "21"
 _PINS = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;\\]+)", re.MULTILINE)
 _TOOLS = {
-    "mvn": "install Apache Maven 3.8 or later; `make jars` fetches the jars with it.",
-    "prometheus": "install Prometheus; only the tests and your own scraping need it.",
+    ("mvn",): "install Apache Maven 3.8 or later; `make jars` fetches the jars with it.",
+    ("prometheus",): "install Prometheus; only the tests and your own scraping need it.",
+    ("chromium", "chromium-browser"): "install Chromium; only tests of the dashboard need it.",
 }
 
 
 def look(settings: Settings) -> Iterator[Finding]:
-    """Return what this machine has for the embedded stack, part by part."""
+    """Return what this machine has, and for the embedded stack, if that is what is used."""
+    yield findings.settings_given(os.environ, map(variable, type(settings).model_fields))
     yield _python()
     yield _java()
     yield findings.versions(*_packages())
-    yield from _jars()
-    for program, remedy in _TOOLS.items():
-        place = shutil.which(program)
-        yield well(program, place) if place else warn(program, "not on the PATH", remedy)
     stack = Stack(settings)
-    yield from _ports(stack)
+    if settings.embedded:
+        yield from _jars()
+        yield from _tools()
+        yield from _ports(stack)
+        runs = stack.supervisor_pid() is not None
+        needed = 0 if runs else findings.STACK_MEMORY
+        yield findings.memory(psutil.virtual_memory().available, needed)
     home = stack.place.home
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     yield findings.disk(shutil.disk_usage(existing).free, str(existing))
-    runs = stack.supervisor_pid() is not None
-    needed = 0 if runs else findings.STACK_MEMORY
-    yield findings.memory(psutil.virtual_memory().available, needed)
+
+
+def _tools() -> Iterator[Finding]:
+    for names, remedy in _TOOLS.items():
+        place = next(filter(None, map(shutil.which, names)), None)
+        yield well(names[0], place) if place else warn(names[0], "not on the PATH", remedy)
 
 
 def _python() -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import metadata
 
 from deploy.doctor import findings
 from deploy.doctor.findings import Finding, bad, well
@@ -30,7 +31,7 @@ _REMEDY = "start the stack with `kappa up`, or set the address and user: KAPPA_{
 
 def look(settings: Settings) -> Iterator[Finding]:
     """Return how each service is, and the clocks of those that tell the time."""
-    asked: dict[str, tuple[str, Callable[[Settings], str]]] = {
+    asked: dict[str, tuple[str, Callable[[Settings], str | Finding]]] = {
         "kafka": ("KAFKA", _kafka),
         "registry": ("REGISTRY", _registry),
         "flink": ("FLINK", _flink),
@@ -39,7 +40,8 @@ def look(settings: Settings) -> Iterator[Finding]:
     }
     for name, (prefix, ask) in asked.items():
         try:
-            yield well(name, ask(settings))
+            answer = ask(settings)
+            yield answer if isinstance(answer, Finding) else well(name, answer)
         except _FAILURES as error:
             yield bad(name, str(error), _REMEDY.format(prefix))
     clocks = {"clickhouse": _clickhouse_ahead, "postgres": _postgres_ahead}
@@ -60,10 +62,15 @@ def _registry(settings: Settings) -> str:
         return registry.address
 
 
-def _flink(settings: Settings) -> str:
-    found = Cluster(*settings.flink_clusters, timeout=10).get("/overview")
-    free, slots = found["slots-available"], found["slots-total"]
-    return f"Flink {found['flink-version']}, {free} of {slots} slots free, at {settings.flink}"
+def _flink(settings: Settings) -> Finding:
+    cluster = Cluster(*settings.flink_clusters, timeout=10)
+    answer = cluster.get("/overview")
+    _, silent = cluster.look()
+    if silent:
+        raise silent[0]
+    free, slots = answer["slots-available"], answer["slots-total"]
+    found = f"Flink {answer['flink-version']}, {free} of {slots} slots free, at {settings.flink}"
+    return findings.flink(answer["flink-version"], metadata.version("apache-flink"), found)
 
 
 def _clickhouse(settings: Settings) -> str:

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from deploy.doctor import findings
 from deploy.doctor.findings import GIB, Finding, Verdict
@@ -32,6 +33,18 @@ SERVICES = ("kafka", "registry", "flink", "clickhouse", "postgres")
         (findings.clock("x", 2), WARN, "+2.0 s"),
         (findings.clock("x", -61), BAD, "-61.0 s"),
         (findings.versions({"a": "1", "b": "2"}, {"a": "1", "b": "2"}), WELL, "2 as pinned"),
+        (findings.flink("2.2.1", "2.2.1", "Flink 2.2.1"), WELL, "Flink 2.2.1"),
+        (findings.flink("2.1.0", "2.2.1", "Flink 2.1.0"), BAD, "Flink 2.1.0"),
+        (
+            findings.settings_given(["PATH", "A_PORT"], ["A_PORT"]),
+            WELL,
+            "1 given in the environment",
+        ),
+        (
+            findings.settings_given(["KAPPA_CA_FIEL", "KAPPA_X"], ["KAPPA_CA_FILE"]),
+            WARN,
+            "KAPPA_CA_FIEL unknown and ignored",
+        ),
         (
             findings.versions({"a": "2", "b": None}, {"a": "1", "b": "2"}),
             BAD,
@@ -89,3 +102,32 @@ def test_a_port_in_use_and_services_that_are_gone_are_told_with_a_remedy(
         assert f"KAPPA_{name.upper()}_" in found[name]["remedy"]
     assert complaint.endswith("see above what to do.\n")
     assert complaint.startswith("error:"), "a client's own words would stand before ours"
+
+
+def test_with_services_elsewhere_nothing_is_asked_of_the_embedded_stack(
+    own_settings: Settings,
+) -> None:
+    elsewhere = own_settings.model_copy(
+        update={
+            "kafka_bootstrap": f"127.0.0.1:{own_settings.port(1)}",
+            "registry_url": f"http://127.0.0.1:{own_settings.port(2)}",
+            "flink_url": f"http://127.0.0.1:{own_settings.port(3)}",
+            "postgres_dsn": SecretStr(f"postgresql://kappa@127.0.0.1:{own_settings.port(4)}/kappa"),
+        }
+    )
+    _, found, _ = doctor(elsewhere)
+    assert set(found) == {"settings", "python", "java", "packages", "disk", *SERVICES}
+
+
+def test_a_setting_that_cant_be_read_is_one_sentence(own_settings: Settings) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "status"],
+        env=os.environ | own_settings.environment() | {"KAPPA_PARALLELISM": "many"},
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: KAPPA_PARALLELISM: input should be a valid integer")
+    assert done.stderr.count("\n") == 1
