@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from deploy.monitor.arrivals import Arrivals
+from deploy.monitor.asking import Asking
 from deploy.monitor.figures import (
     LOADER,
     OTHER,
@@ -62,13 +63,14 @@ class Lookout:
         self._reader = LagReader(settings.kafka_client)
         self._flink = Cluster(*settings.flink_clusters, timeout=5)
         self._control = Control(settings.postgres, settings.namespace)
+        self._asking = Asking(settings)
         self._arrivals = Arrivals()
         self._stable = StableOffsets()
         self._states: dict[Version, VersionState] = {}
 
     def look(self) -> Findings:
         """Return what there is now; a service that does not answer leaves its figures out."""
-        answers = {"kafka": True, "postgres": True}
+        answers = {"kafka": True, "postgres": True, **self._asking.answers()}
         found: list[Lag] = []
         versions: dict[str, Version] = {}
         readers: dict[str, str] = {}
@@ -95,8 +97,9 @@ class Lookout:
         return Findings(answers, found, fresh, events, transactions, replays, jobs)
 
     def close(self) -> None:
-        """Give back the connection to PostgreSQL."""
+        """Give back the connections that last."""
         self._control.close()
+        self._asking.close()
 
     def _lags(self) -> tuple[list[Lag], dict[str, Version], dict[str, str]]:
         """Return all lags, each view topic's view and version, and what each group of a job is."""

@@ -69,6 +69,15 @@ def test_every_target_is_up(watching: Prometheus) -> None:
     wait_for(health, PATIENCE, "all targets up", lambda h: h == {job: ["up"] for job in lasting})
 
 
+def test_every_service_answers_the_monitor(watching: Prometheus) -> None:
+    def told() -> dict[str, str]:
+        found = watching.query("kappa_service_answers")
+        return {one["metric"]["service"]: one["value"][1] for one in found}
+
+    services = ("kafka", "postgres", "registry", "clickhouse")
+    wait_for(told, PATIENCE, "all services", lambda found: found == dict.fromkeys(services, "1"))
+
+
 def test_what_rules_and_dashboards_ask_for_is_there(watching: Prometheus, job: Environment) -> None:
     recorded = {rule["record"] for rule in _rules() if "record" in rule}
     asked = {name for text in _expressions() for name in _OURS.findall(text)}
