@@ -30,6 +30,18 @@ class RunningJob:
     started_ms: int
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """When the newest complete one was acknowledged, epoch ms, and how many failed lately.
+
+    Those failed that began, among the last ten; Flink's own count has each attempt to begin one
+    while tasks still start.
+    """
+
+    completed_ms: int | None
+    failed: int
+
+
 class Cluster:
     """The REST API of the Flink cluster at the first of `urls`, which new jobs go to.
 
@@ -120,6 +132,15 @@ class Cluster:
         """Return the root cause of a job's last failure, in one line, or an empty text."""
         entries = self.get(f"/jobs/{job_id}/exceptions")["exceptionHistory"]["entries"]
         return root_cause(entries[0]["stacktrace"]) if entries else ""
+
+    def checkpoints(self, job_id: str) -> Checkpoints:
+        """Return how a job's newest checkpoints went."""
+        answer = self.get(f"/jobs/{job_id}/checkpoints")
+        latest = (answer.get("latest") or {}).get("completed")
+        return Checkpoints(
+            completed_ms=latest["latest_ack_timestamp"] if latest else None,
+            failed=sum(one["status"] == "FAILED" for one in answer["history"]),
+        )
 
     def cancel(self, job_id: str) -> None:
         """Ask a job to end without a savepoint."""

@@ -145,19 +145,19 @@ def _flink(settings: Settings, name: str, problems: list[str]) -> dict[str, Any]
         if job is None:
             problems += [str(error) for error in silent]
             return {**unknown, "state": "unknown"} if silent else unknown
-        checkpoints = cluster.get(f"/jobs/{job.id}/checkpoints")
+        checkpoints = cluster.checkpoints(job.id)
         failure = cluster.failure(job.id)
     except (ClusterUnavailable, ClusterError) as error:
         problems.append(str(error))
         return {**unknown, "state": "unknown"}
-    latest = (checkpoints.get("latest") or {}).get("completed")
-    age = time.time() - latest["latest_ack_timestamp"] / 1000 if latest else None
+    completed = checkpoints.completed_ms
+    age = None if completed is None else time.time() - completed / 1000
     return {
         "state": job.state,
         "job_id": job.id,
         "failure": failure if job.state != "RUNNING" else "",
         "checkpoint_age_seconds": None if age is None else round(age, 1),
-        "checkpoints_failed": checkpoints["counts"]["failed"],
+        "checkpoints_failed": checkpoints.failed,
     }
 
 

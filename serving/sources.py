@@ -111,16 +111,15 @@ class FlinkSource:
         return time.time() - job.started_ms / 1000 < _ENDED_SECONDS
 
     def _job(self, job: RunningJob) -> dict[str, Any]:
-        checkpoints = self._cluster.get(f"/jobs/{job.id}/checkpoints")
-        latest = (checkpoints.get("latest") or {}).get("completed")
+        checkpoints = self._cluster.checkpoints(job.id)
         live = job.state in LIVE_STATES
         return {
             "name": job.name,
             "state": job.state,
             "failure": "" if job.state == "RUNNING" else self._cluster.failure(job.id),
             "started": job.started_ms,
-            "checkpoint": latest["latest_ack_timestamp"] if latest else None,
-            "checkpoints_failed": checkpoints["counts"]["failed"],
+            "checkpoint": checkpoints.completed_ms,
+            "checkpoints_failed": checkpoints.failed,
             "watermark": self._watermark(job.id) if live else None,
         }
 

@@ -27,7 +27,9 @@ def flink(
         f"/jobs/{job_id}": {"state": state, "vertices": []},
         f"/jobs/{job_id}/checkpoints": {
             "latest": {"completed": {"latest_ack_timestamp": started_ms + 1}},
-            "counts": {"failed": 2},
+            # Attempts while tasks start are counted too, and stand in no history.
+            "counts": {"failed": 9},
+            "history": [{"status": status} for status in ("COMPLETED", "FAILED", "FAILED")],
         },
         "/jobmanager/config": [
             {"key": key, "value": value} for key, value in {"of": name, **configuration}.items()

@@ -222,7 +222,7 @@ export function jobs({ jobs: section, lags, accounts }, now) {
     const badge = state.firstElementChild;
     say(badge, job.state.toLowerCase());
     badge.dataset.mood = job.state === "RUNNING" ? "good" : job.state === "FAILED" ? "bad" : "warn";
-    const failed = job.checkpoints_failed ? ` (${number(job.checkpoints_failed)} failed)` : "";
+    const failed = job.checkpoints_failed ? ` (${number(job.checkpoints_failed)} failed lately)` : "";
     const delay = job.watermark && newest ? Math.max(0, (newest - job.watermark) / 1000) : null;
     const texts = [
       job.checkpoint ? `${span((now - job.checkpoint) / 1000)} ago${failed}` : `${NONE}${failed}`,

@@ -18,6 +18,7 @@ import httpx
 import pyarrow as pa
 
 from deploy.settings import Settings
+from jobs.catalogue import VIEWS
 from sinks.clickhouse import ClickHouse
 from sinks.tables import create_table, create_view, table_spec
 from tests.endpoint.running import free_port, wait_for
@@ -63,8 +64,9 @@ class Database:
         version: int = 1,
     ) -> None:
         """Create a view of `columns`, by name "long", "string?" (may be missing), …, with rows."""
+        doc = VIEWS[name].description if name in VIEWS else f"About {name}."
         fields = [{"name": column, "type": _avro(kind)} for column, kind in columns.items()]
-        schema = {"name": name, "key": list(key), "fields": fields, "doc": f"About {name}."}
+        schema = {"name": name, "key": list(key), "fields": fields, "doc": doc}
         spec = table_spec(name, schema)
         self.clickhouse.command(create_table(spec, version))
         self.clickhouse.command(create_view(spec, version))
