@@ -10,6 +10,7 @@ import httpx
 
 _JOB_PATH = re.compile(r"/jobs/(?P<id>[0-9a-f]{32})\b")
 LIVE_STATES = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING", "RECONCILING")
+CANCELLING = "CANCELLING"
 
 
 class ClusterUnavailable(Exception):
@@ -117,6 +118,14 @@ class Cluster:
         if found is None and silent:
             raise silent[0]
         return found
+
+    def unended(self, name: str) -> list[RunningJob]:
+        """Return all jobs called `name` that run or are just being cancelled, newest first.
+
+        Raises `ClusterUnavailable` where a cluster that does not answer may have one.
+        """
+        states = (*LIVE_STATES, CANCELLING)
+        return [job for job in self.jobs() if job.name == name and job.state in states]
 
     def elsewhere(self, job_id: str) -> str | None:
         """Return the address of the cluster that has the job, None where that is the first."""

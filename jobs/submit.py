@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,7 @@ from deploy.flink import client, client_environment
 from deploy.processes import die_with_parent
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, job_named
-from jobs.cluster import Cluster, ClusterError, RunningJob
+from jobs.cluster import CANCELLING, LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.code import code_folder, drop_code, keep_code
 from jobs.desired import DesiredJob, desired_jobs, forget, remembered
 from jobs.plan import plan, reading_copy, versioned
@@ -30,6 +30,8 @@ from jobs.state import (
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
 _CLIENT_SECONDS = 300.0
+_CANCEL_SECONDS = 60.0
+_ENDED = ("CANCELED", "FAILED", "FINISHED")
 
 T = TypeVar("T")
 
@@ -80,6 +82,9 @@ def submit(
         raise SubmissionFailed(
             f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
         )
+    # One that is just being cancelled may complete a checkpoint still.
+    leaving = [job for job in cluster.unended(name) if job.state == CANCELLING]
+    _await_ended(cluster, leaving, name)
     location = latest_state(cluster, name) if restore == "latest" else None
     if restore not in ("latest", "none"):
         location = restore
@@ -150,14 +155,29 @@ def _keep_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None
         folder.keep_layout(layout)
 
 
-def cancel(settings: Settings, name: str, *, seconds: float = 60.0) -> RunningJob:
-    """Cancel the live job called `name` and wait until it has ended."""
+def cancel(settings: Settings, name: str) -> RunningJob:
+    """Cancel the live job called `name` and wait until it has ended; return it."""
     cluster = Cluster(*settings.flink_clusters)
     forget(settings, name)
     job = _live(cluster, name)
-    cluster.cancel(job.id)
-    _until(lambda: cluster.state(job.id) in ("CANCELED", "FAILED", "FINISHED"), seconds, name)
+    end_all(cluster, name)
     return job
+
+
+def end_all(cluster: Cluster, name: str) -> None:
+    """Cancel every job called `name`, if any, and wait until they have ended.
+
+    There may be two after a crash, and one that is cancelled already writes until it has ended.
+    """
+    jobs = cluster.unended(name)
+    for job in jobs:
+        if job.state in LIVE_STATES:
+            cluster.cancel(job.id)
+    _await_ended(cluster, jobs, name)
+
+
+def _await_ended(cluster: Cluster, jobs: Sequence[RunningJob], name: str) -> None:
+    _until(lambda: all(cluster.state(job.id) in _ENDED for job in jobs), _CANCEL_SECONDS, name)
 
 
 def take_savepoint(

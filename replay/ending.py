@@ -16,7 +16,7 @@ from jobs.cluster import Cluster
 from jobs.desired import forget
 from jobs.plan import JobPlan, plan
 from jobs.state import state_folders
-from jobs.submit import cancel
+from jobs.submit import end_all
 from replay import names
 from replay.build import output_topics, rebuilt_plan
 from replay.handover import drop_copy, reading_copy
@@ -176,8 +176,7 @@ def _remove_copy(work: Work, replay: ReplayRecord) -> None:
 
 def _stop_job(settings: Settings, name: str) -> None:
     forget(settings, name)
-    if Cluster(*settings.flink_clusters).live_job(name):
-        cancel(settings, name)
+    end_all(Cluster(*settings.flink_clusters), name)
 
 
 def await_loader_gone(
