@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 _Version = Annotated[
     int | None,
-    typer.Option(min=1, help="Version of the views it writes; the oldest there is by default."),
+    typer.Option(min=1, help="Version of the views it writes; the one people see by default."),
 ]
 
 

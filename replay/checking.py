@@ -54,7 +54,10 @@ def check(
 
 
 def _declared(replay: ReplayRecord) -> tuple[str, ...]:
-    """Return the views that people declared; the accounting follows from what a job aggregates."""
+    """Return the views that people declared.
+
+    The accounting of offsets differs by the very events that explain what else differs.
+    """
     known = {view.name for view in job_named(replay.job).views}
     return tuple(view for view in replay.views if view in known)
 
