@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
-from bench.generators import Event, World, disordered, transactions
+from bench.generators import Event, World, transactions
 
 JOB = "transactions"
 START = 1_767_600_000_000  # 2026-01-05T08:00:00Z
 CLOSING = "~closing"
+BY_ARRIVAL = True
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
 _ALERT = ("transaction_id", "user_id", "card_id", "event_time", "amount_cents", "score", "reasons")
@@ -31,14 +33,29 @@ WHERE = {"user_spending": f"user_id <> '{CLOSING}'"}
 
 
 def events() -> World:
-    """Return some three thousand transactions of six hours, and two users who pause before."""
+    """Return some three thousand transactions of six hours, and some users made for a purpose.
+
+    Two pause before; forty pay twice at once, where it matters which payment arrives first.
+    """
     world = transactions.generate(seed=5, count=3_000, start_ms=START)
     came_back = [event for days in (90, 91) for event in _with_pause(days)]
+    at_once = [event for number in range(40) for event in _at_once(number)]
     return {
         "transactions": sorted(
-            came_back + world["transactions"], key=lambda event: event["event_time"]
+            came_back + at_once + world["transactions"], key=lambda event: event["event_time"]
         )
     }
+
+
+def _at_once(number: int) -> list[Event]:
+    """Return a user's small payments, and two large ones 400 ms apart, here and then far away.
+
+    In this order neither has two signs of fraud; the other way round both have.
+    """
+    user, home, away = f"user-at-once-{number}", (52.5, 13.4), (40.7, -74.0)
+    payments = [(START + n * MINUTE * 10, 1_000, home) for n in range(5)]
+    payments += [(START + HOUR, 50_000, home), (START + HOUR + 400, 40_000, away)]
+    return _payments(user, payments)
 
 
 def _with_pause(days: int) -> list[Event]:
@@ -53,6 +70,11 @@ def _with_pause(days: int) -> list[Event]:
     back = small[-1][0] + days * DAY
     large = [(0, 50_000, home), (20, 60_000, away), (40, 900_000, home)]
     payments = small + [(back + minutes * MINUTE, cents, at) for minutes, cents, at in large]
+    return _payments(user, payments)
+
+
+def _payments(user: str, payments: list[tuple[int, int, tuple[float, float]]]) -> list[Event]:
+    """Return a user's payments of (time, cents, place)."""
     return [
         transactions.event(
             time_ms,
@@ -73,10 +95,12 @@ def closing(stream: str, time_ms: int) -> dict[str, Any]:
 
 
 def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of each view."""
-    # Scores follow the order of arrival: that in which the events are sent.
-    arrived = disordered(world["transactions"], 9_999, seed=len("transactions"))
+    """Return the rows of each view; scores follow the order in which the events are sent."""
+    arrived = world["transactions"]
     alerts = list(_alerts(arrived))
+    in_time = all(a["event_time"] <= b["event_time"] for a, b in pairwise(arrived))
+    swapped = {row[1] for row in alerts if "at-once" in row[1]}
+    assert not swapped if in_time else 2 < len(swapped) < 38
     assert {row[-1] for row in alerts} >= {"amount, distance", "amount, distance, frequency"}
     away = {row[0] for row in alerts if "away" in row[1]}
     assert away == {"user-away-90-31", "user-away-90-32", "user-away-91-32"}
