@@ -9,7 +9,7 @@ import pytest
 from replay.restored import copy_topic
 from schemas.topics import end_offsets, topic_names
 from tests import datasets
-from tests.archive.topics import delete_before
+from tests.archive.topics import delete_before, transaction
 from tests.harness import (
     Environment,
     kappa,
@@ -32,11 +32,18 @@ def events(env: Environment) -> tuple[list[Record], list[Record]]:
     """The events that came, and those still to come; of the first only the newest are left."""
     schema_id = register(env, datasets.V1)
     before, after = halves(datasets.late_events(schema_id))
-    came = produce(env, before)
+    first, second = halves(before)
+    came = produce(env, first)
+    # As a transactional producer does: markers, and events that were taken back.
+    transaction(env, second[: len(second) // 2])
+    transaction(env, second[:40], commit=False)
+    transaction(env, second[len(second) // 2 :])
+    came = [message.record for message in read_topic(env, env.stream.topic)]
+    assert len(came) == len(before)
     submit_page_views(env)
     start_loader(env)
     wait_for_rows(env, judge(came, env.registered))
-    assert kappa(env, "archive", "run")["added"] == len(came)
+    assert kappa(env, "archive", "run")["added"] > len(came)
     more, after = halves(after)
     came += produce(env, more)
     ends = end_offsets(env.settings.kafka_client, env.stream.topic)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tests.harness import Environment
+from tests.oracle import Record
 
 
 def delete_before(env: Environment, offsets: Mapping[int, int]) -> None:
@@ -16,3 +17,24 @@ def delete_before(env: Environment, offsets: Mapping[int, int]) -> None:
     places = [TopicPartition(env.stream.topic, part, end) for part, end in offsets.items()]
     for answer in admin.delete_records(places).values():
         answer.result(timeout=20)
+
+
+def transaction(
+    env: Environment, records: Sequence[Record], *, commit: bool = True, topic: str = ""
+) -> None:
+    """Write `records` to the events topic, or another, in one transaction, and end it."""
+    producer = Producer(
+        {"bootstrap.servers": env.settings.kafka, "transactional.id": env.settings.namespace}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for record in records:
+        producer.produce(
+            topic or env.stream.topic,
+            record.value,
+            record.key,
+            partition=record.partition,
+            timestamp=record.timestamp_ms,
+        )
+    assert producer.flush(30) == 0
+    (producer.commit_transaction if commit else producer.abort_transaction)(30)
