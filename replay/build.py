@@ -79,7 +79,7 @@ def build(
     if replay.plan.archive:
         options = handed_over(work, replay) or _read_copy(work, replay, progress, limits)
         with work.step(replay, "drop copy"):
-            drop_copy(work.settings, reading_copy(job_plan))
+            drop_copy(work, reading_copy(job_plan))
     rate = _read(work, replay, job_plan, options, progress, limits)["rate"]
     with work.step(replay, "load") as outcome:
         outcome["idle_seconds"] = _await_silence(work, job_plan)
@@ -102,9 +102,10 @@ def _read(
     live_name = live_plan(work.settings, replay).name
     topics = [source.topic for source in job_plan.inputs]
     throttle = Throttle(work.settings, job_plan.groups, live_name, topics, limits)
-    again = any(entry.step == "read" for entry in work.control.journal(replay.id))
-    throttle.begin(again=again)
+    again = any(entry.step == "submit" for entry in work.control.journal(replay.id))
     with work.step(replay, "submit", job=job_plan.name) as outcome:
+        # From here on a killed build may leave a limit.
+        throttle.begin(again=again)
         outcome.update(_ensure_running(work, replay, job_plan, options))
     with work.step(replay, "read", pinned=replay.plan.pinned) as outcome:
         outcome.update(_await_read(work, replay, job_plan, progress, throttle))

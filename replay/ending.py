@@ -20,6 +20,7 @@ from jobs.submit import end_all
 from replay import names
 from replay.build import output_topics, rebuilt_plan
 from replay.handover import drop_copy, reading_copy
+from replay.quota import clear_groups
 from replay.records import ReplayRecord, ReplayState, VersionState
 from replay.steps import Work
 from replay.switch import PREPARE, NotAllowed, instead
@@ -158,6 +159,7 @@ def _remove_version(
     with work.step(replay, f"{verb}: drop topics", topics=output_topics(job_plan)):
         delete_topics(settings.kafka_client, output_topics(job_plan))
         delete_consumer_groups(settings.kafka_client, job_plan.groups)
+        clear_groups(settings, job_plan.groups, work.say)
         await_loader_gone(settings, output_topics(job_plan))
     with work.step(replay, f"{verb}: drop tables"):
         _drop_tables(clickhouse, job_plan)
@@ -171,7 +173,7 @@ def _remove_copy(work: Work, replay: ReplayRecord) -> None:
         first = reading_copy(rebuilt_plan(work.settings, replay))
         with work.step(replay, "abort: drop copy", job=first.name):
             _stop_job(work.settings, first.name)
-            drop_copy(work.settings, first)
+            drop_copy(work, first)
 
 
 def _stop_job(settings: Settings, name: str) -> None:

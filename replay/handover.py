@@ -14,6 +14,7 @@ from jobs.plan import JobPlan
 from jobs.start import Start
 from jobs.state import latest_state, state_folders
 from jobs.submit import take_savepoint
+from replay.quota import clear_groups
 from replay.records import ReplayRecord
 from replay.restored import copy_topic
 from replay.steps import Work
@@ -64,9 +65,11 @@ def stop_with_panes(settings: Settings, first: JobPlan, second: JobPlan) -> str:
     return location
 
 
-def drop_copy(settings: Settings, first: JobPlan) -> None:
+def drop_copy(work: Work, first: JobPlan) -> None:
     """Drop the copy and all that the job which read it left; some of it may be gone already."""
+    settings = work.settings
     delete_topics(settings.kafka_client, [first.events_topic])
     delete_consumer_groups(settings.kafka_client, first.groups)
+    clear_groups(settings, first.groups, work.say)
     for folder in state_folders(Cluster(*settings.flink_clusters), first.name):
         folder.drop()

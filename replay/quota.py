@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from deploy.java import classpath, jar_folder, java_command
@@ -13,6 +14,7 @@ from deploy.settings import Settings
 
 _CLASS = "kafka.admin.ConfigCommand"
 _SECONDS = 60.0
+_LIMITED = re.compile(r"^Quota configs for client-id '([^']+)' are .*consumer_byte_rate=", re.M)
 
 
 class QuotaFailed(Exception):
@@ -42,23 +44,57 @@ def free_consumers(settings: Settings, clients: Sequence[str]) -> None:
             # It had no limit.
 
 
+def limited_consumers(settings: Settings, groups: Collection[str]) -> list[str]:
+    """Return the client ids of consumers in `groups` that have a limit, however many these had."""
+    own = re.compile(rf"(?:{'|'.join(map(re.escape, groups))})-\d+")
+    done = _run(settings, "--describe")
+    if done.returncode or "Error while executing" in done.stderr:
+        raise QuotaFailed(f"Kafka tells nothing of quotas: {_first_line(done)}.")
+    found = _LIMITED.findall(done.stdout)
+    return sorted(client for client in found if own.fullmatch(client))
+
+
+def free_groups(settings: Settings, groups: Collection[str]) -> None:
+    """Take every limit from the consumers in `groups`, those of a killed process too."""
+    free_consumers(settings, limited_consumers(settings, groups))
+
+
+def clear_groups(settings: Settings, groups: Collection[str], say: Callable[[str], None]) -> None:
+    """Do as `free_groups` for consumers that are gone; where Kafka refuses, say so and go on."""
+    try:
+        free_groups(settings, groups)
+    except QuotaFailed as error:
+        say(f"{error} Limits of consumers that are gone may be left there; they do no harm.")
+
+
 def _alter(settings: Settings, client: str, *change: str) -> None:
+    done = _run(settings, "--entity-name", client, "--alter", *change)
+    # It ends with 0 after an error, and says what it did after none.
+    if done.returncode or "Completed updating" not in done.stdout:
+        raise QuotaFailed(f"Kafka takes no quota for {client}: {_first_line(done)}")
+
+
+def _run(settings: Settings, *words: str) -> subprocess.CompletedProcess[str]:
     where = ["--bootstrap-server", settings.kafka, "--entity-type", "clients"]
     with tempfile.NamedTemporaryFile("w", suffix=".properties") as file:
         write_properties(java_kafka(settings), file)
         where += ["--command-config", file.name]
-        done = subprocess.run(
-            java_command(
-                [_CLASS, *where, "--entity-name", client, "--alter", *change],
-                options=["-Xmx128m", "-XX:TieredStopAtLevel=1"],
-                temporary=Path(tempfile.gettempdir()),
-                classpath=classpath([jar_folder("kafka")]),
-            ),
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-        )
-    # It ends with 0 after an error, and says what it did after none.
-    if done.returncode or "Completed updating" not in done.stdout:
-        lines = (done.stdout + done.stderr).strip().splitlines() or ["no reason given"]
-        raise QuotaFailed(f"Kafka takes no quota for {client}: {lines[0]}")
+        try:
+            return subprocess.run(
+                java_command(
+                    [_CLASS, *where, *words],
+                    options=["-Xmx128m", "-XX:TieredStopAtLevel=1"],
+                    temporary=Path(tempfile.gettempdir()),
+                    classpath=classpath([jar_folder("kafka")]),
+                ),
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise QuotaFailed(f"Kafka told nothing of quotas in {_SECONDS:.0f} s.") from error
+
+
+def _first_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stdout + done.stderr).strip().splitlines() or ["no reason given"]
+    return lines[0]

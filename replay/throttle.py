@@ -10,7 +10,7 @@ from deploy.settings import Settings
 from jobs.cluster import Cluster
 from replay import pace
 from replay.archive import read_records
-from replay.quota import consumer_ids, free_consumers, limit_consumers
+from replay.quota import consumer_ids, free_groups, limit_consumers
 from schemas.topics import begin_offsets, end_offsets
 
 # Kafka holds a consumer to its quota over eleven seconds: what a change does shows after them.
@@ -95,8 +95,7 @@ class Throttle:
             self._note(quota)
 
     def _free(self) -> None:
-        for group in self.groups:
-            free_consumers(self.settings, self._clients(group))
+        free_groups(self.settings, self.groups)
 
     def _note(self, quota: float | None) -> None:
         self._quota, self._changed, self._mark = quota, time.monotonic(), None

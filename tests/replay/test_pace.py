@@ -94,7 +94,7 @@ def test_a_throttle_holds_a_rebuild_back_and_lets_it_go(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         throttle, "limit_consumers", lambda *given: setattr(kafka, "quota", given[2])
     )
-    monkeypatch.setattr(throttle, "free_consumers", lambda *_: setattr(kafka, "quota", None))
+    monkeypatch.setattr(throttle, "free_groups", lambda *_: setattr(kafka, "quota", None))
     monkeypatch.setattr(throttle.Throttle, "_checkpoint_seconds", lambda _: 0.1)
     bounds = Limits(None, 1_000, 30.0)
     held = throttle.Throttle(Settings(), ["job.v2"], "job", ["events"], bounds, _changed=0.0)

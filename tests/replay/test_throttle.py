@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from jobs.status import read_offsets
-from replay.quota import consumer_ids, free_consumers, limit_consumers
+from replay.quota import (
+    consumer_ids,
+    free_consumers,
+    free_groups,
+    limit_consumers,
+    limited_consumers,
+)
 from tests import datasets
 from tests.harness import (
     Environment,
@@ -90,3 +96,20 @@ def rate(env: Environment) -> float:
     began, before = time.monotonic(), read(env)
     wait_for(lambda: time.monotonic() - began, 60, "a third of a minute", until=lambda s: s > 20)
     return (read(env) - before) / (time.monotonic() - began)
+
+
+def test_limits_that_a_crash_left_are_found_by_their_group_and_taken_away(
+    empty: Environment,
+) -> None:
+    settings, group = empty.settings, f"kappa-{empty.settings.namespace}.page_views.v2"
+    # As many as its job had subtasks then; the others are another version's and another job's.
+    left = consumer_ids(group, 3)
+    others = [f"{group}2-0", f"{group}-arrivals-0", f"kappa-{empty.settings.namespace}.orders-0"]
+    limit_consumers(settings, [*left, *others], 1_000_000)
+    assert limited_consumers(settings, [group]) == left
+    free_groups(settings, [group])
+    assert limited_consumers(settings, [group]) == []
+    groups = [other.removesuffix("-0") for other in others]
+    assert limited_consumers(settings, groups) == sorted(others)
+    free_groups(settings, groups)
+    assert limited_consumers(settings, groups) == []

@@ -10,6 +10,7 @@ import pytest
 from deploy.stack import Stack
 from jobs.status import read_offsets
 from jobs.submit import flink_name, submit
+from replay.quota import consumer_ids, limited_consumers
 from schemas.topics import topic_names
 from tests import datasets
 from tests.harness import (
@@ -54,6 +55,7 @@ def test_what_an_aborted_replay_left_does_nothing_to_the_next(
     pid = frozen_amid_a_build(env, stack)
     assert done(env, "abort", "--yes")["state"] == "aborted"
     assert live_jobs(env) == ["page_views"]
+    assert limited_consumers(env.settings, [rebuilt(env)]) == []
     os.kill(pid, signal.SIGCONT)
     assert stack.wait_healthy("taskmanager", 300).pid == pid
     assert topics_of(env, 2) == []
@@ -72,7 +74,7 @@ def test_what_an_aborted_replay_left_does_nothing_to_the_next(
 def frozen_amid_a_build(env: Environment, stack: Stack) -> int:
     """Freeze the TaskManager while a rebuild reads, its command killed; return its process id."""
     build = start(env, "replay", "build", "--yes", "--max-rate", str(RATE))
-    group = f"kappa-{flink_name(env.settings, 'page_views', 2)}"
+    group = rebuilt(env)
     wait_for(
         lambda: sum(read_offsets(env.settings, group, env.stream.topic).values()),
         300,
@@ -80,11 +82,17 @@ def frozen_amid_a_build(env: Environment, stack: Stack) -> int:
     )
     build.send_signal(signal.SIGKILL)
     build.communicate(timeout=30)
+    assert limited_consumers(env.settings, [group]) == consumer_ids(group, 1)
     assert sum(read_offsets(env.settings, group, env.stream.topic).values()) < EVENTS
     pid = stack.wait_healthy("taskmanager", 300).pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     return pid
+
+
+def rebuilt(env: Environment) -> str:
+    """Return the consumer group of the version that is built."""
+    return f"kappa-{flink_name(env.settings, 'page_views', 2)}"
 
 
 def topics_of(env: Environment, version: int) -> list[str]:
