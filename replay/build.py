@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
-from jobs.desired import idle_timeout_of
+from jobs.desired import desired_jobs, idle_timeout_of
 from jobs.plan import JobPlan, plan
 from jobs.start import accepted_option
 from jobs.state import latest_state
@@ -27,13 +27,15 @@ from replay.handover import (
     reading_copy,
     stop_with_panes,
 )
+from replay.offsets import Offsets
 from replay.pace import Limits
+from replay.plan import refuse_lost
 from replay.records import ReplayRecord, ReplayState, events_before
 from replay.restored import restore
 from replay.silence import silence_of
 from replay.steps import Work
 from replay.throttle import Throttle
-from schemas.topics import end_offsets
+from schemas.topics import begin_offsets, end_offsets
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
 from sinks.loader import group_of
@@ -131,6 +133,7 @@ def _read_copy(
     with work.step(replay, HAND_OVER, pinned=replay.plan.pinned) as outcome:
         options = begin_after(settings, replay, first).as_options()
         if not goes_on:
+            refuse_lost(replay.plan, *_begin(settings, second), {})
             panes = panes or stop_with_panes(settings, first, second)
             outcome.update(_submit(work, replay, panes, options))
         outcome["options"] = options
@@ -167,11 +170,23 @@ def _ensure_running(
     settings = work.settings
     cluster = Cluster(*settings.flink_clusters)
     if live := _only_live_job(cluster, job_plan.name):
-        return {"job_id": live.id, "found": True}
+        # A killed build may have submitted it without a word of its code.
+        kept = next((one for one in desired_jobs(settings) if one.name == job_plan.name), None)
+        return {"job_id": live.id, "found": True, "code": kept.code if kept else ""}
     # A job that read a copy may have stopped without a word of it; its panes are its successor's.
     successor = rebuilt_plan(settings, replay).name
     state = latest_state(cluster, job_plan.name) or latest_state(cluster, successor)
+    if not job_plan.copy:
+        read = job_offsets(LagReader(settings.kafka_client), job_plan) if state else {}
+        refuse_lost(replay.plan, *_begin(settings, job_plan), read)
     return _submit(work, replay, state or "none", options)
+
+
+def _begin(settings: Settings, job_plan: JobPlan) -> tuple[dict[str, str], Offsets]:
+    """Return the topic of each stream of a job, and its first offsets now, by stream."""
+    topics = {source.stream.name: source.topic for source in job_plan.inputs}
+    kafka = settings.kafka_client
+    return topics, {name: begin_offsets(kafka, topic) for name, topic in topics.items()}
 
 
 def _submit(

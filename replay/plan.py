@@ -85,6 +85,34 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
     )
 
 
+def refuse_lost(plan: ReplayPlan, topics: Mapping[str, str], begin: Offsets, at: Offsets) -> None:
+    """Raise `Refused` where a topic has dropped events that the rebuild is still to read.
+
+    `topics` and the first offsets `begin` are of each stream, by its name. `at` is where its job
+    goes on; what it says nothing of begins where the plan does.
+    """
+    lost = [
+        f"partition {part} of {topics[stream]} lacks offsets {wanted} to {first - 1}"
+        for stream, parts in begin.items()
+        for part, first in parts.items()
+        if first > (wanted := _goes_on_at(plan, at, stream, part))
+    ]
+    if lost:
+        raise Refused(
+            (
+                f"{', '.join(lost)}: they were dropped since the replay was planned, and it would "
+                "miss them. `kappa replay abort`, then build anew with --from-archive or "
+                "--from-earliest; the topic's retention.ms is to be -1.",
+            )
+        )
+
+
+def _goes_on_at(plan: ReplayPlan, at: Offsets, stream: str, part: int) -> int:
+    # Beyond the pinned offsets a rebuild from an archive reads the topic.
+    planned = plan.pinned if plan.archive else plan.begin
+    return at.get(stream, {}).get(part, planned[stream].get(part, 0))
+
+
 def goes_on(current: ReplayRecord, views: tuple[str, ...], expected: Expectation) -> bool:
     """Tell whether a wish to build `views` is the one that the open replay `current` is about."""
     same_views = set(current.views) - accounting_of(current) == set(views)

@@ -79,6 +79,7 @@ def restore(
     _ensure(kafka, topic, copy)
     copier = Copier(kafka, copy)
     there = end_offsets(kafka, copy)
+    original.refuse_lost({part: end for part, end in pinned.items() if there[part] < end})
     if not all(original.goes_on(copy, part, there[part], end) for part, end in pinned.items()):
         delete_topics(kafka, [copy])
         _ensure(kafka, topic, copy)
@@ -114,6 +115,18 @@ class _Original:
             self._archive.records(partition, start, cut),
             read_records(self._kafka, self._topic, partition, cut, end),
         )
+
+    def refuse_lost(self, pinned: Mapping[int, int]) -> None:
+        """Raise `ArchiveFailed` where neither archive nor topic has all offsets before `pinned`."""
+        begin = begin_offsets(self._kafka, self._topic)
+        for part, end in pinned.items():
+            reached = _reached(self._archive.files(part), 0)
+            if reached < min(begin[part], end):
+                raise ArchiveFailed(
+                    f"{self._topic}[{part}]: offsets {reached} to {begin[part] - 1} are in neither "
+                    "the archive nor the topic any more. `kappa replay abort`, then build anew "
+                    "with --from-earliest."
+                )
 
     def goes_on(self, copy: str, partition: int, at: int, end: int) -> bool:
         """Tell whether a copy that ends at `at` is right so far and can be led to `end`."""

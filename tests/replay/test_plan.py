@@ -11,7 +11,7 @@ import pytest
 from deploy.settings import Settings
 from replay.build import live_plan
 from replay.differences import Expectation
-from replay.plan import DEFAULT_RATE, Facts, Refused, goes_on, plan_replay
+from replay.plan import DEFAULT_RATE, Facts, Refused, goes_on, plan_replay, refuse_lost
 from replay.records import ReplayRecord, ReplayState, events_before, plan_from_json
 
 FACTS = Facts(
@@ -140,6 +140,39 @@ def test_a_plan_of_when_every_job_read_one_stream_is_read() -> None:
     document = {**plan.as_json(), "stream": "page_views"}
     document |= {name: document[name]["page_views"] for name in ("begin", "pinned")}
     assert plan_from_json(json.loads(json.dumps(document))) == plan
+
+
+def test_events_that_are_dropped_after_the_plan_are_missed() -> None:
+    topics = {"page_views": "events.page_views"}
+    plan = plan_replay(FACTS, ERRORS, from_earliest=False)
+    refuse_lost(plan, topics, FACTS.begin, {})
+    dropped = {"page_views": {0: 0, 1: 50}}
+    with pytest.raises(Refused, match=r"partition 1 of events\.page_views lacks offsets 0 to 49:"):
+        refuse_lost(plan, topics, dropped, {})
+    with pytest.raises(Refused, match="lacks offsets 49 to 49:"):
+        refuse_lost(plan, topics, dropped, {"page_views": {1: 49}})
+    # What the rebuild has read already may go.
+    refuse_lost(plan, topics, dropped, {"page_views": {0: 0, 1: 50}})
+
+
+def test_a_gap_that_was_accepted_may_not_grow() -> None:
+    topics = {"page_views": "events.page_views"}
+    facts = replace(FACTS, begin={"page_views": {0: 0, 1: 50}})
+    plan = plan_replay(facts, ERRORS, from_earliest=True)
+    refuse_lost(plan, topics, facts.begin, {})
+    with pytest.raises(Refused, match=r"partition 1 of events\.page_views lacks offsets 50 to 59:"):
+        refuse_lost(plan, topics, {"page_views": {0: 0, 1: 60}}, {})
+
+
+def test_a_rebuild_from_an_archive_needs_the_topic_from_the_pinned_offsets_on() -> None:
+    topics = {"page_views": "events.page_views"}
+    facts = replace(
+        FACTS, begin={"page_views": {0: 0, 1: 50}}, archive="s3://events", archived={1: 60}
+    )
+    plan = plan_replay(facts, ERRORS, from_earliest=False)
+    refuse_lost(plan, topics, {"page_views": {0: 300, 1: 200}}, {})
+    with pytest.raises(Refused, match="lacks offsets 200 to 200:"):
+        refuse_lost(plan, topics, {"page_views": {0: 300, 1: 201}}, {})
 
 
 @pytest.mark.parametrize(
