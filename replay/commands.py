@@ -21,7 +21,7 @@ from replay.printing import (
 )
 
 if TYPE_CHECKING:
-    from replay.records import ReplayPlan, ReplayRecord
+    from replay.records import ReplayPlan, ReplayRecord, ReplayState
     from replay.report import VerifyReport
     from replay.steps import Work
 
@@ -66,12 +66,31 @@ def build_command(*, wish: Wish, pace: Pace, manner: Manner) -> None:
 
 @_group.command("run")
 @spread
-def run_command(*, wish: Wish, pace: Pace, force: Force = "", manner: Manner) -> None:
+def run_command(
+    *,
+    wish: Wish,
+    pace: Pace,
+    force: Force = "",
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Rebuild even what was built with the same code."),
+    ] = False,
+    manner: Manner,
+) -> None:
     """Plan, build, verify and promote in one go; the old version stays until it is retired.
+
+    Run again after that, it does nothing, unless the code has changed or with --again.
 
     Example: kappa replay run --job orders --expect-column daily_sales.sales_cents
     """
     with opened(manner.wait) as work:
+        if not again and (done := _done(work, wish)):
+            say(
+                f"Replay {done.id} built this with the same code and is {done.state.words}: "
+                "nothing is left to do. --again builds it once more."
+            )
+            print_replay(work, done, manner.as_json)
+            return
         replay = _build(work, _begun(work, wish, manner.yes), pace)
         replay = _promote(work, replay, force, manner.yes)
         print_replay(work, replay, manner.as_json)
@@ -160,11 +179,14 @@ def retire_command(
     Example: kappa replay retire --grace 24 --yes
     """
     from replay.ending import retire
+    from replay.records import ReplayState
 
     if now and not manner.yes:
         raise CommandError("--now leaves no time to go back; say --yes too if that is meant.")
     with opened(manner.wait) as work:
-        replay = _locked(work, _current(work, job))
+        replay = _locked(work, _current(work, job, ReplayState.RETIRED))
+        if _ended(work, replay, manner):
+            return
         confirm(manner.yes, f"Drop {replaced(replay)} for good?")
         hours = timedelta() if now else timedelta(hours=grace)
         ended = retire(work, replay, now=datetime.now(UTC), grace=hours)
@@ -179,9 +201,12 @@ def abort_command(*, job: OfJob = "", manner: Manner) -> None:
     Example: kappa replay abort --yes
     """
     from replay.ending import abort
+    from replay.records import ReplayState
 
     with opened(manner.wait) as work:
-        replay = _locked(work, _current(work, job))
+        replay = _locked(work, _current(work, job, ReplayState.ABORTED))
+        if _ended(work, replay, manner):
+            return
         confirm(manner.yes, f"Drop version {replay.to_version} of {', '.join(replay.views)}?")
         print_replay(work, abort(work, replay), manner.as_json)
 
@@ -193,6 +218,30 @@ def _planned(work: Work, wish: Wish) -> ReplayPlan:
     job, chosen = chosen_job(work.settings, wish.views or (), wish.job)
     facts = gather(work.settings, work.control, job, chosen, from_archive=wish.from_archive)
     return plan_replay(facts, wish.expected, from_earliest=wish.from_earliest)
+
+
+def _done(work: Work, wish: Wish) -> ReplayRecord | None:
+    """Return the replay that has built, with the code as it is, what people see and wish for."""
+    from deploy.settings import PROJECT_ROOT
+    from jobs.code import code_name
+    from replay.build import code_of
+    from replay.facts import chosen_job
+    from replay.plan import is_done
+
+    job, chosen = chosen_job(work.settings, wish.views or (), wish.job)
+    states, code = work.control.version_states(), code_name(PROJECT_ROOT)
+    of_job = (one for one in work.control.replays() if one.job == job)
+    done = (one for one in of_job if is_done(one, chosen, wish.expected, states))
+    return next((one for one in done if code_of(work, one) == code), None)
+
+
+def _ended(work: Work, replay: ReplayRecord, manner: Manner) -> bool:
+    """Tell whether the replay has ended already, and if so say it."""
+    if replay.state.open:
+        return False
+    say(f"Replay {replay.id} is {replay.state.words} already; nothing is left to do.")
+    print_replay(work, replay, manner.as_json)
+    return True
 
 
 def _begun(work: Work, wish: Wish, yes: bool) -> ReplayRecord:
@@ -277,8 +326,8 @@ def _stopped(work: Work, replay: ReplayRecord) -> list[str]:
         return []
 
 
-def _current(work: Work, job: str) -> ReplayRecord:
-    """Return the open replay, or where none is, say so."""
+def _current(work: Work, job: str, end: ReplayState | None = None) -> ReplayRecord:
+    """Return the open replay, or where none is and the last came to `end`, that one."""
     from jobs.catalogue import job_named
 
     if job:
@@ -290,6 +339,8 @@ def _current(work: Work, job: str) -> ReplayRecord:
     if still:
         jobs = ", ".join(one.job for one in still)
         raise CommandError(f"replays of several jobs are open ({jobs}); name one with --job.")
+    if found and found[0].state is end:
+        return found[0]
     last = f"; the last, {found[0].id}, is {found[0].state.words}" if found else ""
     raise CommandError(f"no replay is open{last}. `kappa replay build` begins one.")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from replay.differences import Expectation, UnusableExpectation, expectations
 from replay.offsets import Offsets
-from replay.records import ReplayPlan, ReplayRecord, ReplayState
+from replay.records import ReplayPlan, ReplayRecord, ReplayState, VersionState
 
 DEFAULT_RATE = 50_000.0
 """Events a second that a rebuild is taken to read until one was measured."""
@@ -118,6 +118,20 @@ def goes_on(current: ReplayRecord, views: tuple[str, ...], expected: Expectation
     same_views = set(current.views) - accounting_of(current) == set(views)
     same_fix = expected in (current.plan.expected, Expectation())
     return same_views and same_fix and current.state in (ReplayState.BUILDING, ReplayState.BUILT)
+
+
+def is_done(
+    replay: ReplayRecord,
+    views: tuple[str, ...],
+    expected: Expectation,
+    states: Mapping[tuple[str, int], VersionState],
+) -> bool:
+    """Tell whether `replay` built just these `views`, and its versions are what people see."""
+    promoted = (ReplayState.PROMOTED, ReplayState.RETIRING, ReplayState.RETIRED)
+    same_views = set(replay.views) - accounting_of(replay) == set(views)
+    same_fix = expected in (replay.plan.expected, Expectation())
+    live = all(states.get((view, replay.to_version)) is VersionState.LIVE for view in views)
+    return replay.state in promoted and same_views and same_fix and live
 
 
 def accounting_of(replay: ReplayRecord) -> set[str]:

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from confluent_kafka import Consumer
 from pydantic import SecretStr
 
 from deploy.settings import PROJECT_ROOT, Settings
+from jobs.code import code_name
 from replay.control import Busy, Control, ControlUnavailable, LeaseTaken, Overtaken
 from replay.differences import Expectation
 from replay.ending import LoaderHolds, await_loader_gone
 from replay.plan import plan_replay
-from replay.records import ReplayRecord, ReplayState
+from replay.records import ReplayRecord, ReplayState, VersionState
 from replay.steps import Work
 from replay.switch import promote
 from sinks.loader import group_of
@@ -33,6 +35,7 @@ from tests.replay.running import (
     one_version,
     readers,
     refused,
+    run,
     shown,
     start,
 )
@@ -87,6 +90,42 @@ def test_a_version_stays_used_when_its_replay_is_aborted(empty: Environment) -> 
 def test_commands_without_a_replay_say_what_to_do(empty: Environment) -> None:
     for words in (["verify"], ["promote", "--yes"], ["rollback", "--yes"], ["abort", "--yes"]):
         assert refused(empty, *words) == "no replay is open. `kappa replay build` begins one."
+
+
+@pytest.mark.parametrize("end", [ReplayState.RETIRED, ReplayState.ABORTED])
+def test_a_replay_that_has_ended_is_not_ended_twice(empty: Environment, end: ReplayState) -> None:
+    with control(empty) as plane:
+        replay = plane.begin(plan_replay(FACTS, Expectation(), from_earliest=False))
+        plane.change(replay, end, {})
+    verb, other = ("retire", "abort") if end is ReplayState.RETIRED else ("abort", "retire")
+    for _ in range(2):
+        ended = run(empty, "replay", verb)
+        assert ended.returncode == 0, ended.stderr
+        assert f"Replay {replay.id} is {end} already; nothing is left to do." in ended.stderr
+    assert journal(empty) == []
+    assert f"the last, {replay.id}, is {end}" in refused(empty, other, "--yes")
+
+
+def test_what_was_promoted_is_not_built_again_with_the_same_code(empty: Environment) -> None:
+    views = ("page_views_per_minute", "page_views_accounting")
+    plan = plan_replay(
+        replace(FACTS, views=views, shown=dict.fromkeys(views, 1), columns={}),
+        Expectation(),
+        from_earliest=False,
+    )
+    with control(empty) as plane:
+        replay = plane.begin(plan)
+        plane.write(replay.id, "submit", "done", {"code": code_name(PROJECT_ROOT)})
+        live = dict.fromkeys(((view, 2) for view in views), VersionState.LIVE)
+        for state in (ReplayState.PROMOTED, ReplayState.RETIRED):
+            replay = plane.change(replay, state, live)
+            ran = run(empty, "replay", "run", "page_views_per_minute", "--yes")
+            assert ran.returncode == 0, ran.stderr
+            assert f"Replay {replay.id} built this with the same code and is {state}" in ran.stderr
+        assert [one.id for one in plane.replays()] == [replay.id]
+    # Nothing is live here, so that it begins to plan is all that can be seen.
+    again = refused(empty, "run", "page_views_per_minute", "--yes", "--again")
+    assert "nothing is left" not in again
 
 
 def test_a_view_that_is_not_live_can_not_be_replayed(empty: Environment) -> None:

@@ -11,8 +11,14 @@ import pytest
 from deploy.settings import Settings
 from replay.build import live_plan
 from replay.differences import Expectation
-from replay.plan import DEFAULT_RATE, Facts, Refused, goes_on, plan_replay, refuse_lost
-from replay.records import ReplayRecord, ReplayState, events_before, plan_from_json
+from replay.plan import DEFAULT_RATE, Facts, Refused, goes_on, is_done, plan_replay, refuse_lost
+from replay.records import (
+    ReplayRecord,
+    ReplayState,
+    VersionState,
+    events_before,
+    plan_from_json,
+)
 
 FACTS = Facts(
     job="page_views",
@@ -192,6 +198,32 @@ def test_only_the_same_wish_goes_on_with_an_open_replay(
     plan = plan_replay(FACTS, ERRORS, from_earliest=False)
     record = ReplayRecord(1, "", "page_views", plan.views, 2, state, plan, now, now)
     assert goes_on(record, views, expected) is same
+
+
+@pytest.mark.parametrize(
+    ("state", "live", "views", "expected", "done"),
+    [
+        (ReplayState.PROMOTED, 2, ("per_minute",), ERRORS, True),
+        (ReplayState.RETIRED, 2, ("per_minute",), Expectation(), True),
+        (ReplayState.RETIRED, 3, ("per_minute",), ERRORS, False),
+        (ReplayState.RETIRED, 2, ("per_minute", "other"), ERRORS, False),
+        (ReplayState.RETIRED, 2, ("per_minute",), Expectation(columns=("views",)), False),
+        (ReplayState.ROLLED_BACK, 1, ("per_minute",), ERRORS, False),
+        (ReplayState.BUILT, 1, ("per_minute",), ERRORS, False),
+    ],
+)
+def test_a_wish_is_done_while_people_see_what_was_built_for_it(
+    state: ReplayState, live: int, views: tuple[str, ...], expected: Expectation, done: bool
+) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    plan = plan_replay(FACTS, ERRORS, from_earliest=False)
+    record = ReplayRecord(1, "", "page_views", plan.views, 2, state, plan, now, now)
+    # A replay of other views may have another version of the accounting.
+    states = {
+        ("per_minute", live): VersionState.LIVE,
+        ("page_views_accounting", 9): VersionState.LIVE,
+    }
+    assert is_done(record, views, expected, states) is done
 
 
 def test_the_live_job_is_the_one_that_writes_most_of_the_views() -> None:
