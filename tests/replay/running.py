@@ -120,14 +120,16 @@ def newest(env: Environment) -> ReplayRecord:
         return found.replays()[0]
 
 
-def kill_at(env: Environment, step: str, *words: str) -> None:
+def kill_at(env: Environment, step: str, *words: str, project: Path = PROJECT_ROOT) -> None:
     """Run `kappa replay` with `words` and end it with SIGKILL once it began `step`."""
-    process = start_up_to(env, step, *words)
+    process = start_up_to(env, step, *words, project=project)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
 
 
-def start_up_to(env: Environment, step: str, *words: str) -> subprocess.Popen[str]:
+def start_up_to(
+    env: Environment, step: str, *words: str, project: Path = PROJECT_ROOT
+) -> subprocess.Popen[str]:
     """Start `kappa replay` with `words` and return its process as soon as it has begun `step`."""
     with control(env) as found:
 
@@ -141,7 +143,7 @@ def start_up_to(env: Environment, step: str, *words: str) -> subprocess.Popen[st
             return int(row["count"])
 
         seen = begun()
-        process = start(env, "replay", *words)
+        process = start(env, "replay", *words, project=project)
         try:
             # A step may take some milliseconds only, so there is no pause between two looks.
             deadline = time.monotonic() + 600
