@@ -94,6 +94,10 @@ def status(as_json: _AsJson = False) -> None:
         from jobs.status import print_status
 
         print_status(jobs)
+    elif not parts:
+        OUT.print(
+            "No stream is found that has events; `kappa doctor` asks each service.", markup=False
+        )
 
 
 def _row(one: PartStatus) -> tuple[Any, ...]:
