@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from deploy.cli import app
-from deploy.settings import PROJECT_ROOT
+from deploy.settings import PROJECT_ROOT, SECRETS_DIR, Settings, variable
 
 README = (PROJECT_ROOT / "README.md").read_text()
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -77,3 +77,9 @@ def test_files_that_are_named_exist() -> None:
     assert told
     assert paths
     assert [p for p in (*linked, *told, *paths) if not (PROJECT_ROOT / p).exists()] == []
+
+
+def test_settings_that_are_named_exist() -> None:
+    named = set(re.findall(r"\bKAPPA_[A-Z_]*[A-Z]\b", README))
+    assert named
+    assert named - {SECRETS_DIR, *map(variable, Settings.model_fields)} == set()
