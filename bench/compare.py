@@ -27,7 +27,7 @@ from bench.peers.runner import python_of, run
 from bench.steady import rates
 from bench.throughput import CASES, fill_topic
 from bench.workload import Workload
-from deploy.console import ERR, CommandError, json_value, print_json, print_table
+from deploy.console import ERR, CommandError, json_value, print_json, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.views import Job, WindowView
 from schemas.topics import end_offsets
@@ -226,4 +226,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_alone(main)

@@ -23,7 +23,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from bench.latency import Latency, Marks, latencies, own_namespace
 from bench.workload import Workload, fill_live
-from deploy.console import CommandError, print_json, print_table
+from deploy.console import CommandError, print_json, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
 from schemas.registry import Registry
@@ -106,6 +106,11 @@ def _await(page: Page, count: int) -> Marks:
 @contextmanager
 def _dashboard(settings: Settings) -> Iterator[Page]:
     """Serve the namespace's dashboard and open it in Chromium."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        raise CommandError(
+            "Chromium is not on the PATH: apt-get install chromium, or put it there."
+        )
     own = settings.model_copy(update={"serving_port": settings.port(301)})
     server = subprocess.Popen(
         [sys.executable, "-m", "serving.server"],
@@ -117,9 +122,7 @@ def _dashboard(settings: Settings) -> Iterator[Page]:
     try:
         _await_server(own.serving)
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
             page = browser.new_page()
             page.goto(own.serving)
             page.evaluate(_WATCH, _COUNT)
@@ -160,4 +163,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_alone(main)

@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from bench.generators import Event
 from bench.generators.transactions import event
 from bench.steady import STEADY_FROM, STEADY_TO
-from deploy.console import CommandError, print_json, print_table
+from deploy.console import CommandError, print_json, print_table, run_alone
 from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.plan import plan
@@ -257,4 +257,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_alone(main)

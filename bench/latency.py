@@ -20,7 +20,7 @@ import numpy as np
 import typer
 
 from bench.workload import Workload, fill_live
-from deploy.console import CommandError, print_json, print_table
+from deploy.console import CommandError, print_json, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
 from jobs.submit import cancel, submit
@@ -161,4 +161,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_alone(main)

@@ -22,7 +22,7 @@ import psutil
 import typer
 from websockets.asyncio.client import ClientConnection, connect
 
-from deploy.console import CommandError, print_json, print_table
+from deploy.console import CommandError, print_json, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 
 _START_SECONDS = 90.0
@@ -172,4 +172,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_alone(main)

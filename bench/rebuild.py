@@ -24,7 +24,7 @@ import typer
 from bench import wrong_errors
 from bench.steady import STEADY_FROM, STEADY_TO
 from bench.workload import Workload, fill, fill_live
-from deploy.console import CommandError, print_json, print_table, progress_bar
+from deploy.console import CommandError, print_json, print_table, progress_bar, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
@@ -358,4 +358,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_alone(main)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import typer
 
 from bench.workload import Workload, batches
-from deploy.console import CommandError, print_json, print_table, progress_bar
+from deploy.console import CommandError, print_json, print_table, progress_bar, run_alone
 from deploy.settings import Settings
 from jobs.cluster import Cluster
 from jobs.page_views import JOB
@@ -238,4 +238,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_alone(main)

@@ -21,7 +21,7 @@ from bench.answers import expected_rows, newest_rows
 from bench.steady import rates
 from bench.usage import Usage
 from bench.workload import Workload, fill
-from deploy.console import CommandError, print_json, print_table, progress_bar
+from deploy.console import CommandError, print_json, print_table, progress_bar, run_alone
 from deploy.flink import TASKMANAGER_METRICS_PORT
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
@@ -219,4 +219,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_alone(main)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -35,6 +36,15 @@ def fail(message: str) -> None:
     """Print `message` as the one line of an error; the caller exits non-zero."""
     ERR.print("[bold red]error:[/] ", end="")
     ERR.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def run_alone(main: Callable[..., None]) -> None:
+    """Run `main` as a command of its own; a failure the user can act on ends as one sentence."""
+    try:
+        typer.run(main)
+    except CommandError as error:
+        fail(str(error))
+        sys.exit(1)
 
 
 def json_value(value: Any) -> Any:
