@@ -1,6 +1,7 @@
 """Worlds for the view tests, in which every domain's job runs.
 
-In one the events come in disorder and a TaskManager dies; in the other they come in order.
+In one the events come in disorder, one of each stream too late, and a TaskManager dies; in the
+other they come in order.
 """
 
 from __future__ import annotations
@@ -24,18 +25,22 @@ DEADLINE = 240.0
 
 @dataclass(frozen=True)
 class World:
-    """A namespace in which every domain's events were sent, the last of them closing all."""
+    """A namespace in which every domain's events were sent, the last of them closing all.
+
+    `late` are, by domain and topic, the values of the events that came too late.
+    """
 
     env: Environment
     job_ids: dict[str, str]
     expected: dict[str, Mapping[str, list[tuple[Any, ...]]]]
+    late: dict[str, dict[str, list[bytes | None]]]
 
 
 @pytest.fixture(scope="package", params=["killed", pytest.param("ordered", marks=pytest.mark.long)])
 def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
     """Run the domains that are tested: half of the events, kill -9 of the TaskManager, the rest.
 
-    Ordered, they come in order and nothing is killed.
+    What is too late comes before the kill. Ordered, nothing is late and nothing killed.
     """
     in_order = request.param == "ordered"
     wanted = {
@@ -59,13 +64,23 @@ def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
         start_loader(env)
         for sender in senders.values():
             sender.send(0, 2)
+            if not in_order:
+                sender.send_late()
         killed = 0 if in_order else _kill_taskmanager(env, stack, job_ids)
         for sender in senders.values():
             sender.send(1, 2)
             sender.close()
         stack.wait_healthy("taskmanager", other_than=killed)
         expected = {name: sender.expected() for name, sender in senders.items()}
-        yield World(env, job_ids, expected)
+        late = {name: _late_values(sender) for name, sender in senders.items()}
+        yield World(env, job_ids, expected, late)
+
+
+def _late_values(sender: Sender) -> dict[str, list[bytes | None]]:
+    return {
+        stream.late_topic(): [record.value for record in sender.late[name]]
+        for name, stream in sender.streams.items()
+    }
 
 
 def _kill_taskmanager(env: Environment, stack: Stack, job_ids: dict[str, str]) -> int:

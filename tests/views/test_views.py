@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import operator
+from functools import partial
+
 import pytest
 
 from jobs.catalogue import job_named
-from tests.harness import flink, wait_for
+from tests.harness import Environment, flink, read_topic, wait_for
 from tests.views.conftest import DEADLINE, World
 from tests.views.domains import DOMAINS, NAMES, VIEWS
 from tests.views.world import ordered, view_rows
 
 pytestmark = pytest.mark.stack
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_too_late_is_set_apart_once_and_nothing_else(world: World, name: str) -> None:
+    for topic, expected in world.late[name].items():
+        found = wait_for(
+            partial(_values, world.env, topic),
+            DEADLINE,
+            f"{topic} has the {len(expected)} events that came too late",
+            until=partial(operator.eq, expected),
+        )
+        assert found == expected
 
 
 @pytest.mark.parametrize(("name", "view"), VIEWS)
@@ -35,6 +50,10 @@ def test_every_view_of_the_job_is_compared(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_job_runs(world: World, name: str) -> None:
     assert flink(world.env, f"/jobs/{world.job_ids[name]}")["state"] == "RUNNING"
+
+
+def _values(env: Environment, topic: str) -> list[bytes | None]:
+    return [message.record.value for message in read_topic(env, topic)]
 
 
 def _difference(expected: list[tuple[object, ...]], found: list[tuple[object, ...]]) -> str:

@@ -53,6 +53,7 @@ class Sender:
         self._frames: dict[str, tuple[bytes, Any]] = {}
 
         self.arrived = {name: self._arrived(stream) for name, stream in self.streams.items()}
+        self.late: dict[str, list[Record]] = {name: [] for name in self.streams}
 
     def expected(self) -> Mapping[str, list[tuple[Any, ...]]]:
         """Return the oracle's rows of each view."""
@@ -91,6 +92,16 @@ class Sender:
             whole = 1 if name in self._dimensions else parts
             begin, end = (len(arrived) * min(n, whole) // whole for n in (part, part + 1))
             self._produce(stream, [self._record(stream, e) for e in arrived[begin:end]])
+
+    def send_late(self) -> None:
+        """Send each stream's first event as another one, beyond what is allowed to be late.
+
+        Oracles know nothing of it: no view may count it, and it tells of no fraud.
+        """
+        for name, stream in self.streams.items():
+            record = self._record(stream, self.events[name][0] | {"event_id": "too-late"})
+            self._produce(stream, [record])
+            self.late[name].append(record)
 
     def send_one(self, name: str, event: Event) -> None:
         """Send one event more of stream `name`."""
