@@ -298,6 +298,7 @@ def new_view(
     OUT.print(f"Try it: pytest {written.test}", highlight=False)
     started = f"kappa submit {job} --view {name} --version N"
     OUT.print(f"Start it: {started}, N being a version not used yet", highlight=False)
+    OUT.print("Describe it: kappa views --markdown > docs/VIEWS.md", highlight=False)
 
 
 @contextmanager

@@ -1,9 +1,15 @@
 // The figures of one page, asked of the API.
 
 import { byId, make } from "./dom.js";
-import { number } from "./format.js";
+import { NONE, moment, number } from "./format.js";
 
-const shown = (value) => (typeof value === "number" ? number(value) : String(value ?? "–"));
+const INSTANT = /_(seen|at|time|start|end)$/;
+
+function shown(name, value) {
+  if (typeof value === "number") return number(value);
+  const ms = INSTANT.test(name) ? Date.parse(value) : NaN;
+  return Number.isNaN(ms) ? String(value ?? NONE) : moment(ms, Date.now());
+}
 
 async function ask(page) {
   const path = page.split("/").map(encodeURIComponent).join("/");
@@ -21,7 +27,7 @@ function figures(row) {
   const all = make("dl", "figures");
   for (const [name, value] of Object.entries(row)) {
     if (name === "view" || name === "version") continue;
-    all.append(make("dt", "", name.replaceAll("_", " ")), make("dd", "", shown(value)));
+    all.append(make("dt", "", name.replaceAll("_", " ")), make("dd", "", shown(name, value)));
   }
   return all;
 }

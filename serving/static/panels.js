@@ -50,6 +50,7 @@ export function traffic({ traffic: section }, now) {
   now_tiles(points, now);
   const marks = marked(points, anomalies);
   charts.traffic(points, closed, marks, (place) => legend(points, place));
+  marked_windows = marks.size;
   legend(points, hovered);
   say(byId("traffic-note"), anomaly_note(anomalies, now));
   byId("traffic-chart").setAttribute("aria-label", description(points, anomalies, now));
@@ -97,13 +98,14 @@ function description(points, anomalies, now) {
   return `Views, users and errors of the last ${points.start.length} windows. Newest, ${moment(points.start[last] * 1000, now)}: ${number(points.views[last])} views, ${number(points.users[last])} users, ${number(points.errors[last])} errors; ${anomalies?.length ?? 0} anomalies.`;
 }
 
-let hovered = null;
+let hovered = null, marked_windows = 0;
 const open = (place) => (place > closed ? ", open" : "");
 
 function legend(points, place) {
   hovered = place;
   const at = place ?? current();
   const items = [["views", "Views", points.views[at]], ["users", "Users", points.users[at]], ["bad", "Errors", points.errors[at]]];
+  if (marked_windows) items.push(["anomaly", "Anomaly", null]);
   list(byId("traffic-legend"), [["when", `${minute(points.start[at] * 1000)}${open(at)}`, null], ...items],
     () => make("span", ""),
     (element, [kind, label, value]) => {
@@ -260,11 +262,26 @@ export function replays({ replays: section }, now) {
     progress.max = Math.max(1, one.events);
     progress.value = one.read;
     progress.setAttribute("aria-label", `Replay ${one.id}, events read`);
-    say(text, one.state === "building" ? `${number(one.read)} of ${number(one.events)} events read, ${percent(one.read, one.events)}` : `${number(one.events)} events, ${span((now - one.changed) / 1000)} ago`);
+    say(text, one.state === "building" ? progress_text(one, now) : `${number(one.events)} events, ${span((now - one.changed) / 1000)} ago`);
     say(versions, one.open ? one.versions.filter((v) => !v.view.endsWith("_accounting")).map((v) => `${v.view} v${v.version} ${v.state}`).join(" · ") : "");
     list(steps, one.open ? one.journal : [], () => make("li", ""), (line, entry) => say(line, `${clock(entry.at)} ${entry.step} ${entry.state}`));
     say(next, one.open ? NEXT[one.state] ?? "" : "");
   });
+}
+
+// What each replay had read of late, as pairs of epoch ms and events: its pace follows.
+const readings = new Map();
+const PACE_MS = 30000, LEAST_MS = 5000;
+
+function progress_text(one, now) {
+  const seen = readings.get(one.id) ?? [];
+  readings.set(one.id, seen);
+  seen.push([now, one.read]);
+  while (seen[0][0] < now - PACE_MS) seen.shift();
+  const [since, read] = seen[0], pace = (1000 * (one.read - read)) / (now - since);
+  const known = now - since >= LEAST_MS && pace > 0 && one.read < one.events;
+  const left = known ? `; ${rate(pace)} a second, ${span((one.events - one.read) / pace)} left` : "";
+  return `${number(one.read)} of ${number(one.events)} events read, ${percent(one.read, one.events)}${left}`;
 }
 
 function replay_card() {

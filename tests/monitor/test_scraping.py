@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -86,6 +88,17 @@ def test_what_rules_and_dashboards_ask_for_is_there(watching: Prometheus, job: E
         lambda: sorted(asked - watching.exposed()), PATIENCE, "all metrics", lambda found: not found
     )
     assert missing == []
+
+
+@pytest.mark.parametrize("offset", [123, 251, 252, 300])
+def test_our_metrics_keep_to_prometheus_conventions(
+    stack: Stack, job: Environment, offset: int
+) -> None:
+    shown = httpx.get(f"http://127.0.0.1:{stack.settings.port(offset)}/metrics", trust_env=False)
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=shown.text, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_a_loader_that_stands_is_told(stack: Stack, watching: Prometheus) -> None:

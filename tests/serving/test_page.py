@@ -208,6 +208,35 @@ def test_a_panel_that_fails_stops_no_other(running: Server, page: Page) -> None:
     expect(page.locator("#traffic .stale-note")).to_have_text("")
 
 
+def test_a_replay_tells_its_pace_and_the_time_left(running: Server, page: Page) -> None:
+    first: list[int] = []
+
+    def change(picture: dict[str, Any]) -> None:
+        first.append(picture["at"])
+        replay = {
+            "id": 1,
+            "job": "words",
+            "views": ["word_counts"],
+            "from_versions": {"word_counts": 1},
+            "to_version": 2,
+            "state": "building",
+            "open": True,
+            "changed": first[0],
+            "events": 3_600_000,
+            "read": (picture["at"] - first[0]) // 10,
+            "versions": [],
+            "journal": [],
+        }
+        picture["sections"]["replays"] = {"at": picture["at"], "problem": "", "data": [replay]}
+
+    change_pictures(page, change)
+    page.goto(running.url)
+    text = re.compile(
+        r"of 3,600,000 events read, 0\.0\d %; (9\d\.\d|1\d\d) a second, (9|1\d) h left"
+    )
+    expect(page.locator("#replays-list")).to_contain_text(text)
+
+
 @pytest.mark.parametrize("times", [1, 99])
 def test_a_page_of_another_build_loads_itself_anew_once(
     running: Server, page: Page, times: int
@@ -260,8 +289,12 @@ def test_hostile_names_are_text(filled: Database, running: Server, page: Page) -
     expect(page.locator("#fraud-list")).to_contain_text(EVIL)
     expect(page.locator("#fraud header")).to_contain_text("Amounts in the account’s currency")
     expect(page.locator("#traffic-note")).to_contain_text(EVIL)
+    expect(page.locator("#traffic-legend")).to_contain_text("Anomaly")
     page.locator("#top-list button").nth(1).click()
     expect(page.locator("#lookup-answer dd").first).to_have_text(EVIL)
+    expect(page.locator("#lookup-answer dd").last).to_have_text(
+        re.compile(rf"\b{TODAY:%H:%M}$"), use_inner_text=True
+    )
     expect(page.locator("#lookup-id")).to_have_value(EVIL)
     assert page.evaluate("window.broken") is None
     assert page.locator("main img, main script").count() == 0
