@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from deploy.settings import PROJECT_ROOT
@@ -22,8 +25,12 @@ def promtool(*words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_takes_the_configuration() -> None:
-    promtool("check", "config", str(DEPLOY / "prometheus.yml"))
+@pytest.mark.parametrize("place", ["prometheus.yml", "compose/prometheus.yml"])
+def test_prometheus_takes_the_configuration(place: str, tmp_path: Path) -> None:
+    # In a container the rules lie beside it.
+    for path in (DEPLOY / place, DEPLOY / "alerts.yml"):
+        shutil.copy(path, tmp_path)
+    promtool("check", "config", str(tmp_path / "prometheus.yml"))
 
 
 def test_the_rules_hold_what_their_tests_expect() -> None:
