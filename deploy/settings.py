@@ -115,8 +115,20 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read files of the secrets folder after the environment."""
         folder = os.environ.get(SECRETS_DIR)
-        files = SecretsSettingsSource(settings_cls, secrets_dir=folder) if folder else None
+        files = (
+            SecretsSettingsSource(settings_cls, secrets_dir=folder)
+            if folder and Path(folder).is_dir()
+            else None
+        )
         return (init_settings, env_settings, dotenv_settings, *filter(None, [files]))
+
+    @model_validator(mode="after")
+    def _check_secrets_dir(self) -> Settings:
+        folder = os.environ.get(SECRETS_DIR)
+        if folder and not Path(folder).is_dir():
+            # Without its files the passwords would be those of the embedded stack.
+            raise ValueError(f"{SECRETS_DIR} is {folder}, which is no folder.")
+        return self
 
     @model_validator(mode="after")
     def _check_sasl(self) -> Settings:

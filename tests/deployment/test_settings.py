@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import ValidationError
 
 from deploy.java_kafka import SHADED, SecretError, java_kafka, write_properties
-from deploy.settings import Settings
+from deploy.settings import Settings, refusal
 from jobs.options import registry_options, table_options
 
 SECRET = "s3cr&t'pass"
@@ -91,6 +91,17 @@ def test_sasl_without_a_password_is_refused_and_no_secret_is_quoted(secure: Path
     with pytest.raises(ValidationError, match="KAPPA_KAFKA_SASL_PASSWORD") as refused:
         Settings(_env_file=None)
     assert SECRET not in str(refused.value)
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_refused(
+    secure: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAPPA_KAFKA_SECURITY_PROTOCOL", "PLAINTEXT")
+    for place in (secure / "nowhere", secure / "kappa_kafka_sasl_password"):
+        monkeypatch.setenv("KAPPA_SECRETS_DIR", str(place))
+        with pytest.raises(ValidationError) as refused:
+            Settings(_env_file=None)
+        assert refusal(refused.value) == f"KAPPA_SECRETS_DIR is {place}, which is no folder."
 
 
 def test_the_environment_goes_before_the_files(
