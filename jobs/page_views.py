@@ -199,8 +199,8 @@ TRAFFIC_ANOMALIES = QueryView(
         Column(
             "baseline",
             ColumnType.DOUBLE,
-            doc="What was usual: its minutes with views in the six hours before, each newer one "
-            "weighing 0.05 and all older ones together 0.95.",
+            doc="What was usual in its minutes with views: those of the six hours before, each "
+            "newer one weighing 0.05 and all older ones together 0.95.",
         ),
         Column(
             "severity",
@@ -230,8 +230,9 @@ TRAFFIC_ANOMALIES = QueryView(
     functions={"ewma_baseline": ewma_baseline},
     time_columns=("window_start", "window_end"),
     retention=timedelta(days=20 * 365),
-    description="Minutes in which a page had far more views than usual; a page's first ten "
-    "minutes with views in six hours are never judged.",
+    description="Minutes in which a page had far more views than usual. Minutes without views "
+    "leave what is usual as it is, and a page's first ten minutes with views in six hours are "
+    "never judged.",
 )
 
 TOP_PAGES_PER_HOUR = QueryView(
