@@ -86,6 +86,8 @@ function drawMarks(plot) {
   ctx.save();
   ctx.strokeStyle = colour("warn");
   ctx.lineWidth = 2 * ratio;
+  // The last line leaves its dashes behind.
+  ctx.setLineDash([]);
   for (const [second, value] of plot.marks || []) {
     ctx.beginPath();
     ctx.arc(plot.valToPos(second, "x", true), plot.valToPos(value, "y", true), 6 * ratio, 0, 2 * Math.PI);

@@ -190,7 +190,7 @@ export function views(sections, now) {
     const [name, version, stored, age, lag] = line.children;
     say(name.children[0], one.name);
     say(name.children[1], one.doc);
-    say(version.children[0], one.version ? `v${one.version}` : NONE);
+    say(version.children[0], one.version ? `v${one.version}` : "");
     const others = (one.versions ?? []).filter((number) => number !== one.version);
     say(version.children[1], others.map((number) => `v${number} ${states.get(`${one.name}.v${number}`) ?? "stored"}`).join(", "));
     say(stored, number(one.rows));
