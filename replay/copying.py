@@ -13,10 +13,9 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from replay.archive_files import ArchivedRecord, ArchiveFailed
-from schemas.topics import MAX_MESSAGE_BYTES, KafkaUnavailable, kafka_error
+from schemas.topics import MAX_MESSAGE_BYTES, KafkaUnavailable, delete_records, kafka_error
 
 _SECONDS = 60.0
 _POLL_SECONDS = 0.005
@@ -151,9 +150,8 @@ class _Partition:
             raise ArchiveFailed(f"{self._name} has no record to lead to {self._at}; {_OTHER}")
         self._send(self._copier.plain, ArchivedRecord(0, 0, None, None))
         self._flush(self._copier.plain)
-        first = TopicPartition(self._place.topic, self._place.partition, self._at)
-        for answer in AdminClient(self._copier.kafka).delete_records([first]).values():
-            answer.result(timeout=_SECONDS)
+        begin = {self._place.partition: self._at}
+        delete_records(self._copier.kafka, self._place.topic, begin)
 
     def _send(self, producer: Producer, record: ArchivedRecord) -> None:
         delivered = self._check(self._at)

@@ -141,6 +141,15 @@ def delete_consumer_groups(kafka: Mapping[str, Any], groups: Collection[str]) ->
                 raise
 
 
+def delete_records(kafka: Mapping[str, Any], topic: str, begin: Mapping[int, int]) -> None:
+    """Let each partition of `topic` begin at the offset that `begin` has for it."""
+    # The answers come only while the client lives.
+    admin = _admin(kafka)
+    places = [TopicPartition(topic, part, offset) for part, offset in begin.items()]
+    for answer in admin.delete_records(places, request_timeout=_TIMEOUT_SECONDS).values():
+        _result(answer, f"delete the first records of {topic}")
+
+
 def end_offsets(
     kafka: Mapping[str, Any], topic: str, *, read_committed: bool = False
 ) -> dict[int, int]:
