@@ -256,6 +256,21 @@ def test_a_page_of_another_build_loads_itself_anew_once(
     assert len(loads) == 2
 
 
+def test_an_anomaly_is_ringed(filled: Database, running: Server, page: Page) -> None:
+    page.add_init_script(
+        "window.rings = []; const arc = CanvasRenderingContext2D.prototype.arc;"
+        "CanvasRenderingContext2D.prototype.arc = function (...at) {"
+        " window.rings.push(this.getLineDash().length); arc.apply(this, at); }"
+    )
+    found = {"window_start": TODAY, "page_id": "/", "views": 40, "baseline": 4.0}
+    filled.view("traffic_anomalies", MARKS, ("window_start", "page_id"), [found])
+    page.goto(running.url)
+    expect(page.locator("#traffic-note")).to_contain_text("1 anomaly in this time")
+    expect(page.locator("#traffic-legend")).to_contain_text("Anomaly")
+    page.wait_for_function("window.rings.length > 0")
+    assert set(page.evaluate("window.rings")) == {0}, "no dashes are left of the line before"
+
+
 def test_hostile_names_are_text(filled: Database, running: Server, page: Page) -> None:
     filled.view(
         "page_stats",
@@ -289,7 +304,6 @@ def test_hostile_names_are_text(filled: Database, running: Server, page: Page) -
     expect(page.locator("#fraud-list")).to_contain_text(EVIL)
     expect(page.locator("#fraud header")).to_contain_text("Amounts in the account’s currency")
     expect(page.locator("#traffic-note")).to_contain_text(EVIL)
-    expect(page.locator("#traffic-legend")).to_contain_text("Anomaly")
     page.locator("#top-list button").nth(1).click()
     expect(page.locator("#lookup-answer dd").first).to_have_text(EVIL)
     expect(page.locator("#lookup-answer dd").last).to_have_text(
