@@ -99,6 +99,17 @@ def rescale(scene: Scene) -> None:
         scene.upgrade(parallelism)
 
 
+def add_partition(scene: Scene) -> None:
+    """The events topic gets a partition, and the partition events."""
+    scene.add_partition()
+
+
+def lose_checkpoint_storage(scene: Scene) -> None:
+    """Checkpoints can be neither written nor read for a while."""
+    with scene.checkpoints_away():
+        scene.await_failed_checkpoints()
+
+
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
@@ -116,5 +127,7 @@ FAULTS: dict[str, Fault] = {
         pause_clickhouse,
         zombie_loader,
         rescale,
+        add_partition,
+        lose_checkpoint_storage,
     )
 }

@@ -13,14 +13,16 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewPartitions
 
+from deploy.flink import place_of
 from deploy.stack import Stack
 from jobs.cluster import Cluster
-from schemas.topics import end_offsets
+from schemas.topics import end_offsets, partition_count
 from sinks.lag import LagReader
 from sinks.loader import group_of
 from tests import datasets
@@ -70,9 +72,13 @@ class Scene:
             events=events,
             late_share=0.02,
             broken_share=0.01,
-            start=datasets.EVENING + 2 * self.rounds * datasets.HOUR,
+            start=self._start(self.rounds),
             seed=self.chance.randrange(2**32),
         )
+
+    @staticmethod
+    def _start(number: int) -> int:
+        return datasets.EVENING + 2 * number * datasets.HOUR
 
     @contextmanager
     def under_way(self, events: int = 4_000) -> Iterator[None]:
@@ -114,6 +120,46 @@ class Scene:
 
         # A job that starts can't be asked yet.
         return wait_for(ask, BACK_SECONDS, "the job lives")
+
+    def add_partition(self) -> None:
+        """Give the events topic one partition more, and that one some events.
+
+        They are of the next round, so that the job's watermark, which moves a hundred times as
+        fast here as the clock, has not passed them when the partition is discovered.
+        """
+        kafka, topic = self.env.settings.kafka_client, self.env.stream.topic
+        number = partition_count(kafka, topic)
+        # A client that nobody holds on to forgets its request.
+        admin = AdminClient(dict(kafka))
+        admin.create_partitions([NewPartitions(topic, number + 1)])[topic].result(60)
+        events = datasets.dense_traffic(
+            self.schema_id, events=300, start=self._start(self.rounds + 1), seed=number
+        )
+        produce(self.env, [replace(event, partition=number) for event in events])
+
+    @contextmanager
+    def checkpoints_away(self) -> Iterator[None]:
+        """Put a file where the folder of all checkpoints is, which is back afterwards."""
+        folder = place_of(self.env.settings) / "checkpoints"
+        away = folder.with_name("checkpoints-away")
+        folder.rename(away)
+        folder.touch()
+        try:
+            yield
+        finally:
+            folder.unlink()
+            away.rename(folder)
+
+    def await_failed_checkpoints(self) -> None:
+        """Wait until three checkpoints failed, or could not begin as the job restarts."""
+        cluster = Cluster(self.env.settings.flink)
+        job_id, _ = self.checkpoints()
+
+        def failed() -> int:
+            return int(cluster.get(f"/jobs/{job_id}/checkpoints")["counts"]["failed"])
+
+        before = failed()
+        wait_for(failed, BACK_SECONDS, "checkpoints fail", until=lambda now: now >= before + 3)
 
     def await_checkpoint(self) -> None:
         """Wait until one more checkpoint is complete."""

@@ -18,6 +18,7 @@ from bench.generators import words as word_lines
 from deploy.settings import PROJECT_ROOT
 from jobs.catalogue import job_named
 from jobs.plan import JobPlan, plan
+from jobs.status import job_offsets
 from replay.build import output_topics
 from schemas.topics import end_offsets, topic_names
 from sinks.lag import LagReader
@@ -55,6 +56,7 @@ def test_a_job_of_several_streams_is_rebuilt_promoted_rolled_back_and_retired(
     sender.send(1, 2)
     sender.close()
     await_rows(env, orders, {v: of for v, of in expected.items() if v != "daily_sales"})
+    await_all_read(env, "orders")
     report = done(env, "verify")
     assert (report["unexplained"], report["counts"]["explained"]) == (0, 0)
     assert report["counts"]["expected"] > 0
@@ -201,6 +203,23 @@ def assert_compared(
 
 def job_plan(env: Environment, job: str, version: int) -> JobPlan:
     return plan(job_named(job).within(env.settings.namespace), version)
+
+
+def await_all_read(env: Environment, job: str) -> None:
+    """Wait until both versions have checkpointed all events, so that no row is left out as new."""
+    reader = LagReader(env.settings.kafka_client)
+    for version in (1, 2):
+        reading = job_plan(env, job, version)
+        wanted = {
+            source.stream.name: end_offsets(env.settings.kafka_client, source.topic)
+            for source in reading.inputs
+        }
+        wait_for(
+            partial(job_offsets, reader, reading),
+            SECONDS,
+            f"version {version} has read all",
+            until=lambda read, wanted=wanted: read == wanted,
+        )
 
 
 def ends(env: Environment, job: JobPlan, view: str) -> dict[int, int]:
