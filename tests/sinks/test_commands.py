@@ -165,7 +165,7 @@ def test_what_a_topic_may_bring_is_counted_from_zero() -> None:
         DeadLetterTopic("clicks", 1), [Message(topic="dlq.clicks", headers=[("reason", b"empty")])]
     )
     metrics.expects(DeadLetterTopic("clicks", 1))
-    said = (PROJECT_ROOT / "README.md").read_text().split("**Why an event is a dead letter.**")[1]
+    said = (PROJECT_ROOT / "docs/EVENTS.md").read_text().split("## Why an event")[1]
     reasons = re.findall("`([a-z_]+)`", said.split("A registry")[0])
     found = generate_latest(metrics.registry).decode()
     counts = dict(re.findall(r'dead_letters_total\{reason="(\w+)",.*"1"\} (.+)', found))

@@ -1,4 +1,4 @@
-"""The README: its commands exist and take what they are given, its links and files are there."""
+"""README and docs: their commands take what they are given, links and files are there."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ import typer
 from deploy.cli import app
 from deploy.settings import PROJECT_ROOT, SECRETS_DIR, Settings, variable
 
-README = (PROJECT_ROOT / "README.md").read_text()
+# The catalogue of views is printed by a command, and tested where that is.
+_PAGES = [
+    PROJECT_ROOT / "README.md",
+    *(page for page in sorted((PROJECT_ROOT / "docs").glob("*.md")) if page.name != "VIEWS.md"),
+]
+TEXTS = {page: page.read_text() for page in _PAGES}
+WHOLE = "\n".join(TEXTS.values())
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _ENDS = ("|", ">", "&&", ";")
 
 
 def lines() -> list[list[str]]:
-    """Return the words of every line that the README gives to a shell."""
-    blocks = (block.replace("\\\n", " ") for block in _BLOCK.findall(README))
+    """Return the words of every line given to a shell."""
+    blocks = (block.replace("\\\n", " ") for block in _BLOCK.findall(WHOLE))
     split = (shlex.split(line, comments=True) for block in blocks for line in block.splitlines())
     return [words for words in split if words]
 
@@ -70,8 +76,12 @@ def test_targets_of_make_exist() -> None:
 
 
 def test_files_that_are_named_exist() -> None:
-    linked = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    told = re.findall(r"`(tests/[\w/]+\.py)`", README)
+    linked = [
+        page.parent / link
+        for page, text in TEXTS.items()
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    ]
+    told = re.findall(r"`(tests/[\w/]+\.py)`", WHOLE)
     paths = [w for words in lines() for w in words if re.match(r"(deploy|jobs)/\w+[/.]", w)]
     assert linked
     assert told
@@ -80,6 +90,6 @@ def test_files_that_are_named_exist() -> None:
 
 
 def test_settings_that_are_named_exist() -> None:
-    named = set(re.findall(r"\bKAPPA_[A-Z_]*[A-Z]\b", README))
+    named = set(re.findall(r"\bKAPPA_[A-Z_]*[A-Z]\b", WHOLE))
     assert named
     assert named - {SECRETS_DIR, *map(variable, Settings.model_fields)} == set()
