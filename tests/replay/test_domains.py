@@ -62,7 +62,11 @@ def test_a_job_of_several_streams_is_rebuilt_promoted_rolled_back_and_retired(
     assert report["counts"]["expected"] > 0
     found = {view["view"]: view for view in report["views"]}
     assert {name for name, view in found.items() if view["counts"]["expected"]} == {"daily_sales"}
-    assert_compared(found, expected)
+    # Rows after the last change of a segment are open until a later one comes.
+    changed = max(change["event_time"] for change in sender.events["customer_segments"])
+    closed = [row for row in expected["sales_by_segment"] if row[2] <= changed]
+    assert 0 < len(closed) < len(expected["sales_by_segment"])
+    assert_compared(found, {**expected, "sales_by_segment": closed})
 
     wrong_sales = view_rows(env, orders, "daily_sales")
     assert wrong_sales != ordered(expected["daily_sales"])
