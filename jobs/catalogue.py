@@ -6,6 +6,7 @@ import difflib
 
 from jobs import (
     bidding,
+    categories,
     devices,
     experiments,
     orders,
@@ -31,6 +32,7 @@ JOBS: dict[str, Job] = {
     job.name: job
     for job in (
         page_views.JOB,
+        categories.JOB,
         transactions.JOB,
         devices.JOB,
         orders.JOB,

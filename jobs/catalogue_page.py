@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 from jobs.catalogue import job_of
 from jobs.plan import plan
 from jobs.views import ArrivalView, Job, QueryView, View, WindowView
 from schemas.streams import Stream
+
+_INTRODUCTION = """\
+Written by `kappa views --markdown`. A view is a table that people query; a job is the program that
+keeps the views of its streams. `kappa submit JOB` runs one, `kappa generate JOB` sends its streams
+made-up events, and `kappa sql "SELECT * FROM VIEW LIMIT 5"` shows what came of them.
+
+Times are those of the events, in UTC. *Disorder* is how far events may come out of order; what
+comes later than that still counts within the *allowed lateness*, and beyond it goes to the stream's
+late topic instead."""
 
 
 def page(jobs: Iterable[Job]) -> str:
@@ -18,8 +29,11 @@ def page(jobs: Iterable[Job]) -> str:
 def _lines(jobs: tuple[Job, ...]) -> Iterator[str]:
     yield "# Views"
     yield ""
-    yield "Written by `kappa views --markdown`. Each job runs with `kappa submit JOB`;"
-    yield "`kappa generate JOB` sends it made-up events."
+    yield from _INTRODUCTION.splitlines()
+    yield from ("", "| Job | Views |", "|---|---|")
+    for job in jobs:
+        links = ", ".join(f"[{view.name}](#{view.name})" for view in job.views)
+        yield f"| [{job.name}](#{job.name}) | {links} |"
     for job in jobs:
         yield from ("", f"## {job.name}", "")
         for stream in job.streams:
@@ -29,12 +43,8 @@ def _lines(jobs: tuple[Job, ...]) -> Iterator[str]:
 
 
 def _stream(stream: Stream) -> Iterator[str]:
-    file = stream.schema_file or f"{stream.name}.avsc"
-    disorder, lateness = (
-        f"{d.total_seconds():g} s" for d in (stream.disorder, stream.allowed_lateness)
-    )
-    yield f"Stream [`{stream.name}`](../schemas/{file}): {stream.description} Disorder {disorder},"
-    yield f"allowed lateness {lateness}."
+    yield f"Stream [`{stream.name}`](../schemas/{stream.schema_path}): {stream.description}"
+    yield f"Disorder {span(stream.disorder)}, allowed lateness {span(stream.allowed_lateness)}."
     yield ""
 
 
@@ -51,22 +61,29 @@ def _view(view: View) -> Iterator[str]:
 def nature(view: View) -> str:
     """Return how `view` is computed, when its rows come, and when its state and its rows end."""
     if isinstance(view, WindowView):
-        size, slide = view.window.size.total_seconds(), view.window.slide.total_seconds()
-        each = f", one each {slide:g} s" if slide != size else ""
-        lateness = view.stream.allowed_lateness.total_seconds()
+        window = view.window
+        each = f", one each {span(window.slide)}" if window.slide != window.size else ""
         how = (
-            f"Windows of {size:g} s{each}; late events correct them for {lateness:g} s, then "
-            "their state ends."
+            f"Windows of {span(window.size)}{each}. A row comes with the window's first events and "
+            f"is renewed with more; late ones correct it for {span(view.stream.allowed_lateness)}, "
+            "then its state ends."
         )
     elif isinstance(view, ArrivalView):
-        how = f"Answers each event as it arrives; {_state(view)}."
+        how = f"Flink SQL that answers each event as it arrives; {_state(view)}."
     elif isinstance(view, QueryView):
-        how = (
-            f"Flink SQL over events that others have passed by {_delay(view):g} s; {_state(view)}."
-        )
+        how = f"Flink SQL. {_moment(view)}; {_state(view)}."
     kept = view.retention
-    rows = "for good" if kept is None else f"{kept.days:,} days past their window"
+    rows = "for good" if kept is None else f"{span(kept)} past their window"
     return f"{how} Rows are kept {rows}."
+
+
+def _moment(view: QueryView) -> str:
+    """Return when the rows of `view` come: with time, where it or what it reads goes by time."""
+    read = plan(job_of(view), 1, (view.name,)).read_queries
+    if any(re.search(r"\b(INTERVAL|DESCRIPTOR|SYSTEM_TIME)\b", one.sql) for one in read):
+        delay = span(_delay(view) + view.settled_after)
+        return f"Rows come at the latest once events {delay} newer than them have been read"
+    return "A row is renewed with each event"
 
 
 def _state(view: QueryView) -> str:
@@ -81,13 +98,28 @@ def _state(view: QueryView) -> str:
         return (
             "it keeps none" if isinstance(view, ArrivalView) else "its state ends with its windows"
         )
-    return ", ".join(
-        f"{whose} ends {kept.days:,} days after a key's last change" for whose, kept in ends
-    )
+    return ", ".join(f"{whose} ends {span(kept)} after a key's last change" for whose, kept in ends)
 
 
-def _delay(view: QueryView) -> float:
-    """Return how far, in seconds, the watermark that `view` goes by trails the newest event."""
-    return max(
-        (one.disorder + one.allowed_lateness + one.pane).total_seconds() for one in view.streams
-    )
+def _delay(view: QueryView) -> timedelta:
+    """Return how far the watermark that `view` goes by trails the newest event."""
+    return max(one.disorder + one.allowed_lateness + one.pane for one in view.streams)
+
+
+_UNITS = (
+    ("year", timedelta(days=365)),
+    ("day", timedelta(days=1)),
+    ("h", timedelta(hours=1)),
+    ("min", timedelta(minutes=1)),
+    ("s", timedelta(seconds=1)),
+)
+
+
+def span(duration: timedelta) -> str:
+    """Return `duration`, whole seconds, in words such as "6 min 10 s" or "20 years"."""
+    words, rest = [], duration
+    for name, unit in _UNITS:
+        count, rest = divmod(rest, unit)
+        if count:
+            words.append(f"{count} {name}{'s' if count > 1 and name in ('year', 'day') else ''}")
+    return " ".join(words)

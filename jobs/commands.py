@@ -215,14 +215,15 @@ def _usual_version(settings: Settings, job: str) -> int:
 
 def views(
     name: Annotated[
-        str | None, typer.Argument(help="Only this view.", autocompletion=completion.views)
+        str | None,
+        typer.Argument(help="A view, or a job for all of its.", autocompletion=completion.views),
     ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the whole catalogue as a page.")
     ] = False,
     as_json: _AsJson = False,
 ) -> None:
-    """List the declared views: what each answers, its key and its columns.
+    """Say what each declared view answers, and of one, or of a job's, the key and the columns.
 
     Example: kappa views page_views_per_minute
     """
@@ -234,7 +235,10 @@ def views(
         sys.stdout.write(page(JOBS.values()))
         return
     with _plain_errors():
-        chosen = [view_named(name)] if name else list(VIEWS.values())
+        if name in JOBS and name not in VIEWS:
+            chosen = list(JOBS[name].views)
+        else:
+            chosen = [view_named(name)] if name else list(VIEWS.values())
     described: list[dict[str, Any]] = [
         {
             "name": view.name,
@@ -253,6 +257,11 @@ def views(
     ]
     if as_json:
         print_json(described)
+        return
+    if not name:
+        answers = [(view["job"], view["name"], view["description"]) for view in described]
+        print_table("Views", ("job", "view", "answers"), answers)
+        OUT.print("kappa views NAME tells of a view or a job its columns, and when rows come.")
         return
     for view in described:
         OUT.print(f"[bold]{view['name']}[/]  (job {view['job']})", highlight=False)

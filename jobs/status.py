@@ -90,7 +90,8 @@ def statuses(settings: Settings) -> list[JobStatus]:
     for declared in JOBS.values():
         job = declared.within(settings.namespace)
         versions = {d.version for d in wanted if d.job == declared.name}
-        if any(stream.topic in topics for stream in job.streams):
+        # A topic that is read once more tells of the job that it is there for.
+        if any(stream.topic in topics for stream in job.streams if not stream.reads):
             versions.add(lowest_version(job, topics))
         plans = (plan(job, version) for version in sorted(versions))
         found += [_status(settings, one, source) for one in plans for source in one.inputs]

@@ -306,6 +306,8 @@ class Job:
         for view in self.views:
             if strangers := [s.name for s in view.streams if s not in self.streams]:
                 raise InvalidView(f"{view.name} reads {strangers}, which job {self.name} does not.")
+        if len({stream.topic for stream in self.streams}) < len(self.streams):
+            raise InvalidView(f"job {self.name} reads a topic twice; one of its streams will do.")
         queries = [view for view in self.views if isinstance(view, QueryView)]
         for place, query in enumerate(queries):
             through = {s for v in queries[:place] if query.names(v) for s in v.sources}

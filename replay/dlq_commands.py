@@ -195,6 +195,7 @@ def reinject_command(
 
     Example: kappa dlq reinject --reason out_of_range --set status=200 --dry-run
     """
+    _refuse_reading(stream)
     with _bench(stream) as bench:
         if not dry_run:
             bench.work.control.lock(f"dlq {stream}")
@@ -272,6 +273,17 @@ class _Bench:
         from replay.reinjection import Reinjection
 
         return Reinjection(self.work.control, self.work.settings.kafka_client, self.stream)
+
+
+def _refuse_reading(stream: str) -> None:
+    """Raise where another stream's events are meant: sent from both, they would count twice."""
+    from schemas.streams import STREAMS
+
+    if stream in STREAMS and (owner := STREAMS[stream].reads):
+        raise CommandError(
+            f"{stream} reads the events of {owner} once more; mend them there, for both: "
+            f"--stream {owner}."
+        )
 
 
 @contextmanager

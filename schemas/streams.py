@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -81,7 +81,9 @@ class Stream:
     correct it. `pane` is the granularity at which lateness is judged: the window missed is the
     pane, and every window over the stream is a multiple of it. A partition without events for
     `idle_timeout` no longer holds back the watermark; what it sends later, behind the others, may
-    be late, so the timeout is longer than any stall that passes by itself. `namespace` prefixes
+    be late, so the timeout is longer than any stall that passes by itself. `reads` names the stream
+    whose topic this one reads once more, for a second job over the same events: what becomes of
+    them there has topics and an account of its own, under this stream's name. `namespace` prefixes
     every topic, so that several environments share one Kafka.
     """
 
@@ -97,8 +99,8 @@ class Stream:
     max_event_bytes: int = 64 * 1024
     dead_letter_limit: DeadLetterLimit = DeadLetterLimit()
     idle_timeout: timedelta = timedelta(minutes=5)
+    reads: str = ""
     description: str = ""
-    schema_file: str = ""
     namespace: str = ""
 
     def prefixed(self, topic: str) -> str:
@@ -108,7 +110,7 @@ class Stream:
     @property
     def topic(self) -> str:
         """Name of the Kafka topic with the events."""
-        return self.prefixed(f"events.{self.name}")
+        return self.prefixed(f"events.{self.reads or self.name}")
 
     @property
     def subject(self) -> str:
@@ -116,9 +118,14 @@ class Stream:
         return f"{self.topic}-value"
 
     @property
+    def schema_path(self) -> str:
+        """File of the current Avro schema, below `schemas/`."""
+        return f"{self.reads or self.name}.avsc"
+
+    @property
     def schema(self) -> dict[str, Any]:
         """The current Avro schema, parsed JSON."""
-        return _load_schema(self.schema_file or f"{self.name}.avsc")
+        return _load_schema(self.schema_path)
 
     def dead_letter_topic(self, version: int = 1) -> str:
         """Topic of the events a job at `version` refused; version 1 has no suffix."""
@@ -154,6 +161,29 @@ PAGE_VIEWS = Stream(
         Range("status", minimum=100, maximum=599),
         Range("bytes_sent", minimum=0),
     ),
+)
+
+PAGES = Stream(
+    name="pages",
+    key_field="page_id",
+    allowed_lateness=timedelta(seconds=30),
+    pane=timedelta(seconds=10),
+    # Written rarely: what joins it waits this long for its watermark, and not five minutes.
+    idle_timeout=timedelta(minutes=1),
+    description="Which category a page is in, from when on.",
+    required=("event_id", "page_id", "category"),
+    rules=(
+        Length("event_id", minimum=1, maximum=64),
+        Length("page_id", minimum=1, maximum=2048),
+        Length("category", minimum=1, maximum=256),
+    ),
+)
+
+PAGE_REQUESTS = replace(
+    PAGE_VIEWS,
+    name="page_requests",
+    reads="page_views",
+    description="The page views once more, for the job that joins them with what pages are.",
 )
 
 DEVICE_READINGS = Stream(
@@ -390,6 +420,8 @@ STREAMS: dict[str, Stream] = {
     stream.name: stream
     for stream in (
         PAGE_VIEWS,
+        PAGES,
+        PAGE_REQUESTS,
         DEVICE_READINGS,
         TRANSACTIONS,
         ORDERS,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from deploy.settings import PROJECT_ROOT
 from jobs.catalogue import JOBS, VIEWS
-from jobs.catalogue_page import page
+from jobs.catalogue_page import nature, page, span
 
 
 def test_the_page_is_of_now() -> None:
@@ -18,3 +20,16 @@ def test_every_view_and_every_column_says_what_it_is() -> None:
         for column in view.columns:
             if column.name not in ("window_start", "window_end") and column.name not in view.key:
                 assert column.doc, f"{view.name}.{column.name}"
+
+
+def test_a_view_says_when_its_rows_come() -> None:
+    # 10 s of disorder, 30 s of lateness, a pane of 10 s and the minute that a payment may take.
+    assert "once events 1 min 50 s newer" in nature(VIEWS["unmatched_orders"])
+    assert "once events 50 s newer" in nature(VIEWS["daily_sales"])
+    assert "renewed with each event;" in nature(VIEWS["word_counts"])
+
+
+def test_spans_are_told_in_words() -> None:
+    assert span(timedelta(seconds=370)) == "6 min 10 s"
+    assert span(timedelta(days=20 * 365)) == "20 years"
+    assert span(timedelta(days=366, hours=1)) == "1 year 1 day 1 h"

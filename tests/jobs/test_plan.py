@@ -12,6 +12,7 @@ from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
 from jobs.plan import plan
 from jobs.views import InvalidView, Job
+from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
 
 
 @pytest.mark.stack
@@ -80,6 +81,11 @@ def test_a_query_must_read_its_streams_itself_or_through_an_earlier_view() -> No
     Job("sales", orders.streams, (matched, revenue))
     with pytest.raises(InvalidView, match="revenue_per_minute: its query does not read orders"):
         Job("sales", orders.streams, (revenue, matched))
+
+
+def test_a_job_reads_a_topic_once() -> None:
+    with pytest.raises(InvalidView, match="job twice reads a topic twice"):
+        Job("twice", (PAGE_VIEWS, PAGE_REQUESTS), ())
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

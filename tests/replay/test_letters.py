@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import pytest
 
+from deploy.console import CommandError
+from replay.dlq_commands import reinject_command
 from replay.letters import BadRepair, Letter, Workbench, parse_changes, read_repairs, write_repairs
 from schemas.registry import Registry, UnknownSchemaId
 from schemas.streams import PAGE_VIEWS
@@ -85,3 +87,8 @@ def test_repairs_come_back_from_their_file(bench: Workbench, tmp_path: Path) -> 
     path.write_text('{"partition": 1}\n')
     with pytest.raises(BadRepair, match="line 1"):
         list(read_repairs(path))
+
+
+def test_letters_of_a_second_reading_are_sent_again_in_the_first_only() -> None:
+    with pytest.raises(CommandError, match="mend them there, for both: --stream page_views"):
+        reinject_command(stream="page_requests")

@@ -7,7 +7,15 @@ from dataclasses import replace
 import fastavro
 import pytest
 
-from schemas.streams import PAGE_VIEWS, STREAMS, Range, Stream, UnknownStream, stream_named
+from schemas.streams import (
+    PAGE_REQUESTS,
+    PAGE_VIEWS,
+    STREAMS,
+    Range,
+    Stream,
+    UnknownStream,
+    stream_named,
+)
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=str)
@@ -48,3 +56,11 @@ def test_namespace_prefixes_topic_and_subject() -> None:
 def test_misspelt_stream_is_told_the_nearest() -> None:
     with pytest.raises(UnknownStream, match='"page_view" is no stream; did you mean "page_views"'):
         stream_named("page_view")
+
+
+def test_a_second_reading_has_the_events_of_the_first_and_letters_of_its_own() -> None:
+    assert PAGE_REQUESTS.topic == PAGE_VIEWS.topic
+    assert PAGE_REQUESTS.subject == PAGE_VIEWS.subject
+    assert PAGE_REQUESTS.schema == PAGE_VIEWS.schema
+    assert PAGE_REQUESTS.dead_letter_topic() == "dlq.page_requests"
+    assert PAGE_REQUESTS.late_topic(2) == "late.page_requests.v2"

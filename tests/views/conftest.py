@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from deploy.stack import Stack
+from jobs.catalogue import job_named
 from tests.harness import Environment, environment, flink, start_loader, wait_for
 from tests.views.domains import DOMAINS
 from tests.views.world import Sender
@@ -25,12 +27,13 @@ DEADLINE = 240.0
 
 @dataclass(frozen=True)
 class World:
-    """A namespace in which every domain's events were sent, the last of them closing all.
+    """Namespaces, by domain, in which its events were sent, the last of them closing all.
 
-    `late` are, by domain and topic, the values of the events that came too late.
+    Domains whose jobs read the same topic have different ones. `late` are, by domain and topic,
+    the values of the events that came too late.
     """
 
-    env: Environment
+    envs: dict[str, Environment]
     job_ids: dict[str, str]
     expected: dict[str, Mapping[str, list[tuple[Any, ...]]]]
     late: dict[str, dict[str, list[bytes | None]]]
@@ -51,29 +54,45 @@ def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
         and "world" in item.fixturenames
         and item.callspec.params["world"] == request.param
     }
-    with environment(stack, checkpoint_seconds=5.0) as env:
-        senders = {
-            name: Sender(env, domain, in_order=in_order)
-            for name, domain in DOMAINS.items()
-            if name in wanted
-        }
+    with ExitStack() as open_until_end:
+        senders: dict[str, Sender] = {}
+        envs: list[Environment] = []
+        for group in _apart(wanted):
+            env = open_until_end.enter_context(environment(stack, checkpoint_seconds=5.0))
+            envs.append(env)
+            senders |= {name: Sender(env, DOMAINS[name], in_order=in_order) for name in group}
         job_ids = {}
         for name, sender in senders.items():
             sender.prepare()
-            job_ids[name] = env.jobs[sender.job_name] = sender.submit()
-        start_loader(env)
+            job_ids[name] = sender.env.jobs[sender.job_name] = sender.submit()
+        for env in envs:
+            start_loader(env)
         for sender in senders.values():
             sender.send(0, 2)
             if not in_order:
                 sender.send_late()
-        killed = 0 if in_order else _kill_taskmanager(env, stack, job_ids)
+        killed = 0 if in_order else _kill_taskmanager(stack, senders, job_ids)
         for sender in senders.values():
             sender.send(1, 2)
             sender.close()
         stack.wait_healthy("taskmanager", other_than=killed)
         expected = {name: sender.expected() for name, sender in senders.items()}
         late = {name: _late_values(sender) for name, sender in senders.items()}
-        yield World(env, job_ids, expected, late)
+        yield World({name: s.env for name, s in senders.items()}, job_ids, expected, late)
+
+
+def _apart(names: Collection[str]) -> list[list[str]]:
+    """Return the domains of `names` in groups of which none has a topic twice."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for name in (name for name in DOMAINS if name in names):
+        topics = {stream.topic for stream in job_named(DOMAINS[name].JOB).streams}
+        group = next((group for group in groups if not group[1] & topics), None)
+        if group is None:
+            group = [], set()
+            groups.append(group)
+        group[0].append(name)
+        group[1].update(topics)
+    return [found for found, _ in groups]
 
 
 def _late_values(sender: Sender) -> dict[str, list[bytes | None]]:
@@ -83,10 +102,10 @@ def _late_values(sender: Sender) -> dict[str, list[bytes | None]]:
     }
 
 
-def _kill_taskmanager(env: Environment, stack: Stack, job_ids: dict[str, str]) -> int:
+def _kill_taskmanager(stack: Stack, senders: dict[str, Sender], job_ids: dict[str, str]) -> int:
     """Kill it once each job has a checkpoint with what was sent; return its process id."""
-    for job_id in job_ids.values():
-        _checkpoint(env, job_id)
+    for name, sender in senders.items():
+        _checkpoint(sender.env, job_ids[name])
     pid = stack.wait_healthy("taskmanager").pid
     os.kill(pid, signal.SIGKILL)
     return pid

@@ -9,6 +9,7 @@ import pytest
 
 from tests.views import (
     bidding,
+    categories,
     devices,
     experiments,
     orders,
@@ -22,6 +23,7 @@ from tests.views import (
 
 _ALL: dict[str, ModuleType] = {
     "page_views": page_views,
+    "categories": categories,
     "transactions": transactions,
     "devices": devices,
     "orders": orders,
@@ -34,7 +36,7 @@ _ALL: dict[str, ModuleType] = {
 }
 _CHOSEN = os.environ.get("KAPPA_TEST_DOMAINS", "")
 DOMAINS = {name: m for name, m in _ALL.items() if not _CHOSEN or name in _CHOSEN.split(",")}
-# The others run with `make test-long`: ten jobs at once take their time on two cores.
+# The others run with `make test-long`: so many jobs at once take their time on two cores.
 _QUICK = ("page_views", "orders", "words")
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.stack
 def test_what_is_too_late_is_set_apart_once_and_nothing_else(world: World, name: str) -> None:
     for topic, expected in world.late[name].items():
         found = wait_for(
-            partial(_values, world.env, topic),
+            partial(_values, world.envs[name], topic),
             DEADLINE,
             f"{topic} has the {len(expected)} events that came too late",
             until=partial(operator.eq, expected),
@@ -34,9 +34,9 @@ def test_view_equals_its_oracle(world: World, name: str, view: str) -> None:
     expected = ordered(world.expected[name][view])
     assert expected, "the generated events make no row of the view"
     found = wait_for(
-        lambda: view_rows(world.env, domain, view),
+        lambda: view_rows(world.envs[name], domain, view),
         DEADLINE,
-        lambda: _difference(expected, view_rows(world.env, domain, view)),
+        lambda: _difference(expected, view_rows(world.envs[name], domain, view)),
         until=lambda rows: rows == expected,
     )
     assert found == expected
@@ -49,7 +49,7 @@ def test_every_view_of_the_job_is_compared(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_job_runs(world: World, name: str) -> None:
-    assert flink(world.env, f"/jobs/{world.job_ids[name]}")["state"] == "RUNNING"
+    assert flink(world.envs[name], f"/jobs/{world.job_ids[name]}")["state"] == "RUNNING"
 
 
 def _values(env: Environment, topic: str) -> list[bytes | None]:

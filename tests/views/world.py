@@ -44,7 +44,7 @@ class Sender:
     """
 
     def __init__(self, env: Environment, domain: ModuleType, *, in_order: bool = False) -> None:
-        self._env, self._domain, self._in_order = env, domain, in_order
+        self.env, self._domain, self._in_order = env, domain, in_order
         self._dimensions: frozenset[str] = getattr(domain, "DIMENSIONS", frozenset())
         job = job_named(domain.JOB).within(env.settings.namespace)
         self.job_name = job.name
@@ -65,12 +65,12 @@ class Sender:
 
     def prepare(self) -> None:
         """Register the schemas and create the topics."""
-        with Registry(self._env.settings.registry) as registry:
+        with Registry(self.env.settings.registry) as registry:
             for name, stream in self.streams.items():
                 number = publish_schema(registry, stream)
                 schema = cast(Any, fastavro.parse_schema(stream.schema))
                 self._frames[name] = b"\0" + number.to_bytes(4, "big"), schema
-                ensure_events_topic(self._env.settings.kafka_client, stream)
+                ensure_events_topic(self.env.settings.kafka_client, stream)
 
     def submit(self, script: Path | None = None) -> str:
         """Submit the job, or what `script` has in its place, and return its id.
@@ -81,7 +81,7 @@ class Sender:
         options = {"parallelism": int(os.environ.get("KAPPA_TEST_PARALLELISM", "1"))}
         if not self._dimensions:
             options["idle_timeout_seconds"] = 3600
-        return submit(self._env.settings, self._domain.JOB, options=options, script=script).job_id
+        return submit(self.env.settings, self._domain.JOB, options=options, script=script).job_id
 
     def send(self, part: int, parts: int) -> None:
         """Send the `part`-th of `parts` parts of each stream; the first has all of dimensions."""
@@ -134,7 +134,7 @@ class Sender:
         return Record(partition, -1, event["event_time"], key, frame + body.getvalue())
 
     def _produce(self, stream: Stream, records: list[Record]) -> None:
-        produce(self._env, records, topic=stream.topic)
+        produce(self.env, records, topic=stream.topic)
 
 
 def _at(record: Record, partition: int) -> Record:
