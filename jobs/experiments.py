@@ -97,10 +97,35 @@ EXPERIMENT_RESULTS_PER_HOUR = QueryView(
     "their hour.",
 )
 
+EXPERIMENT_GOALS = QueryView(
+    name="experiment_goals",
+    sources=(EXPOSURES, CONVERSIONS),
+    key_columns=("experiment", "variant", "goal"),
+    query_columns=(
+        _EXPERIMENT,
+        _VARIANT,
+        Column("goal", ColumnType.STRING, doc="What the users did."),
+        Column(
+            "converted_users", ColumnType.LONG, doc="Users who did so within an hour after seeing."
+        ),
+    ),
+    sql="""
+        SELECT e.experiment, e.`variant`, c.goal, COUNT(DISTINCT c.user_id)
+        FROM exposures AS e
+        JOIN conversions AS c
+            ON c.user_id = e.user_id
+            AND c.event_time BETWEEN e.event_time AND e.event_time + INTERVAL '1' HOUR
+        GROUP BY e.experiment, e.`variant`, c.goal
+    """,
+    state_retention=timedelta(days=180),
+    description="Each variant's conversions by goal so far; who reached several counts in each. "
+    "`experiment_results` has how many saw the variant.",
+)
+
 JOB = Job(
     "experiments",
     (EXPOSURES, CONVERSIONS),
-    (EXPERIMENT_RESULTS, EXPERIMENT_RESULTS_PER_HOUR),
+    (EXPERIMENT_RESULTS, EXPERIMENT_RESULTS_PER_HOUR, EXPERIMENT_GOALS),
 )
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ COLUMNS = {
         "window_end",
         *_FIGURES,
     ),
+    "experiment_goals": ("experiment", "variant", "goal", "converted_users"),
 }
 WHERE = dict.fromkeys(COLUMNS, f"experiment <> '{CLOSING}'")
 
@@ -107,7 +108,22 @@ def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
     return {
         "experiment_results": [(*row, _error(row[2], row[4])) for row in rows if len(row) == 5],
         "experiment_results_per_hour": [row for row in rows if len(row) == 7],
+        "experiment_goals": _goals(world),
     }
+
+
+def _goals(world: World) -> list[tuple[Any, ...]]:
+    reached: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    seen: dict[str, list[Event]] = defaultdict(list)
+    for event in world["exposures"]:
+        seen[event["user_id"]].append(event)
+    for conversion in world["conversions"]:
+        user = conversion["user_id"]
+        for event in seen[user]:
+            if 0 <= conversion["event_time"] - event["event_time"] <= HOUR:
+                reached[event["experiment"], event["variant"], conversion["goal"]].add(user)
+    assert len({goal for _, _, goal in reached}) > 1
+    return [(*key, len(users_there)) for key, users_there in reached.items()]
 
 
 def _error(exposed: int, rate: float) -> float:
