@@ -11,6 +11,8 @@ import httpx
 _JOB_PATH = re.compile(r"/jobs/(?P<id>[0-9a-f]{32})\b")
 LIVE_STATES = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING", "RECONCILING")
 CANCELLING = "CANCELLING"
+# What an operator that has got no watermark says of it.
+_NO_WATERMARK = -(2**63)
 
 
 class ClusterUnavailable(Exception):
@@ -150,6 +152,19 @@ class Cluster:
             completed_ms=latest["latest_ack_timestamp"] if latest else None,
             failed=sum(one["status"] == "FAILED" for one in answer["history"]),
         )
+
+    def watermarks(self, job_id: str) -> dict[str, int]:
+        """Return by vertex's name the watermark, epoch ms, that all its subtasks have got.
+
+        Those that have got none, as sources do, are missing.
+        """
+        found: dict[str, int] = {}
+        for vertex in self.get(f"/jobs/{job_id}")["vertices"]:
+            subtasks = self.get(f"/jobs/{job_id}/vertices/{vertex['id']}/watermarks")
+            least = min((int(one["value"]) for one in subtasks), default=_NO_WATERMARK)
+            if least > _NO_WATERMARK:
+                found[vertex["name"]] = min(least, found.get(vertex["name"], least))
+        return found
 
     def cancel(self, job_id: str) -> None:
         """Ask a job to end without a savepoint."""

@@ -90,7 +90,7 @@ def _sink_ddl(plan: JobPlan, view: QueryView, options: JobOptions) -> str:
     else:
         delivery = sink_options(f"kappa-{plan.name}-{view.name}", options)
     return f"""
-        CREATE TEMPORARY TABLE `{_sink(view)}` (
+        CREATE TEMPORARY TABLE `{view.sink}` (
             {columns},
             PRIMARY KEY ({key}) NOT ENFORCED
         ) WITH (
@@ -113,12 +113,8 @@ def _registry_options(options: JobOptions) -> str:
     return f"{text}," if text else ""
 
 
-def _sink(view: QueryView) -> str:
-    return f"{view.name}_topic"
-
-
 def _insert(view: QueryView) -> str:
     values = ", ".join(
         f"CAST(`{column.name}` AS {_SQL_TYPES[column.type]})" for column in view.columns
     )
-    return f"INSERT INTO `{_sink(view)}` SELECT {values} FROM `{view.name}`"
+    return f"INSERT INTO `{view.sink}` SELECT {values} FROM `{view.name}`"

@@ -235,6 +235,11 @@ class QueryView(View):
         """The query, as text without its line breaks."""
         return " ".join(self.sql.split())
 
+    @property
+    def sink(self) -> str:
+        """What Flink calls the table that the rows go to, and the operators that write it."""
+        return f"{self.name}_topic"
+
     def over(self, streams: Mapping[str, Stream]) -> Self:
         """Return the same view over other streams of the same names."""
         return replace(self, sources=tuple(streams[stream.name] for stream in self.sources))

@@ -176,9 +176,8 @@ def _ensure_running(
     # A job that read a copy may have stopped without a word of it; its panes are its successor's.
     successor = rebuilt_plan(settings, replay).name
     state = latest_state(cluster, job_plan.name) or latest_state(cluster, successor)
-    if not job_plan.copy:
-        read = job_offsets(LagReader(settings.kafka_client), job_plan) if state else {}
-        refuse_lost(replay.plan, *_begin(settings, job_plan), read)
+    read = job_offsets(LagReader(settings.kafka_client), job_plan) if state else {}
+    _refuse_dropped(settings, replay, job_plan, read)
     return _submit(work, replay, state or "none", options)
 
 
@@ -232,8 +231,12 @@ def _await_read(
     settings, pace = work.settings, _Pace()
     live, reader = live_plan(settings, replay), LagReader(work.settings.kafka_client)
     most_lag = 0
+    read = job_offsets(reader, job_plan)
     while True:
-        done = events_before(job_offsets(reader, job_plan), replay.plan)
+        # What is there now was there when the job was at the offsets seen before: it missed none.
+        _refuse_dropped(settings, replay, job_plan, read)
+        read = job_offsets(reader, job_plan)
+        done = events_before(read, replay.plan)
         # A job that is down is no reason to spare it.
         runs = Cluster(*settings.flink_clusters).live_job(live.name) is not None
         lag = _lag(settings, reader, live) if runs else 0
@@ -249,6 +252,15 @@ def _await_read(
             work.control.write(replay.id, "pace", "done", changed)
         _check_alive(settings, job_plan, pace)
         time.sleep(_POLL_SECONDS)
+
+
+def _refuse_dropped(
+    settings: Settings, replay: ReplayRecord, job_plan: JobPlan, read: Offsets
+) -> None:
+    """Raise `Refused` where a topic has dropped events that the job had not read by `read`."""
+    # Nothing but the replay itself drops its copy of an archive.
+    if not job_plan.copy:
+        refuse_lost(replay.plan, *_begin(settings, job_plan), read)
 
 
 def live_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -81,7 +83,7 @@ def _compare(
         views=[view for view in job.views if view.name in chosen],
         old_version=old,
         new_version=replay.to_version,
-        cut=_cut(settings, before, after),
+        cut=replace(_cut(settings, before, after), begin=replay.plan.begin),
         expected=replay.plan.expected,
         replay=f"{settings.topic_prefix}replay-{replay.id}",
         progress=progress,
@@ -103,6 +105,7 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
         for one in (before, after)
         for view in one.queries
     }
+    passed = _passed(settings, before, after)
     if emitted:
         for one in (before, after):
             await_emitted(settings, one)
@@ -136,7 +139,24 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
             "both versions yet, so there is nothing to compare; try again when both jobs have "
             "read on."
         )
-    return replace(cut, emitted=emitted)
+    return replace(cut, emitted=emitted, passed=passed)
+
+
+def _passed(settings: Settings, *versions: JobPlan) -> dict[str, datetime]:
+    """Return by query view the watermark that its operators have got in all of `versions`."""
+    cluster = Cluster(*settings.flink_clusters)
+    found: dict[str, list[int]] = defaultdict(list)
+    for one in versions:
+        job = cluster.live_job(one.name)
+        marks = cluster.watermarks(job.id) if job else {}
+        for view in one.queries:
+            own = [at for name, at in marks.items() if re.search(rf"\b{view.sink}\b", name)]
+            found[view.name] += [min(own)] if own else []
+    return {
+        view: datetime.fromtimestamp(min(marks) / 1000, UTC)
+        for view, marks in found.items()
+        if len(marks) == len(versions)
+    }
 
 
 def _await_both_read(

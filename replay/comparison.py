@@ -280,6 +280,24 @@ def one_version_only(queries: Sequence[str], limit: int) -> str:
     )
 
 
+def dropped_query(
+    accounting: str, begin: Mapping[int, int], first: datetime, end: datetime, limit: int
+) -> str:
+    """Ask an accounting for the panes of a span of time with events before the offsets `begin`.
+
+    Columns: partition, pane, first and last such offset, and how many events there are at most.
+    """
+    part, pane = "toInt64(source_partition)", "window_start"
+    before = " OR ".join(f"({part} = {p} AND first_offset < {at})" for p, at in begin.items())
+    last = ", ".join(f"{part} = {p}, {at - 1}" for p, at in begin.items())
+    return (
+        f"SELECT {part}, {pane}, first_offset, least(last_offset, multiIf({last}, 0)) "
+        f"AS last, least(events, last - first_offset + 1) FROM {identifier(accounting)} FINAL "
+        f"WHERE ({before}) AND {pane} >= {_instant(first)} AND {pane} < {_instant(end)} "
+        f"ORDER BY ALL LIMIT {limit}"
+    )
+
+
 def bucket_start(bucket: int, size: timedelta) -> datetime:
     """Return the first instant of a bucket of time."""
     return _EPOCH + bucket * size

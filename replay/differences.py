@@ -50,13 +50,18 @@ class Cut:
     that are closed. Rows that are written when they are final may even then be in one version and
     not yet in the other. `emitted` is by table and partition of its topic the end of what was
     there before either version read on: a row that neither has written since is what both make of
-    the same events, and counts where no time says so.
+    the same events, and counts where no time says so. `begin` are the offsets at which the new
+    version began to read; only the old one knows what was before. `passed` is by query view the
+    watermark that its operators had got in both before all that follows from it was loaded: beyond
+    `closed_before` where a stream that it reads is idle.
     """
 
     offsets: Offsets = field(default_factory=dict)
     closed_before: Mapping[str, datetime] = field(default_factory=dict)
     drained: bool = True
     emitted: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    begin: Offsets = field(default_factory=dict)
+    passed: Mapping[str, datetime] = field(default_factory=dict)
 
     def closed_in(self, streams: Iterable[str]) -> datetime | None:
         """Return the instant before which all of `streams` are closed; None if they are empty."""
@@ -279,6 +284,32 @@ class SkippedEvent:
         return value or 0
 
 
+@dataclass(frozen=True)
+class DroppedEvents(SkippedEvent):
+    """Events of one pane that the topic dropped before `version` could read them.
+
+    They stood between `offset` and `last_offset` and were `events` at most. Nobody knows any more
+    what was in them; `timestamp` is the first instant of the pane.
+    """
+
+    last_offset: int = 0
+    events: int = 1
+
+    @property
+    def sentence(self) -> str:
+        """Where they stood and who lacks them."""
+        alone = self.offset == self.last_offset
+        which = f"offset {self.offset}" if alone else f"offsets {self.offset} to {self.last_offset}"
+        return (
+            f"{self.topic}[{self.partition}] {which} {'was' if alone else 'were'} dropped from the "
+            f"topic before version {self.version} read {'it' if alone else 'them'}"
+        )
+
+    def worth(self, name: str | None) -> float | None:
+        """Return how many they are at most; None for the sum of a field."""
+        return self.events if name is None else None
+
+
 class SkippedEvents:
     """Events that exactly one version skipped, found by the window they belong to."""
 
@@ -328,21 +359,22 @@ def classify(
     *,
     new_version: int,
     adds_up: Mapping[str, str | None] = {},
+    folds: bool = True,
 ) -> Difference:
     """Return `row` with its class; what the plan covers needs no further explanation.
 
     `adds_up` are columns to which each event adds the value of the field named, or one at most
     where none is: events explain no more than they are worth, and that the version has less which
-    skipped them.
+    skipped them. With `folds` a row is there for its events only; else what is skipped may as well
+    bring one about, as a payment does whose order is late.
     """
     if is_expected(row.pattern, expectation):
         return Difference(row, Verdict.EXPECTED, "; ".join(needed(row.pattern, expectation)))
     events = skipped.of(row)
     judged = list(zip(expectation.conditions, row.pattern.holds, strict=True))
     open_sums = {c: f for c, f in adds_up.items() if not _is_covered(c, judged, expectation)}
-    if not (
-        _can_lack(row, events, new_version) and _are_worth(row, events, open_sums, new_version)
-    ):
+    there = _can_lack(row, events, new_version) if folds else bool(events)
+    if not (there and _are_worth(row, events, open_sums, new_version)):
         return Difference(row, Verdict.UNEXPLAINED)
     named = "; ".join(event.sentence for event in events[:NAMED_EVENTS])
     more = len(events) - NAMED_EVENTS

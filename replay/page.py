@@ -192,6 +192,7 @@ def _facts(view: ViewReport) -> str:
         " · ".join(
             (
                 f"{view.old_rows:,} rows old, {view.new_rows:,} new",
+                *([f"up to {_moment(view.until)} UTC"] if view.until else ()),
                 *kinds,
                 *([moving(view)] if view.moving_rows else ()),
                 f"{view.differing_buckets:,} of {view.buckets:,} buckets differ",

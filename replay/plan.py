@@ -109,8 +109,9 @@ def refuse_lost(plan: ReplayPlan, topics: Mapping[str, str], begin: Offsets, at:
 
 def _goes_on_at(plan: ReplayPlan, at: Offsets, stream: str, part: int) -> int:
     # Beyond the pinned offsets a rebuild from an archive reads the topic.
-    planned = plan.pinned if plan.archive else plan.begin
-    return at.get(stream, {}).get(part, planned[stream].get(part, 0))
+    planned = (plan.pinned if plan.archive else plan.begin)[stream].get(part, 0)
+    # A job that reads a stream twice has zero where the second reader is yet to begin.
+    return max(planned, at.get(stream, {}).get(part, planned))
 
 
 def goes_on(current: ReplayRecord, views: tuple[str, ...], expected: Expectation) -> bool:

@@ -49,7 +49,8 @@ class ViewReport:
     `columns` the same by column. `problems` each block a promotion like an unexplained difference.
     `bucket_seconds` is the span of a bucket and of a `Moment`, None where buckets are no spans of
     time. `needed` are the declared columns and conditions that expected differences rest on.
-    `moving_rows` were written too lately to be compared. `scanned_rows` were read to hash the
+    `moving_rows` were written too lately to be compared. `until` is the instant by which the rows
+    ended that were; None where that did not matter. `scanned_rows` were read to hash the
     buckets, `drilled_rows` to find the keys in those that differ.
     """
 
@@ -71,6 +72,7 @@ class ViewReport:
     needed: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
     moving_rows: int = 0
+    until: datetime | None = None
     seconds: float = 0.0
     scanned_rows: int = 0
     drilled_rows: int = 0
@@ -207,6 +209,7 @@ def _view_json(view: ViewReport) -> dict[str, Any]:
         "samples": [_difference_json(one) for one in view.samples],
         "problems": list(view.problems),
         "moving_rows": view.moving_rows,
+        "until": json_value(view.until),
         "seconds": round(view.seconds, 3),
         "scanned_rows": view.scanned_rows,
         "drilled_rows": view.drilled_rows,
@@ -269,7 +272,14 @@ def print_report(report: VerifyReport, as_json_text: bool = False) -> None:
     _print_line(f"{report.seconds:.1f} s, {report.rows_read:,} rows read.")
 
 
-_HEADINGS = ("view", "rows old", "rows new", *(verdict.value for verdict in Verdict), "problems")
+_HEADINGS = (
+    "view",
+    "up to",
+    "rows old",
+    "rows new",
+    *(verdict.value for verdict in Verdict),
+    "problems",
+)
 
 
 def compared_part(cut: Cut) -> str:
@@ -280,7 +290,8 @@ def compared_part(cut: Cut) -> str:
 
 def _view_row(view: ViewReport) -> tuple[Any, ...]:
     counts = (view.counts.get(verdict, 0) for verdict in Verdict)
-    return (view.view, view.old_rows, view.new_rows, *counts, len(view.problems))
+    until = "its end" if view.until is None else view.until
+    return (view.view, until, view.old_rows, view.new_rows, *counts, len(view.problems))
 
 
 def _print_view(view: ViewReport) -> None:

@@ -1,4 +1,4 @@
-"""Read the events that exactly one of two versions left out of its views."""
+"""Read the events that exactly one of two versions left out of its views, or could not read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import fastavro
 
 from deploy.settings import Settings
-from replay.comparison import one_version_only, skipped_query
-from replay.differences import Cut, SkippedEvent
+from jobs.plan import accounting_view
+from replay.comparison import dropped_query, one_version_only, skipped_query
+from replay.differences import Cut, DroppedEvents, SkippedEvent
 from replay.late_rows import REPAIRED_EVENTS, repaired_query
 from schemas.framing import BadFrame, split
 from schemas.registry import Registry, RegistryError, RegistryUnavailable
@@ -21,6 +22,7 @@ from sinks.clickhouse import ClickHouse
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
 
 MAX_EVENTS = 20_000
+MAX_PANES = 500_000
 _REGISTRY_SECONDS = 5.0
 
 
@@ -34,7 +36,11 @@ class Found:
 
 
 class SkippedReader:
-    """Finds late and dead events of one version only, up to the offsets of the cut."""
+    """Finds late and dead events of one version only, up to the offsets of the cut.
+
+    And those that the new version could not read any more: the old one's accounting tells of which
+    minutes they were.
+    """
 
     def __init__(self, settings: Settings, clickhouse: ClickHouse, cut: Cut) -> None:
         self._clickhouse = clickhouse
@@ -75,6 +81,27 @@ class SkippedReader:
         rows = [row for row in answer.rows[:MAX_EVENTS] if self._read(stream, row)]
         events = tuple(self._event(row, fields) for row in rows)
         return Found(events, answer.rows_read, self._incomplete(len(answer.rows)))
+
+    def dropped(
+        self, stream: Stream, versions: tuple[int, int], first: datetime, end: datetime
+    ) -> Found:
+        """Return the events that only the old of `versions` could read, a run for each pane."""
+        begin = {part: at for part, at in self._cut.begin.get(stream.name, {}).items() if at}
+        old, new = versions
+        accounting = accounting_view(stream).table(old)
+        if not begin or accounting not in self._clickhouse.table_ids():
+            return Found()
+        answer = self._clickhouse.query(
+            dropped_query(accounting, begin, first - stream.pane, end, MAX_PANES + 1)
+        )
+        runs = tuple(
+            DroppedEvents(
+                "dropped", new, stream.topic, part, offset, pane, last_offset=last, events=events
+            )
+            for part, pane, offset, last, events in answer.rows[:MAX_PANES]
+        )
+        why = f"events of more than {MAX_PANES:,} minutes were dropped; declare what differs."
+        return Found(runs, answer.rows_read, why if len(answer.rows) > MAX_PANES else "")
 
     def _incomplete(self, events: int) -> str:
         if events > MAX_EVENTS:

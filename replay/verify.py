@@ -41,6 +41,8 @@ SAMPLES = 20
 _KINDS = (Kind.CHANGED, Kind.ONLY_OLD, Kind.ONLY_NEW)
 # Rows about to expire may be gone from one table and not yet from the other.
 _EXPIRY_MARGIN = timedelta(hours=1)
+_INSTANT = timedelta(milliseconds=1)
+_WINDOW = (WINDOW_START.name, WINDOW_END.name)
 
 
 class CannotVerify(Exception):
@@ -172,7 +174,7 @@ def _comparison(
 def _time(view: View) -> tuple[str, str]:
     """Return the columns with the first and last instant of a row."""
     declared = view.time_columns if isinstance(view, QueryView) else None
-    return declared or (WINDOW_START.name, WINDOW_END.name)
+    return declared or _WINDOW
 
 
 def _until(view: View, cut: Cut) -> datetime | None:
@@ -183,7 +185,8 @@ def _until(view: View, cut: Cut) -> datetime | None:
     if closed is None:
         return None
     # Queries see a watermark that trails the one by which windows close by a pane.
-    return closed - view.settled_after - max(one.pane for one in view.streams)
+    held = closed - max(one.pane for one in view.streams)
+    return max(held, cut.passed.get(view.name, held)) - view.settled_after
 
 
 def _adds_up(view: View, compared: Comparison) -> dict[str, str | None]:
@@ -298,6 +301,7 @@ class _ViewComparison:
             needed=frozenset(self._tally.needed),
             problems=tuple(self._problems),
             moving_rows=moving,
+            until=compared.until,
             seconds=time.monotonic() - started,
             scanned_rows=self._scanned,
             drilled_rows=self._drilled,
@@ -418,7 +422,12 @@ class _ViewComparison:
     def _classify(self, row: DifferingRow, skipped: SkippedEvents) -> Difference:
         _, new_version = self._versions
         return classify(
-            row, self._expectation, skipped, new_version=new_version, adds_up=self._adds_up
+            row,
+            self._expectation,
+            skipped,
+            new_version=new_version,
+            adds_up=self._adds_up,
+            folds=isinstance(self._view, WindowView),
         )
 
     def _known(self, kind: int, differs: str, holds: str) -> _Known:
@@ -441,13 +450,14 @@ class _ViewComparison:
         events: list[SkippedEvent] = []
         fields = {*self._compared.key, *filter(None, self._adds_up.values())}
         for stream in self._view.streams:
-            found = self._reader.between(
-                stream, self._view.name, self._versions, first, end, fields
-            )
-            self._drilled += found.rows_read
-            if found.incomplete and found.incomplete not in self._problems:
-                self._problems.append(found.incomplete)
-            events += found.events
+            for found in (
+                self._reader.between(stream, self._view.name, self._versions, first, end, fields),
+                self._reader.dropped(stream, self._versions, first, end),
+            ):
+                self._drilled += found.rows_read
+                if found.incomplete and found.incomplete not in self._problems:
+                    self._problems.append(found.incomplete)
+                events += found.events
         return SkippedEvents(events)
 
     def _row(self, values: Sequence[Any]) -> DifferingRow:
@@ -455,14 +465,26 @@ class _ViewComparison:
         key_values, end, old, new = self._parts(values[4:])
         names = [column.name for column in self._compared.columns]
         key = dict(zip(self._compared.key, key_values, strict=True))
-        start = key.get(self._compared.time[0])
-        return DifferingRow(
-            key,
-            pattern,
-            None if pattern.kind is Kind.ONLY_NEW else dict(zip(names, old, strict=True)),
-            None if pattern.kind is Kind.ONLY_OLD else dict(zip(names, new, strict=True)),
-            None if end is None or start is None else (start, end),
-        )
+        before = None if pattern.kind is Kind.ONLY_NEW else dict(zip(names, old, strict=True))
+        after = None if pattern.kind is Kind.ONLY_OLD else dict(zip(names, new, strict=True))
+        window = self._window({**(after or {}), **(before or {}), **key}, end)
+        return DifferingRow(key, pattern, before, after, window)
+
+    def _window(
+        self, values: Mapping[str, Any], end: datetime | None
+    ) -> tuple[datetime, datetime] | None:
+        """Return the span of the events that a row can stem from, given its values and end."""
+        start, end = values.get(self._compared.time[0]), end or values.get(self._compared.time[1])
+        if start is None or end is None:
+            return None
+        view = self._view
+        if not isinstance(view, QueryView) or self._compared.time == _WINDOW:
+            return start, end
+        # Its two instants are those of events, in either order, and others follow so much later;
+        # dropped ones are known by the pane.
+        first, last = sorted((start, end))
+        pane = max(stream.pane for stream in view.streams)
+        return first - max(view.settled_after, pane), last + view.settled_after + _INSTANT
 
     def _parts(self, values: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
         """Cut `values` into those of the key, the window's end, the old and the new columns."""

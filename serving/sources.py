@@ -18,7 +18,6 @@ from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
 
 _ENDED_SECONDS = 600.0
 _REPLAYS, _JOURNAL = 3, 6
-_NO_WATERMARK = -(2**63)
 # Asking after a job takes several requests, and every server asks.
 _DETAIL_SECONDS = 5.0
 
@@ -125,13 +124,7 @@ class FlinkSource:
 
     def _watermark(self, job_id: str) -> int | None:
         """Return the watermark, epoch ms, of the operator furthest along; None before the first."""
-        found = []
-        for vertex in self._cluster.get(f"/jobs/{job_id}")["vertices"]:
-            subtasks = self._cluster.get(f"/jobs/{job_id}/vertices/{vertex['id']}/watermarks")
-            marks = [int(one["value"]) for one in subtasks]
-            if marks and min(marks) > _NO_WATERMARK:
-                found.append(min(marks))
-        return max(found, default=None)
+        return max(self._cluster.watermarks(job_id).values(), default=None)
 
 
 def _silent(error: ClusterUnavailable) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
@@ -18,13 +18,25 @@ def flink(
     state: str,
     asked: list[str] | None = None,
     configuration: Mapping[str, str] = MappingProxyType({}),
+    watermarks: Sequence[tuple[str, Sequence[int]]] = (),
 ) -> Iterator[str]:
-    """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths."""
+    """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths.
+
+    `watermarks` are those of each vertex's subtasks, by its name.
+    """
+    vertices = [{"id": str(place), "name": of} for place, (of, _) in enumerate(watermarks)]
     answers = {
         "/jobs/overview": {
             "jobs": [{"jid": job_id, "name": name, "state": state, "start-time": started_ms}]
         },
-        f"/jobs/{job_id}": {"state": state, "vertices": []},
+        f"/jobs/{job_id}": {"state": state, "vertices": vertices},
+        **{
+            f"/jobs/{job_id}/vertices/{place}/watermarks": [
+                {"id": f"{subtask}.currentInputWatermark", "value": str(mark)}
+                for subtask, mark in enumerate(marks)
+            ]
+            for place, (_, marks) in enumerate(watermarks)
+        },
         f"/jobs/{job_id}/checkpoints": {
             "latest": {"completed": {"latest_ack_timestamp": started_ms + 1}},
             # Attempts while tasks start are counted too, and stand in no history.

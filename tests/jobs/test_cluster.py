@@ -79,3 +79,16 @@ def test_a_cluster_that_does_not_answer_leaves_the_jobs_of_others_to_be_seen() -
         assert jobs == [found]
         (error,) = silent
         assert nobody in str(error)
+
+
+def test_a_vertex_has_the_watermark_that_all_its_subtasks_have_got() -> None:
+    told = [
+        ("Source: orders", []),
+        ("Join -> a_topic: Writer", [70, 60]),
+        ("Join -> b_topic: Writer", [80, -(2**63)]),
+        ("c_topic: Committer", [-(2**63)]),
+        ("Join -> a_topic: Writer", [90]),
+    ]
+    with flink("a" * 32, "orders", 5, "RUNNING", watermarks=told) as address:
+        found = Cluster(address).watermarks("a" * 32)
+    assert found == {"Join -> a_topic: Writer": 60}

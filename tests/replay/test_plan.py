@@ -161,6 +161,13 @@ def test_events_that_are_dropped_after_the_plan_are_missed() -> None:
     refuse_lost(plan, topics, dropped, {"page_views": {0: 0, 1: 50}})
 
 
+def test_a_second_reader_that_has_not_begun_has_missed_nothing() -> None:
+    topics = {"page_views": "events.page_views"}
+    facts = replace(FACTS, begin={"page_views": {0: 0, 1: 50}})
+    plan = plan_replay(facts, ERRORS, from_earliest=True)
+    refuse_lost(plan, topics, facts.begin, {"page_views": {0: 0, 1: 0}})
+
+
 def test_a_gap_that_was_accepted_may_not_grow() -> None:
     topics = {"page_views": "events.page_views"}
     facts = replace(FACTS, begin={"page_views": {0: 0, 1: 50}})

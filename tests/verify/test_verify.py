@@ -263,6 +263,43 @@ def test_rows_of_a_query_count_once_they_are_final_in_both_versions(versions: Ve
         (view,) = versions.verify(visits, cut=Cut({}, {"page_views": NOON + passed * MINUTE})).views
         assert (passed, view.differences) == (passed, found)
     assert view.kinds == {Kind.ONLY_OLD: 1, Kind.CHANGED: 1}
+    assert view.until == NOON + MINUTE
+    # One of its streams is idle, and its operators have gone on without it; or they lag behind.
+    for passed, found in ((10, 2), (9, 0), (-60, 0)):
+        cut = Cut(
+            {}, {"page_views": NOON}, passed={"visits": NOON + passed * MINUTE}, drained=False
+        )
+        (view,) = versions.verify(visits, cut=cut).views
+        assert (passed, view.differences) == (passed, found)
+
+
+def test_a_late_event_explains_the_rows_of_its_key_that_no_window_has(versions: Versions) -> None:
+    unpaid = QueryView(
+        name="unpaid",
+        sources=(PAGE_VIEWS,),
+        key_columns=("user_id",),
+        query_columns=(
+            Column("user_id", ColumnType.STRING),
+            Column("ordered_at", ColumnType.TIMESTAMP),
+        ),
+        sql="SELECT user_id, event_time FROM page_views",
+        time_columns=("ordered_at", "ordered_at"),
+        settled_after=5 * MINUTE,
+        description="What was not paid within five minutes.",
+    )
+    minutes = {"soon": 0, "later": 8}
+    versions.fill(
+        unpaid, 1, [{"user_id": u, "ordered_at": NOON + m * MINUTE} for u, m in minutes.items()]
+    )
+    versions.fill(unpaid, 2, [])
+    # What it paid was late in version 1 alone, so there it was never paid.
+    versions.skip(1, 41, NOON + 2 * MINUTE)
+    cut = Cut(closed_before={"page_views": NOON + 60 * MINUTE})
+    (view,) = versions.verify(unpaid, cut=cut).views
+    assert {one.row.key["user_id"]: one.verdict for one in view.samples} == {
+        "soon": Verdict.EXPLAINED,
+        "later": Verdict.UNEXPLAINED,
+    }
 
 
 VISITORS = QueryView(

@@ -141,12 +141,15 @@ def _at(record: Record, partition: int) -> Record:
     return Record(partition, -1, record.timestamp_ms, record.key, record.value)
 
 
-def view_rows(env: Environment, domain: ModuleType, view: str) -> list[tuple[Any, ...]]:
-    """Return what people see in `view`, as `expected` gives it, in ascending order."""
+def view_rows(
+    env: Environment, domain: ModuleType, view: str, version: int | None = None
+) -> list[tuple[Any, ...]]:
+    """Return what people see in `view`, or what `version` has, as `expected` gives it, in order."""
     columns = ", ".join(domain.COLUMNS[view])
     where: Mapping[str, str] = getattr(domain, "WHERE", {})
     condition = f" WHERE {where[view]}" if view in where else ""
-    return ordered(rows(env, f"SELECT {columns} FROM {env.settings.database}.{view}{condition}"))
+    table = view if version is None else f"{view}_v{version} FINAL"
+    return ordered(rows(env, f"SELECT {columns} FROM {env.settings.database}.{table}{condition}"))
 
 
 def ordered(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
