@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from deploy.console import ERR, OUT, print_json, print_table, progress_bar
@@ -77,7 +78,10 @@ def _label(progress: BuildProgress) -> str:
 
 def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
     """Print what a replay would do, beside a command's output with `to_error`."""
-    versions = ", ".join(f"{v} {old} → {plan.to_version}" for v, old in plan.from_versions.items())
+    versions = "; ".join(
+        f"{old} → {plan.to_version}: {', '.join(views)}"
+        for old, views in _views_by(plan.from_versions.items()).items()
+    )
     offsets = "; ".join(
         f"{stream} {_spans(plan.begin[stream], ends)}" for stream, ends in plan.pinned.items()
     )
@@ -118,6 +122,10 @@ def print_replay(work: Work, replay: ReplayRecord, as_json: bool) -> None:
     if as_json:
         print_json(_replay_json(replay, work.control.journal(replay.id)))
         return
+    _print_next(replay)
+
+
+def _print_next(replay: ReplayRecord) -> None:
     OUT.print(
         f"Replay {replay.id}: version {replay.to_version} of {', '.join(replay.views)} is "
         f"{_NEXT[replay.state.value]}",
@@ -173,17 +181,49 @@ def print_status(
         for r in replays
     ]
     print_table("Replays", ("id", "job", "versions", "state", "since"), rows)
-    shown = [(view, str(version), state.value) for (view, version), state in versions.items()]
-    print_table("Versions", ("view", "version", "state"), shown)
-    if leases:
-        held = [(one.view, str(one.replay_id), one.holder, one.taken_at) for one in leases]
-        print_table("Leases", ("view", "replay", "begun by", "since"), held)
-    lines = [(e.at, e.step, e.state, _detail(e.detail)) for e in journals[replays[0].id]]
-    print_table(f"Journal of replay {replays[0].id}", ("at", "step", "state", ""), lines)
+    by_view = _views_by((f"{n} {state}", view) for (view, n), state in versions.items())
+    shown = [(view, ", ".join(states)) for view, states in by_view.items()]
+    print_table("Views", ("view", "versions"), shown)
+    held = _views_by((one.view, (one.replay_id, one.holder, one.taken_at)) for one in leases)
+    if held:
+        rows = [(str(of), ", ".join(views), who, at) for (of, who, at), views in held.items()]
+        print_table("Leases", ("replay", "views that it alone may change", "begun by", "at"), rows)
+    newest = replays[0]
+    lines = [(e.at, e.step, e.state, _detail(e.detail)) for e in journals[newest.id]]
+    print_table(f"Journal of replay {newest.id}", ("at", "step", "state", ""), lines)
+    for one in [r for r in replays if r.state.open] or [newest]:
+        _print_next(one)
+
+
+def _views_by(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
+    """Return the first of each pair by the second, in order."""
+    found: dict[Any, list[Any]] = {}
+    for one, by in pairs:
+        found.setdefault(by, []).append(one)
+    return found
 
 
 def _detail(detail: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in detail.items() if value)
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {_told(name, value)}" for name, value in detail.items() if value
+    )
+
+
+def _told(name: str, value: Any) -> str:
+    """Return what a step noted as people read it, not as Python writes it."""
+    if name == "effective_from":
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if isinstance(value, Mapping):
+        inner = ((key, one, _told("", one)) for key, one in value.items())
+        return ", ".join(
+            f"{key} ({told})" if isinstance(one, Mapping) else f"{key}: {told}"
+            for key, one, told in inner
+        )
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
 def replaced(replay: ReplayRecord) -> str:
