@@ -63,7 +63,9 @@ def _lines() -> Progress:
         now = time.monotonic()
         if now - said.get(progress.phase, -_SECONDS_A_LINE) >= _SECONDS_A_LINE:
             said[progress.phase] = now
-            say(f"{_label(progress)}: {progress.done:,} of {progress.total:,}")
+            left = progress.seconds_left
+            rest = f", {left:,.0f} s left" if left and progress.done < progress.total else ""
+            say(f"{_label(progress)}: {progress.done:,} of {progress.total:,}{rest}")
 
     return show
 
@@ -186,8 +188,10 @@ def print_status(
     print_table("Views", ("view", "versions"), shown)
     held = _views_by((one.view, (one.replay_id, one.holder, one.taken_at)) for one in leases)
     if held:
-        rows = [(str(of), ", ".join(views), who, at) for (of, who, at), views in held.items()]
-        print_table("Leases", ("replay", "views that it alone may change", "begun by", "at"), rows)
+        owners = [(str(of), ", ".join(views), who, at) for (of, who, at), views in held.items()]
+        print_table(
+            "Leases", ("replay", "views that it alone may change", "begun by", "at"), owners
+        )
     newest = replays[0]
     lines = [(e.at, e.step, e.state, _detail(e.detail)) for e in journals[newest.id]]
     print_table(f"Journal of replay {newest.id}", ("at", "step", "state", ""), lines)

@@ -24,6 +24,7 @@ from jobs.cluster import LIVE_STATES, Cluster
 from replay.control import Control
 from replay.records import JournalEntry, ReplayRecord
 from sinks.clickhouse import ClickHouse
+from tests import datasets
 from tests.harness import Environment, read_topic, rows, view_rows, wait_for
 from tests.oracle import PER_MINUTE, Record, Verdict, judge
 from tests.settling import view_difference
@@ -282,3 +283,11 @@ def assert_whole(env: Environment, versions: Iterable[int]) -> None:
             (env.stream.dead_letter_topic(version), verdict.dead),
         ):
             assert letters(env, topic).keys() == set(events)
+
+
+def visit(partition: int, timestamp_ms: int, schema_id: int, page: str) -> Record:
+    """Return a page view on `partition`."""
+    user = next(u for u in map(str, range(1_000)) if datasets.partition_of(u) == partition)
+    event = {"event_id": f"{partition}-{timestamp_ms}", "event_time": timestamp_ms}
+    event |= {"user_id": user, "page_id": page}
+    return datasets.numbered([datasets.draft(event, schema_id)])[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from confluent_kafka import Consumer
 from pydantic import SecretStr
 
 from deploy.settings import PROJECT_ROOT, Settings
+from deploy.stack import Stack
 from jobs.code import code_name
 from replay.control import Busy, Control, ControlUnavailable, LeaseTaken, Overtaken
 from replay.differences import Expectation
@@ -25,7 +27,8 @@ from replay.records import ReplayRecord, ReplayState, VersionState
 from replay.steps import Work
 from replay.switch import promote
 from sinks.loader import group_of
-from tests.harness import Environment, create_topic, wait_for
+from tests import datasets
+from tests.harness import Environment, create_topic, produce, rows, wait_for
 from tests.replay.door import Door, door
 from tests.replay.running import (
     control,
@@ -38,6 +41,7 @@ from tests.replay.running import (
     run,
     shown,
     start,
+    visit,
 )
 from tests.replay.test_plan import FACTS
 
@@ -132,25 +136,53 @@ def test_a_view_that_is_not_live_can_not_be_replayed(empty: Environment) -> None
     assert "did you mean" in refused(empty, "plan", "page_views_per_minut")
 
 
-def test_without_control_plane_data_flows_and_a_promotion_waits(live: Environment) -> None:
+def test_without_control_plane_data_flows_and_a_promotion_waits(
+    live: Environment, stack: Stack
+) -> None:
     env = live
     done(env, "build", "--yes")
-    with door(env.settings.postgres) as way:
-        env.settings = through(way, env)
+    with held(stack, "postgres"):
         sentence = refused(env, "promote", "--yes")
         assert "PostgreSQL, the control plane, does not answer" in sentence
         assert "data flows on, and the same command goes on where it stopped" in sentence
+        produce(env, [visit(0, datasets.EVENING, *env.registered, "/flows")])
+        wait_for(lambda: flowed(env, 1) and flowed(env, 2), 120, "an event is in both versions")
         with readers(env, "SELECT count() FROM page_views_per_minute", threads=1) as reading:
             process = start(env, "replay", "promote", "--yes", "--wait", "120")
             assert process.stderr is not None
             assert "Waiting up to 120 s" in process.stderr.readline()
             assert shown(env)["page_views_per_minute"] == 1
-            way.open()
-            _, errors = process.communicate(timeout=120)
+            release(stack, "postgres")
+            _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
-        assert (set(reading.counts()), dict(reading.failures)) == ({(5_458,)}, {})
+        assert (set(reading.counts()), dict(reading.failures)) == ({(5_459,)}, {})
         assert shown(env)["page_views_per_minute"] == 2
         assert newest(env).state == "promoted"
+
+
+def flowed(env: Environment, version: int) -> bool:
+    """Return whether the event written meanwhile is in the table of `version`."""
+    table = f"{env.settings.database}.page_views_per_minute_v{version}"
+    return rows(env, f"SELECT sum(views) FROM {table} FINAL WHERE page_id = '/flows'") == [(1,)]
+
+
+@contextlib.contextmanager
+def held(stack: Stack, part: str) -> Iterator[None]:
+    """Let `part` answer nobody new while the block runs, or until it is released."""
+    pid = stack.wait_healthy(part).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def release(stack: Stack, part: str) -> None:
+    """Let `part` answer again."""
+    (pid,) = (one.pid for one in stack.status() if one.name == part)
+    assert pid is not None
+    os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.long

@@ -26,7 +26,7 @@ from tests.harness import (
     stop_loader,
     submit_page_views,
 )
-from tests.oracle import MINUTE, Record
+from tests.oracle import MINUTE
 from tests.replay.running import (
     assert_whole,
     control,
@@ -37,6 +37,7 @@ from tests.replay.running import (
     one_version,
     readers,
     start_up_to,
+    visit,
 )
 from tests.settling import wait_for_rows
 
@@ -163,15 +164,9 @@ def come_in(env: Environment) -> None:
     there = [message.record for message in read_topic(env, env.stream.topic)]
     at = max(_LATER, *(record.timestamp_ms for record in there)) + MINUTE
     (schema_id,) = env.registered
-    produce(env, [visit(number, at, schema_id) for number in range(datasets.PARTITIONS)])
-
-
-def visit(partition: int, timestamp_ms: int, schema_id: int) -> Record:
-    """Return a page view on `partition`."""
-    user = next(u for u in map(str, range(1_000)) if datasets.partition_of(u) == partition)
-    event = {"event_id": f"{partition}-{timestamp_ms}", "event_time": timestamp_ms}
-    event |= {"user_id": user, "page_id": "/goes-on"}
-    return datasets.numbered([datasets.draft(event, schema_id)])[0]
+    produce(
+        env, [visit(number, at, schema_id, "/goes-on") for number in range(datasets.PARTITIONS)]
+    )
 
 
 def assert_consistent(env: Environment, state: str, version: int) -> None:

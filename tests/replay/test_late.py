@@ -38,7 +38,7 @@ from tests.oracle import (
     all_views,
     judge,
 )
-from tests.replay.running import SUBMIT, done, project_with, refused, run
+from tests.replay.running import SUBMIT, done, project_with, refused, run, visit
 from tests.replay.running import start as start_kappa
 from tests.settling import difference, settle, view_difference
 
@@ -95,7 +95,8 @@ def test_windows_that_the_job_may_still_write_wait(late: Environment) -> None:
     done(late, "late", SITE, "--yes")
     ahead = datasets.EVENING + 6 * datasets.HOUR
     # Partition 1 is an hour ahead of the others, and late there is not late everywhere.
-    one = [on(1, ahead, schema_id), on(1, ahead - 20 * MINUTE, schema_id)]
+    moments = (ahead, ahead - 20 * MINUTE)
+    one = [visit(1, moment, schema_id, "/waits") for moment in moments]
     produce(late, one)
     verdict = judged(late)
     wait_for(
@@ -110,7 +111,7 @@ def test_windows_that_the_job_may_still_write_wait(late: Environment) -> None:
     waits = done(late, "late", SITE, "--yes")
     assert (waits["repair"], waits["rows"]) == (None, [])
 
-    produce(late, [on(number, ahead, schema_id) for number in (0, 2, 3)])
+    produce(late, [visit(number, ahead, schema_id, "/waits") for number in (0, 2, 3)])
     verdict = judged(late)
     assert_rows(late, SITE, with_late(late, verdict, set(verdict.late) - last_late(verdict))[SITE])
     dry_run(late, SITE, "ready", last_late(verdict))
@@ -211,14 +212,6 @@ def last_late(verdict: Verdict) -> set[Place]:
     """Return the one late event of the newest window that has any."""
     newest = max(verdict.late, key=lambda place: verdict.late[place])
     return {newest}
-
-
-def on(partition: int, timestamp_ms: int, schema_id: int) -> Record:
-    """Return a page view on `partition`."""
-    user = next(u for u in map(str, range(1_000)) if datasets.partition_of(u) == partition)
-    event = {"event_id": f"{partition}-{timestamp_ms}", "event_time": timestamp_ms}
-    event |= {"user_id": user, "page_id": "/waits"}
-    return datasets.numbered([datasets.draft(event, schema_id)])[0]
 
 
 def assert_rows(env: Environment, view: str, wanted: Rows) -> None:
