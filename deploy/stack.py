@@ -34,7 +34,7 @@ from deploy.services import services
 from deploy.settings import PROJECT_ROOT, Settings
 
 SUPERVISOR, RESUME = "supervisor", "resume"
-_UP_SECONDS, _DOWN_SECONDS, _PORT_SECONDS = 180.0, 120.0, 10.0
+_UP_SECONDS, _DOWN_SECONDS, _PORT_SECONDS = 360.0, 120.0, 10.0
 # One that dies this often while starting will not come up by waiting.
 _FAILURES_TO_GIVE_UP = 3
 

@@ -25,7 +25,8 @@ _TICK_SECONDS = 0.1
 _BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 30.0
 # A part that has run this long starts the next backoff from the beginning.
 _STEADY_SECONDS = 60.0
-_STARTUP_DEADLINE_SECONDS = 90.0
+# A busy machine takes minutes; ending what starts slowly and starting it anew makes it slower yet.
+_STARTUP_DEADLINE_SECONDS = 300.0
 # Jobs do not survive their JobManager: this module, where it exists, submits them again.
 _RESUME_MODULE = "jobs.resume"
 _RESUME_NEEDS = ("kafka", "registry", "jobmanager", "taskmanager")
