@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 
 # Changes with the pom's content, so that a second run has nothing to do.
 POM_SUM := $(shell cksum < deploy/pom.xml | cut -d' ' -f1)
-PEERS := clickhouse spark pathway bytewax quix
+PEERS := kafka_streams clickhouse spark pathway bytewax quix
 INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
 

@@ -4,52 +4,34 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import fastavro
-import numpy as np
-import pandas as pd
 from confluent_kafka import Consumer, TopicPartition
 
+from bench.expected import frame, windows
+from bench.peers.protocol import Cell, Table, text
 from bench.workload import Workload, batches
 from deploy.settings import Settings
-from jobs.views import WindowView
+from jobs.views import View, WindowView
 from schemas.topics import begin_offsets, end_offsets
-from udfs.measures import Count, CountDistinct, Mean, Sum
 
 Rows = dict[tuple[int, str], dict[str, Any]]
 """Measures by (window's start in epoch milliseconds, page)."""
+_MILLISECOND = timedelta(milliseconds=1)
+_FIELDS = ("event_time", "page_id", "user_id", "duration_ms", "status")
 
 
 def expected_rows(view: WindowView, workload: Workload) -> Rows:
     """Return the rows of `view` over `workload`, by a group-by in pandas."""
-    columns = ["event_time", "page_id", "user_id", "duration_ms", "status"]
-    frames = [batch.select(columns).to_pandas() for batch in batches(workload)]
-    events = pd.concat(frames, ignore_index=True)
-    slide = view.window.slide // timedelta(milliseconds=1)
-    times = events["event_time"].to_numpy().astype(np.int64)
-    events["window"] = times - times % slide
-    events["error"] = events["status"] >= 500
-    # An event is in as many windows as start between it and a window's size before it.
-    starts = range(view.window.size // view.window.slide)
-    events = pd.concat(events.assign(window=events["window"] - n * slide) for n in starts)
-    grouped = events.groupby(["window", "page_id"], sort=False)
-    result = pd.DataFrame({"n": grouped.size()})
-    for name, how in view.measures.items():
-        match how:
-            case Count(field=None):
-                result[name] = result["n"]
-            case Count():
-                result[name] = grouped["error"].sum()
-            case CountDistinct():
-                result[name] = grouped["user_id"].nunique()
-            case Sum():
-                result[name] = grouped["duration_ms"].sum(min_count=1)
-            case Mean():
-                result[name] = grouped["duration_ms"].mean()
-    result = result.drop(columns="n").astype(object).where(result.notna(), None)
-    return dict(zip(result.index, result.to_dict("records"), strict=True))
+    size, slide = view.window.size // _MILLISECOND, view.window.slide // _MILLISECOND
+    events = frame(batches(workload), _FIELDS)
+    found = windows(events, size, slide, ["page_id"], tuple(view.measures))
+    rows = found.set_index(["window_start", "page_id"])
+    rows = rows.astype(object).where(rows.notna(), None)
+    return dict(zip(rows.index, rows.to_dict("records"), strict=True))
 
 
 def newest_rows(settings: Settings, view: WindowView) -> Rows:
@@ -63,10 +45,45 @@ def newest_rows(settings: Settings, view: WindowView) -> Rows:
     return found
 
 
-def committed_values(settings: Settings, topic: str) -> Iterator[bytes]:
-    """Yield what a topic holds now, partition by partition in order; tombstones left out."""
+@dataclass
+class Follower:
+    """The newest rows of a view's topic, as text by their key; `read` goes on where it ended."""
+
+    settings: Settings
+    view: View
+    table: Table
+    rows: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    _places: dict[int, int] = field(default_factory=dict)
+
+    def read(self) -> None:
+        """Take in what was committed since."""
+        topic, table = self.view.topic(1), self.table
+        schema = fastavro.parse_schema(self.view.avro_schema)
+        ends = end_offsets(self.settings.kafka_client, topic, read_committed=True)
+        for value in committed_values(self.settings, topic, self._places):
+            row: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
+            key, cells = (
+                tuple(text(_plain(row[name])) for name in names)
+                for names in (table.keys, table.cells)
+            )
+            self.rows[key] = cells
+        self._places |= ends
+
+
+def _plain(cell: Any) -> Cell:
+    plain: Cell = round(cell.timestamp() * 1000) if isinstance(cell, datetime) else cell
+    return plain
+
+
+def committed_values(
+    settings: Settings, topic: str, places: dict[int, int] | None = None
+) -> Iterator[bytes]:
+    """Yield what a topic holds now, from `places` on, partition by partition in order.
+
+    Tombstones are left out.
+    """
     ends = end_offsets(settings.kafka_client, topic, read_committed=True)
-    begins = begin_offsets(settings.kafka_client, topic)
+    begins = begin_offsets(settings.kafka_client, topic) | (places or {})
     left = {p for p, end in ends.items() if end > begins[p]}
     consumer = Consumer(
         {

@@ -12,40 +12,38 @@ import platform
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bench.answers import Rows, expected_rows
+from bench.expected import expected_rows
 from bench.peers.chart import draw
 from bench.peers.figures import Result, verdict
-from bench.peers.protocol import Contender, Task, read_rows
+from bench.peers.protocol import Contender, Rows, Source, Task
 from bench.peers.runner import python_of, run
+from bench.questions import QUESTIONS, Question, completed
 from bench.steady import rates
-from bench.throughput import CASES, fill_topic
-from bench.workload import Workload
-from deploy.console import ERR, CommandError, json_value, print_json, print_table, run_alone
+from bench.worlds import World
+from deploy.console import (
+    ERR,
+    CommandError,
+    json_value,
+    print_json,
+    print_table,
+    progress_bar,
+    run_alone,
+)
 from deploy.settings import PROJECT_ROOT, Settings
-from jobs.views import Job, WindowView
+from schemas.producer import EventProducer
+from schemas.registry import Registry
+from schemas.streams import Stream
 from schemas.topics import end_offsets
-from udfs.measures import CountDistinct
 
-QUESTIONS = {
-    "W1": ("ten_seconds", "views and time per page and 10 seconds"),
-    "W2": ("ten_seconds_uniques", "W1 with exact visitors"),
-    "W3": ("five_minutes", "W1 per page and 5 minutes, each minute anew"),
-}
 OWN = ("kappa_views", "floor", "flink_sql")
-PEERS = ("clickhouse", "spark", "pathway", "bytewax", "quix")
-NOT_MEASURED = {
-    "Kafka Streams": (
-        "not measured: a topology's functions are Java classes of one's own, which this project "
-        "does not have; called back in Python they would not be Kafka Streams' speed"
-    )
-}
+PEERS = ("kafka_streams", "clickhouse", "spark", "pathway", "bytewax", "quix")
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -59,12 +57,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Round:
-    """One question over the topic, with what the rows must be."""
+    """One question over the topics that its world was written to, with what the rows must be."""
 
-    question: str
-    view: WindowView
-    workload: Workload
-    ends: dict[int, int]
+    name: str
+    question: Question
+    world: World
+    settings: Settings
+    sources: tuple[Source, ...]
     expected: Rows
 
 
@@ -80,78 +79,99 @@ def compare(
     settings: Settings,
     modules: Sequence[str],
     questions: Sequence[str],
-    workload: Workload,
+    events: int,
     limits: Limits,
     folder: Path,
 ) -> list[Result]:
-    """Fill one topic and put each question to each contender, one at a time."""
+    """Put each question to each contender, one at a time; equal worlds are written once."""
     deadline = time.monotonic() + limits.whole
-    there = settings.model_copy(update={"namespace": f"c{uuid.uuid4().hex[:6]}"})
-    cases = {question: CASES[QUESTIONS[question][0]] for question in questions}
-    job: Job = next(iter(cases.values())).job.within(there.namespace)
-    ERR.print(f"Filling {job.stream.topic} with {workload.events:,} events …")
-    fill_topic(there, job, workload)
-    ends = end_offsets(settings.kafka_client, job.stream.topic)
+    filled: dict[World, tuple[Settings, tuple[Source, ...]]] = {}
     results = []
-    for question, case in cases.items():
-        view = case.view_in(there.namespace)
-        it = Round(question, view, workload, ends, expected_rows(view, workload))
-        for module, name, contender in contenders(modules):
-            if question in contender.answers:
-                ERR.print(f"{question}: {contender.title} …")
-                one = min(limits.one, deadline - time.monotonic())
-                results.append(_measure(there, module, name, contender, it, one, folder))
-                ERR.print(f"    {results[-1].steady or 0:,} events/s; right: {results[-1].verdict}")
+    for name in questions:
+        question = QUESTIONS[name]
+        world = question.world(events)
+        if world not in filled:
+            there = settings.model_copy(update={"namespace": f"c{uuid.uuid4().hex[:6]}"})
+            filled[world] = there, tuple(_fill(there, world))
+        expected = expected_rows(question.answer, world, question.tables)
+        it = Round(name, question, world, *filled[world], expected)
+        for module, short, contender in contenders(modules):
+            ERR.print(f"{name}: {contender.title} …")
+            one = min(limits.one, deadline - time.monotonic())
+            results.append(_measure(module, short, contender, it, one, folder))
+            ERR.print(f"    {results[-1].steady or 0:,} events/s; right: {results[-1].verdict}")
     return results
 
 
+def _fill(settings: Settings, world: World) -> Iterator[Source]:
+    """Write `world` to topics of its own."""
+    for declared in world.streams:
+        stream = replace(declared, namespace=settings.namespace)
+        with (
+            Registry(**settings.registry_access) as registry,
+            EventProducer(settings.kafka_client, registry, stream) as producer,
+            progress_bar(unit="events") as progress,
+        ):
+            bar = progress.add_task(stream.topic, total=None)
+            for batch in world.batches(stream.name):
+                producer.send_batch(batch)
+                progress.update(bar, completed=producer.sent)
+        yield _source(settings, stream, producer.sent)
+
+
+def _source(settings: Settings, stream: Stream, events: int) -> Source:
+    ends = end_offsets(settings.kafka_client, stream.topic)
+    return Source(
+        stream=stream.name,
+        topic=stream.topic,
+        ends={str(partition): end for partition, end in ends.items()},
+        events=events,
+        schema=stream.schema,
+        disorder_ms=stream.disorder // _MILLISECOND,
+        lateness_ms=stream.allowed_lateness // _MILLISECOND,
+    )
+
+
 def _measure(
-    settings: Settings,
-    module: str,
-    name: str,
-    contender: Contender,
-    it: Round,
-    seconds: float,
-    folder: Path,
+    module: str, name: str, contender: Contender, it: Round, seconds: float, folder: Path
 ) -> Result:
-    who = (it.question, name, contender.title, contender.lacks)
+    note = contender.notes.get(it.name, "")
+    who = (it.name, name, contender.title, contender.lacks, note)
+    if it.name not in contender.answers:
+        return Result(*who, verdict=f"no answer: {contender.cannot[it.name]}")
     if seconds <= 0:
         return Result(*who, verdict="not run: the time for all was up")
     if not python_of(contender).exists():
         return Result(*who, verdict="not installed: `make bench-peers` does that")
-    task = _task(settings, contender, it, folder / f"{it.question}-{name}")
-    seen = run(settings, module, contender, task, seconds)
+    task = _task(contender, it, folder / f"{it.name}-{name}")
+    seen = run(it.settings, module, contender, task, seconds)
     figures: dict[str, Any] = rates(seen.marks, seen.cpu, seen.began)
     figures["peak_gigabytes"] = round(seen.peak_bytes / 1e9, 2)
     if seen.error:
         return Result(*who, **figures, verdict=seen.error)
-    rows = read_rows(Path(task.folder), task.measures)
+    rows = task.read_rows()
     return Result(
         *who,
         **figures,
         result_seconds=round(seen.ended - seen.began, 1),
-        rows=len(rows),
-        verdict=verdict(rows, it.expected),
+        rows=sum(map(len, rows.values())),
+        verdict="; ".join(filter(None, (verdict(rows, it.expected), task.said))),
     )
 
 
-def _task(settings: Settings, contender: Contender, it: Round, folder: Path) -> Task:
-    stream, measures = it.view.stream, it.view.measures.values()
+def _task(contender: Contender, it: Round, folder: Path) -> Task:
+    question = it.question
     return Task(
-        question=it.question,
-        view=it.view.name,
+        question=it.name,
         mode=contender.mode,
-        bootstrap=settings.kafka,
-        registry=settings.registry,
-        topic=stream.topic,
-        ends={str(partition): end for partition, end in it.ends.items()},
-        events=it.workload.events,
-        schema=stream.schema,
-        size_ms=it.view.window.size // _MILLISECOND,
-        slide_ms=it.view.window.slide // _MILLISECOND,
-        uniques=any(isinstance(measure, CountDistinct) for measure in measures),
-        disorder_ms=stream.disorder // _MILLISECOND,
-        lateness_ms=stream.allowed_lateness // _MILLISECOND,
+        bootstrap=it.settings.kafka,
+        registry=it.settings.registry,
+        sources=it.sources,
+        tables=completed(question.tables, it.expected),
+        size_ms=question.size_ms,
+        slide_ms=question.slide_ms,
+        uniques=question.uniques,
+        end_ms=it.world.end_ms,
         folder=str(folder.resolve()),
     )
 
@@ -175,13 +195,15 @@ def table(results: Sequence[Result], question: str) -> list[list[Any]]:
     return [[getattr(result, field) for field in COLUMNS.values()] for result in own]
 
 
-def report(results: Sequence[Result], workload: Workload) -> None:
+def report(results: Sequence[Result], events: int) -> None:
     """Print a table for each question, then what each contender leaves out."""
     for question in dict.fromkeys(result.question for result in results):
-        title = f"{question}: {QUESTIONS[question][1]}; {workload.events:,} events"
+        title = f"{question}: {QUESTIONS[question].text}; {events:,} events"
         print_table(title, tuple(COLUMNS), table(results, question))
-    leaves = {result.title: result.lacks for result in results} | NOT_MEASURED
+    leaves = {result.title: result.lacks for result in results}
     print_table("What each leaves out", ("contender", "of these"), list(leaves.items()))
+    notes = [(result.question, result.title, result.note) for result in results if result.note]
+    print_table("Beside that", ("question", "contender", ""), notes)
 
 
 def main(
@@ -204,16 +226,13 @@ def main(
     questions = tuple(filter(None, question.split(","))) or tuple(QUESTIONS)
     if unknown := [*({*modules} - {*OWN, *PEERS}), *({*questions} - QUESTIONS.keys())]:
         raise CommandError(f"There is no {', '.join(unknown)}; see --help.")
-    workload = Workload(events=events)
-    results = compare(
-        Settings(), modules, questions, workload, Limits(seconds, 60 * minutes), output
-    )
+    limits = Limits(seconds, 60 * minutes)
+    results = compare(Settings(), modules, questions, events, limits, output)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     document = {
         "machine": machine,
         "events": events,
         "results": [asdict(result) for result in results],
-        "not_measured": NOT_MEASURED,
     }
     output.mkdir(parents=True, exist_ok=True)
     (output / "compare.json").write_text(json.dumps(json_value(document), indent=2) + "\n")
@@ -221,7 +240,7 @@ def main(
     if as_json:
         print_json(document)
         return
-    report(results, workload)
+    report(results, events)
     ERR.print(f"Also in {output}/compare.json and compare.svg.")
 
 

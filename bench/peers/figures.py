@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-K = TypeVar("K")
+from bench.peers.protocol import Rows
 
 
 @dataclass(frozen=True)
@@ -20,6 +18,7 @@ class Result:
     contender: str
     title: str
     lacks: str
+    note: str = ""
     events_read: int = 0
     steady: int | None = None
     steady_over: str = ""
@@ -31,10 +30,17 @@ class Result:
     verdict: str = ""
 
 
-def verdict(found: Mapping[K, object], expected: Mapping[K, object]) -> str:
-    """Say whether the rows are right, and if not, how many differ."""
+def verdict(found: Rows, expected: Rows) -> str:
+    """Say whether the rows are right, and if not, how many differ, and in which view."""
     if found == expected:
         return "yes"
-    wrong = sum(found.get(key) != row for key, row in expected.items())
-    strange = len(found.keys() - expected.keys())
-    return f"no: {wrong:,} of {len(expected):,} rows wrong or missing, {strange:,} too many"
+    said = []
+    for view, rows in expected.items():
+        other = found.get(view, {})
+        wrong = sum(other.get(key) != row for key, row in rows.items())
+        strange = len(other.keys() - rows.keys())
+        if wrong or strange:
+            said.append(
+                f"{wrong:,} of {len(rows):,} rows of {view} wrong or missing, {strange:,} too many"
+            )
+    return f"no: {'; '.join(said)}"

@@ -1,15 +1,18 @@
-"""The query of the Flink SQL contender, for `flink run -py`: TASK.json, then the output topic."""
+"""The queries of the Flink SQL contender, for `flink run -py`: TASK.json, then what names topics.
+
+An event's time is read as epoch milliseconds; `ts` is the time that watermarks go by.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from pyflink.common import Configuration
 from pyflink.table import EnvironmentSettings, TableEnvironment
 
-from bench.peers.protocol import Task
+from bench.peers.protocol import Source, Table, Task
 
 _SETTINGS = {
     "execution.checkpointing.interval": "5 s",
@@ -19,26 +22,144 @@ _SETTINGS = {
     "state.backend.rocksdb.compression.per.level": "NO_COMPRESSION",
     "pipeline.object-reuse": "true",
     "table.local-time-zone": "UTC",
-    # A page's rows come from one task, in order: nothing has to be sorted out before the sink.
+    # A key's rows come from one task, in order: nothing has to be sorted out before the sink.
     "table.exec.sink.upsert-materialize": "NONE",
+}
+# Only the older kind of windows, which the questions about windows use, can be corrected.
+_CORRECTIONS = {
     "table.exec.emit.late-fire.enabled": "true",
     # A delay counts in processing time, and event time passes the clean-up first.
     "table.exec.emit.late-fire.delay": "0 ms",
 }
+_TYPES = {"string": "STRING", "long": "BIGINT", "int": "INT", "double": "DOUBLE"}
+_FIELDS = {
+    "W1": ("page_id", "duration_ms"),
+    "W2": ("page_id", "user_id", "duration_ms"),
+    "W3": ("page_id", "duration_ms"),
+    "W4": ("user_id",),
+    "W5": ("order_id", "status", "payment_id", "paid_cents"),
+    "W6": ("event_id", "user_id", "amount_cents", "latitude", "longitude"),
+    "W7": ("event_id", "user_id", "page_id", "duration_ms", "status"),
+}
+_TEXTS = {"page_id", "user_id", "order_id", "payment_id", "transaction_id", "event_id", "reasons"}
+
+_SESSIONS = """
+    SELECT user_id, MIN(event_time), COUNT(*), MAX(event_time) - MIN(event_time)
+    FROM TABLE(SESSION(
+        TABLE page_views PARTITION BY user_id, DESCRIPTOR(ts), INTERVAL '30' MINUTE))
+    GROUP BY user_id, window_start, window_end"""
+_PAYMENTS = """
+    SELECT p.payment_id, o.order_id, o.event_time, p.event_time, p.paid_cents
+    FROM orders AS o JOIN payments AS p
+        ON p.order_id = o.order_id
+        AND p.ts BETWEEN o.ts - INTERVAL '1' MINUTE AND o.ts + INTERVAL '1' MINUTE
+    WHERE o.status = 'placed'"""
+# The second SELECT needs values of the first, and one level has one window.
+_THEFTS = """
+    WITH so_far AS (
+        SELECT *,
+            SUM(amount_cents) OVER last_20 - amount_cents AS spent,
+            COUNT(*) OVER last_20 - 1 AS known
+        FROM transactions
+        WINDOW last_20 AS (
+            PARTITION BY user_id ORDER BY arrived ROWS BETWEEN 20 PRECEDING AND CURRENT ROW)),
+    compared AS (
+        SELECT *,
+            event_time - LAG(event_time, 1) OVER by_user AS pause,
+            event_time - LAG(event_time, 4) OVER by_user AS five,
+            RADIANS(latitude) AS n2, RADIANS(LAG(latitude, 1) OVER by_user) AS n1,
+            RADIANS(longitude) AS e2, RADIANS(LAG(longitude, 1) OVER by_user) AS e1
+        FROM so_far
+        WINDOW by_user AS (PARTITION BY user_id ORDER BY arrived))
+    SELECT event_id, user_id, event_time, amount_cents,
+        IF(five <= 300000, 'amount, distance, frequency', 'amount, distance')
+    FROM compared
+    WHERE known > 0 AND amount_cents * known > 5 * spent AND pause <= 3600000
+        AND 2 * 6371 * ASIN(SQRT(POWER(SIN((n2 - n1) / 2), 2)
+            + COS(n1) * COS(n2) * POWER(SIN((e2 - e1) / 2), 2))) > 1000"""
+_MEASURES = """
+    COUNT(*), COUNT(DISTINCT user_id),
+    CAST(SUM(duration_ms) AS DOUBLE) / NULLIF(COUNT(duration_ms), 0),
+    COUNT(*) FILTER (WHERE status >= 500)"""
 
 
-def source(task: Task) -> str:
-    """Return the table of events: the fields in use, watermarks on the event's own time."""
+def _ms(time: str) -> str:
+    return f"1000 * UNIX_TIMESTAMP(CAST({time} AS STRING))"
+
+
+def _tumbling(size: str, measures: str, by: str = "") -> str:
+    named = f"{by}, " if by else ""
     return f"""
-        CREATE TABLE page_views (
-            page_id STRING NOT NULL,
-            {"user_id STRING NOT NULL," if task.uniques else ""}
-            duration_ms BIGINT,
-            event_time TIMESTAMP(3) NOT NULL,
-            WATERMARK FOR event_time AS event_time - {_interval(task.disorder_ms)}
+        SELECT {_ms("window_start")}, {named}{measures}
+        FROM TABLE(TUMBLE(TABLE page_views, DESCRIPTOR(ts), INTERVAL {size}))
+        GROUP BY {named}window_start, window_end"""
+
+
+_SLIDING = f"""
+    SELECT {_ms("window_start")}, page_id, {_MEASURES}
+    FROM TABLE(HOP(
+        TABLE page_views, DESCRIPTOR(ts), INTERVAL '1' MINUTE, INTERVAL '5' MINUTES))
+    GROUP BY page_id, window_start, window_end"""
+_STATS = """
+    SELECT page_id, COUNT(*), COUNT(DISTINCT user_id), COUNT(*) FILTER (WHERE status >= 500),
+        MIN(event_time), MAX(event_time)
+    FROM page_views GROUP BY page_id"""
+_MILESTONES = """
+    WITH instants AS (
+        SELECT page_id, event_time, window_time AS instant,
+            COUNT(*) AS requests, ARRAY_SORT(ARRAY_AGG(event_id)) AS ids
+        FROM TABLE(TUMBLE(TABLE page_views, DESCRIPTOR(ts), INTERVAL '0.001' SECOND(1, 3)))
+        GROUP BY page_id, event_time, window_start, window_end, window_time),
+    counted AS (
+        SELECT page_id, event_time, requests, ids,
+            SUM(requests) OVER (PARTITION BY page_id ORDER BY instant) AS total
+        FROM instants)
+    SELECT page_id, total - requests + place, event_time, event_id
+    FROM counted CROSS JOIN UNNEST(ids) WITH ORDINALITY AS request (event_id, place)
+    WHERE MOD(total, 1000) < requests AND MOD(total - requests + place, 1000) = 0"""
+_TOP = f"""
+    SELECT {_ms("window_start")}, place, page_id, requests
+    FROM (
+        SELECT *, ROW_NUMBER() OVER (
+            PARTITION BY window_start, window_end ORDER BY requests DESC, page_id) AS place
+        FROM (
+            SELECT page_id, window_start, window_end, COUNT(*) AS requests
+            FROM TABLE(TUMBLE(TABLE page_views, DESCRIPTOR(ts), INTERVAL '1' HOUR))
+            GROUP BY page_id, window_start, window_end))
+    WHERE place <= 10"""
+_QUERIES = {
+    "page_view_sessions": _SESSIONS,
+    "order_payments": _PAYMENTS,
+    "fraud_alerts": _THEFTS,
+    "page_views_per_minute": _tumbling("'1' MINUTE", _MEASURES, "page_id"),
+    "page_views_sliding": _SLIDING,
+    "site_traffic_per_minute": _tumbling("'1' MINUTE", _MEASURES),
+    "unique_users_per_hour": _tumbling("'1' HOUR", "COUNT(*), COUNT(DISTINCT user_id)"),
+    "page_stats": _STATS,
+    "page_milestones": _MILESTONES,
+    "top_pages": _TOP,
+}
+
+
+def source(task: Task, source: Source) -> str:
+    """Return the table of a stream's events: the fields in use, watermarks on their own time."""
+    # A group window is corrected by what comes late; all others get their watermark late.
+    trails = source.disorder_ms if task.size_ms else source.disorder_ms + source.lateness_ms
+    columns = ",\n".join(
+        _column(field)
+        for field in source.schema["fields"]
+        if field["name"] in _FIELDS[task.question]
+    )
+    return f"""
+        CREATE TABLE {source.stream} (
+            {columns},
+            event_time BIGINT NOT NULL,
+            arrived AS PROCTIME(),
+            ts AS TO_TIMESTAMP_LTZ(event_time, 3),
+            WATERMARK FOR ts AS ts - {_interval(trails)}
         ) WITH (
             'connector' = 'kafka',
-            'topic' = '{task.topic}',
+            'topic' = '{source.topic}',
             'properties.bootstrap.servers' = '{task.bootstrap}',
             'properties.isolation.level' = 'read_committed',
             'scan.startup.mode' = 'earliest-offset',
@@ -47,13 +168,20 @@ def source(task: Task) -> str:
             'value.avro-confluent.url' = '{task.registry}')"""
 
 
-def sink(task: Task, topic: str) -> str:
-    """Return the table of rows, whose late corrections replace what they correct."""
+def _column(field: dict[str, Any]) -> str:
+    kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
+    kind = next(kind for kind in kinds if kind != "null")
+    return f"`{field['name']}` {_TYPES[kind]}{'' if 'null' in kinds else ' NOT NULL'}"
+
+
+def sink(task: Task, table: Table, topic: str) -> str:
+    """Return the table of a view's rows, whose later ones replace what they correct."""
+    types = {name: "STRING" if name in _TEXTS else "BIGINT" for name in table.columns}
+    types |= {name: "DOUBLE" for name in table.columns if name.startswith("avg")}
+    columns = ", ".join(f"`{name}` {kind}" for name, kind in types.items())
     return f"""
-        CREATE TABLE answer (
-            window_start BIGINT, page_id STRING, `views` BIGINT, duration_ms BIGINT,
-            {"unique_users BIGINT," if task.uniques else ""}
-            PRIMARY KEY (window_start, page_id) NOT ENFORCED
+        CREATE TABLE {table.view} (
+            {columns}, PRIMARY KEY ({", ".join(f"`{name}`" for name in table.keys)}) NOT ENFORCED
         ) WITH (
             'connector' = 'upsert-kafka',
             'topic' = '{topic}',
@@ -67,19 +195,18 @@ def sink(task: Task, topic: str) -> str:
             'sink.transactional-id-prefix' = '{topic}')"""
 
 
-def query(task: Task) -> str:
-    """Return the query of the question."""
+def query(task: Task, table: Table) -> str:
+    """Return the query of one view."""
+    return f"INSERT INTO {table.view} {_QUERIES.get(table.view) or _windows(task)}"
+
+
+def _windows(task: Task) -> str:
     size, slide = _interval(task.size_ms), _interval(task.slide_ms)
     tumbles = task.size_ms == task.slide_ms
     kind = "TUMBLE" if tumbles else "HOP"
-    window = f"event_time, {size}" if tumbles else f"event_time, {slide}, {size}"
+    window = f"ts, {size}" if tumbles else f"ts, {slide}, {size}"
     return f"""
-        INSERT INTO answer
-        SELECT
-            1000 * UNIX_TIMESTAMP(CAST({kind}_START({window}) AS STRING)),
-            page_id,
-            COUNT(*),
-            SUM(duration_ms)
+        SELECT {_ms(f"{kind}_START({window})")}, page_id, COUNT(*), SUM(duration_ms)
             {", COUNT(DISTINCT user_id)" if task.uniques else ""}
         FROM page_views
         GROUP BY page_id, {kind}({window})"""
@@ -92,18 +219,29 @@ def _interval(milliseconds: int) -> str:
     return f"INTERVAL '0 {hours:02}:{minutes:02}:{seconds:02}' DAY TO SECOND"
 
 
+def settings(task: Task) -> dict[str, str]:
+    """Return Flink's settings for the question."""
+    if not task.size_ms:
+        return _SETTINGS
+    lateness = {"table.exec.emit.allow-lateness": f"{task.source.lateness_ms} ms"}
+    return _SETTINGS | _CORRECTIONS | lateness
+
+
 def main() -> None:
-    """Submit the query."""
-    task, topic = Task(**json.loads(Path(sys.argv[1]).read_text())), sys.argv[2]
+    """Submit the queries as one job."""
+    task, prefix = Task.read(Path(sys.argv[1])), sys.argv[2]
     configuration = Configuration()
-    lateness = {"table.exec.emit.allow-lateness": f"{task.lateness_ms} ms"}
-    for key, value in (_SETTINGS | lateness | {"pipeline.name": topic}).items():
+    for key, value in (settings(task) | {"pipeline.name": prefix}).items():
         configuration.set_string(key, value)
     builder = EnvironmentSettings.new_instance().in_streaming_mode()
     tables = TableEnvironment.create(builder.with_configuration(configuration).build())
-    tables.execute_sql(source(task))
-    tables.execute_sql(sink(task, topic))
-    tables.execute_sql(query(task))
+    for one in task.sources:
+        tables.execute_sql(source(task, one))
+    statements = tables.create_statement_set()
+    for table in task.tables:
+        tables.execute_sql(sink(task, table, f"{prefix}.{table.view}"))
+        statements.add_insert_sql(query(task, table))
+    statements.execute()
 
 
 if __name__ == "__main__":

@@ -10,22 +10,40 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.peers.protocol import Contender, Task
+from bench.peers.protocol import Contender, Source, Task
 
 _LACKS = "no dead letters; lateness holds back the watermark; exactly-once left to the sink"
+_ANSWERS = ("W1", "W2", "W3", "W4", "W5")
+_CANNOT = {
+    "W6": "a stream has no OVER windows by rows: a state of one's own for each user",
+    "W7": "each view is a query of its own, which reads the topic again",
+}
 CONTENDERS = {
     "spark_batch": Contender(
         "PySpark, one batch",
         f"{_LACKS}; no row before the last event is read",
+        answers=_ANSWERS,
+        cannot=_CANNOT,
         mode="batch",
         environment="spark",
     ),
-    "spark_micro": Contender("PySpark, micro-batches", _LACKS, mode="micro", environment="spark"),
+    "spark_micro": Contender(
+        "PySpark, micro-batches",
+        _LACKS,
+        answers=_ANSWERS,
+        cannot=_CANNOT,
+        mode="micro",
+        environment="spark",
+    ),
 }
 _JARS = Path(__file__).resolve().parents[2] / ".peers" / "spark-jars"
 _MICRO_BATCH_EVENTS = 200_000
 _WARM_UP_EVENTS = 5_000
-_FIELDS = ("event_time", "page_id", "user_id", "duration_ms")
+_FIELDS = {
+    "W4": ("event_time", "user_id"),
+    "W5": ("event_time", "order_id", "status", "payment_id", "paid_cents"),
+}
+_WINDOW_FIELDS = ("event_time", "page_id", "user_id", "duration_ms")
 _SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -39,17 +57,19 @@ _SETTINGS = {
 
 
 def main(task: Task) -> None:
-    """Read the topic as it stands; the newest row of a window is its answer."""
-    newest: dict[tuple[int, str], tuple[Any, ...]] = {}
+    """Read the topics as they stand; the newest row of a key is its answer."""
+    newest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    keys = len(task.table.keys)
 
     def take(batch: Any, number: int) -> None:
-        newest.update({(row[0], row[1]): tuple(row[2:]) for row in batch.collect()})
+        newest.update({tuple(row[:keys]): tuple(row[keys:]) for row in batch.collect()})
 
     session = _session(task)
-    # Loads the classes and compiles the query, which is start-up and not the one batch's pace.
-    ends = {task.topic: {p: min(end, _WARM_UP_EVENTS) for p, end in task.ends.items()}}
-    _rows(session.read.format("kafka").option("endingOffsets", json.dumps(ends)), task).collect()
-    writer = _rows(_stream(session, task), task).writeStream.outputMode("update").foreachBatch(take)
+    _warm_up(session, task)
+    rows = _rows([_stream(session, task) for _ in task.sources], task)
+    # A stream's sessions and joins are given once, when nothing can change them.
+    mode = "update" if task.size_ms else "append"
+    writer = rows.writeStream.outputMode(mode).foreachBatch(take)
     writer = writer.option("checkpointLocation", f"{task.folder}/checkpoint")
     task.report(0)
     query = writer.trigger(availableNow=True).start()
@@ -61,8 +81,17 @@ def main(task: Task) -> None:
     query.awaitTermination()
     if _read(query) > read:
         task.report(_read(query))
-    task.write_rows((start, page, *cells) for (start, page), cells in newest.items())
+    task.write_rows(key + cells for key, cells in newest.items())
     session.stop()
+
+
+def _warm_up(session: Any, task: Task) -> None:
+    """Load the classes and compile the query: start-up, and not the one batch's pace."""
+    readers = []
+    for source in task.sources:
+        ends = {source.topic: {p: min(end, _WARM_UP_EVENTS) for p, end in source.ends.items()}}
+        readers.append(session.read.format("kafka").option("endingOffsets", json.dumps(ends)))
+    _rows(readers, task).collect()
 
 
 def _read(query: Any) -> int:
@@ -84,38 +113,71 @@ def _session(task: Task) -> Any:
 def _stream(session: Any, task: Task) -> Any:
     source = session.readStream.format("kafka")
     if task.mode == "micro":
-        source = source.option("maxOffsetsPerTrigger", _MICRO_BATCH_EVENTS)
+        source = source.option("maxOffsetsPerTrigger", _MICRO_BATCH_EVENTS // len(task.sources))
     return source
 
 
-def _rows(source: Any, task: Task) -> Any:
+def _rows(readers: list[Any], task: Task) -> Any:
+    events = [
+        _events(reader, task, source) for reader, source in zip(readers, task.sources, strict=True)
+    ]
+    rows = {"W4": _sessions, "W5": _payments}.get(task.question, _windows)(task, *events)
+    return rows.toDF(*task.table.columns)
+
+
+def _events(reader: Any, task: Task, source: Source) -> Any:
     from pyspark.sql import functions as f
     from pyspark.sql.avro.functions import from_avro
 
-    source = source.options(
-        **{
-            "kafka.bootstrap.servers": task.bootstrap,
-            "subscribe": task.topic,
-            "startingOffsets": "earliest",
-            "kafka.max.partition.fetch.bytes": str(4 << 20),
-        }
-    )
-    fields = [field for field in task.schema["fields"] if field["name"] in _FIELDS]
+    options = {
+        "kafka.bootstrap.servers": task.bootstrap,
+        "subscribe": source.topic,
+        "startingOffsets": "earliest",
+        "kafka.max.partition.fetch.bytes": str(4 << 20),
+    }
+    wanted = _FIELDS.get(task.question, _WINDOW_FIELDS)
+    fields = [field for field in source.schema["fields"] if field["name"] in wanted]
     # The reader's schema has only the fields in use, so that no others are made into columns.
-    reader = {"avroSchema": json.dumps(task.schema | {"fields": fields})}
+    chosen = {"avroSchema": json.dumps(source.schema | {"fields": fields})}
     body = f.expr("substring(value, 6, length(value) - 5)")
-    events = source.load().select(from_avro(body, json.dumps(task.schema), reader).alias("e"))
-    held_back = f"{task.disorder_ms + task.lateness_ms} milliseconds"
-    window = f.window("event_time", f"{task.size_ms} milliseconds")
+    loaded = reader.options(**options).load()
+    events = loaded.select(from_avro(body, json.dumps(source.schema), chosen).alias("e"))
+    held_back = f"{source.disorder_ms + source.lateness_ms} milliseconds"
+    return events.select("e.*").withWatermark("event_time", held_back)
+
+
+def _windows(task: Task, events: Any) -> Any:
+    from pyspark.sql import functions as f
+
+    sizes = (f"{task.size_ms} milliseconds", f"{task.slide_ms} milliseconds")
+    window = f.window("event_time", *sizes[: 1 if sizes[0] == sizes[1] else 2])
     measures = [f.count("*"), f.sum("duration_ms")]
     if task.uniques:
         # A stream refuses COUNT(DISTINCT); a set's size is the same.
         measures.append(f.size(f.collect_set("user_id")))
-    grouped = events.select("e.*").withWatermark("event_time", held_back)
-    rows = grouped.groupBy(window.alias("w"), "page_id").agg(*measures)
-    return rows.select(f.unix_millis("w.start"), "page_id", *rows.columns[2:]).toDF(
-        "window_start", "page_id", *task.measures
+    rows = events.groupBy(window.alias("w"), "page_id").agg(*measures)
+    return rows.select(f.unix_millis("w.start"), "page_id", *rows.columns[2:])
+
+
+def _sessions(task: Task, events: Any) -> Any:
+    from pyspark.sql import functions as f
+
+    window = f.session_window("event_time", "30 minutes").alias("w")
+    rows = events.groupBy("user_id", window).agg(f.count("*"), f.max("event_time"))
+    start = f.unix_millis("w.start")
+    return rows.select("user_id", start, rows[2], f.unix_millis(rows[3]) - start)
+
+
+def _payments(task: Task, orders: Any, payments: Any) -> Any:
+    from pyspark.sql import functions as f
+
+    orders = orders.where("status = 'placed'").alias("o")
+    apart = (
+        "p.event_time BETWEEN o.event_time - INTERVAL 1 MINUTE AND o.event_time + INTERVAL 1 MINUTE"
     )
+    both = orders.join(payments.alias("p"), f.expr(f"o.order_id = p.order_id AND {apart}"))
+    times = (f.unix_millis("o.event_time"), f.unix_millis("p.event_time"))
+    return both.select("p.payment_id", "o.order_id", *times, "p.paid_cents")
 
 
 if __name__ == "__main__":

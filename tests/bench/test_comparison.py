@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -10,8 +11,10 @@ import pytest
 
 from bench.compare import OWN, PEERS, contenders, table
 from bench.peers.figures import Result, verdict
-from bench.peers.protocol import Task, read_progress, read_rows
+from bench.peers.fraud import REMEMBERED, judge
+from bench.peers.protocol import Source, Table, Task, read_progress
 from bench.peers.runner import last_words
+from bench.questions import QUESTIONS
 from bench.steady import rates
 from bench.usage import Usage
 
@@ -46,11 +49,14 @@ def test_a_run_that_read_nothing_has_no_rate() -> None:
     assert rates([(1.0, 0)], [(0.0, 0.0)], began=0.0) == {}
 
 
-def test_a_verdict_counts_wrong_missing_and_strange_rows() -> None:
-    expected = {1: "a", 2: "b", 3: "c"}
-    assert verdict(dict(expected), expected) == "yes"
-    assert verdict({1: "a", 2: "x", 4: "d"}, expected) == (
-        "no: 2 of 3 rows wrong or missing, 1 too many"
+def test_a_verdict_counts_wrong_missing_and_strange_rows_of_each_view() -> None:
+    expected = {"a": {("1",): ("x",), ("2",): ("y",), ("3",): ("z",)}, "b": {("1",): ("x",)}}
+    assert verdict({view: dict(rows) for view, rows in expected.items()}, expected) == "yes"
+    found = {"a": {("1",): ("x",), ("2",): ("n",), ("4",): ("z",)}, "b": {("1",): ("x",)}}
+    assert verdict(found, expected) == "no: 2 of 3 rows of a wrong or missing, 1 too many"
+    assert verdict({}, expected) == (
+        "no: 3 of 3 rows of a wrong or missing, 0 too many; "
+        "1 of 1 rows of b wrong or missing, 0 too many"
     )
 
 
@@ -63,10 +69,27 @@ def test_workers_reports_add_up_and_their_rows_come_together(tmp_path: Path) -> 
     assert [read for _, read in read_progress(tmp_path)] == [0, 10, 15, 17]
     task.write_rows([(0, "/a", 2, 30)])
     task.write_rows([(10_000, "/b", 1, None)], worker=1)
-    assert read_rows(tmp_path, task.measures) == {
-        (0, "/a"): {"views": 2, "duration_ms": 30},
-        (10_000, "/b"): {"views": 1, "duration_ms": None},
+    assert task.read_rows() == {
+        "ten_seconds": {("0", "/a"): ("2", "30"), ("10000", "/b"): ("1", "")}
     }
+
+
+def test_what_only_settles_the_rest_is_no_answer(tmp_path: Path) -> None:
+    task = replace(_task(tmp_path), end_ms=20_000)
+    task.write_rows([(10_000, "/a", 2, 30), (20_000, "/a", 1, 1), (0, "closing", 1, 1)])
+    assert task.read_rows() == {"ten_seconds": {("10000", "/a"): ("2", "30")}}
+
+
+def test_rows_weigh_as_much_as_their_events_or_one_each() -> None:
+    rows = {("0", "/a"): ("2", "30"), ("10000", "/b"): ("1", "")}
+    assert _TABLE.weigh(rows) == 3
+    assert replace(_TABLE, weight="").weigh(rows) == 2
+
+
+def test_a_task_reaches_a_contender_as_it_was(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    task.write(tmp_path / "task.json")
+    assert Task.read(tmp_path / "task.json") == task
 
 
 @pytest.mark.parametrize(
@@ -99,10 +122,27 @@ def test_usage_counts_the_family() -> None:
     assert usage.family() == []
 
 
-def test_every_contender_says_what_it_leaves_out() -> None:
+def test_every_contender_says_what_it_leaves_out_and_why_it_has_no_answer() -> None:
     found = [contender for _, _, contender in contenders((*OWN, *PEERS))]
-    assert len({contender.title for contender in found}) == len(found) == 9
-    assert all(contender.lacks and contender.answers for contender in found)
+    assert len({contender.title for contender in found}) == len(found) == 11
+    for contender in found:
+        assert contender.lacks
+        assert {*contender.answers} | contender.cannot.keys() == QUESTIONS.keys()
+        assert not {*contender.answers} & contender.cannot.keys()
+        assert {*contender.notes} <= {*contender.answers}
+
+
+def test_python_peers_judge_a_payment_by_amount_distance_and_frequency() -> None:
+    minute, berlin, tokyo = 60_000, (52.5, 13.4), (35.7, 139.7)
+    usual = [(n * minute, 1_000, *berlin) for n in range(REMEMBERED)]
+    now = 20 * minute
+    assert judge([], (now, 90_000, *tokyo)) == ""
+    assert judge(usual, (now, 90_000, *tokyo)) == "amount, distance, frequency"
+    assert judge(usual[:3], (now, 90_000, *tokyo)) == "amount, distance"
+    assert judge(usual, (now + 5 * minute, 90_000, *tokyo)) == "amount, distance"
+    assert judge(usual, (now, 5_000, *tokyo)) == ""
+    assert judge(usual, (now, 5_001, *berlin)) == ""
+    assert judge(usual, (now + 60 * minute, 90_000, *tokyo)) == ""
 
 
 def test_the_fastest_stands_first_and_who_failed_last() -> None:
@@ -115,21 +155,20 @@ def test_the_fastest_stands_first_and_who_failed_last() -> None:
     assert [row[0] for row in table(results, "W1")] == ["C", "B", "A"]
 
 
+_TABLE = Table("ten_seconds", ("window_start", "page_id"), ("views", "duration_ms"), "views", 3)
+
+
 def _task(folder: Path) -> Task:
     return Task(
         question="W1",
-        view="ten_seconds",
         mode="",
         bootstrap="",
         registry="",
-        topic="events",
-        ends={"0": 1},
-        events=1,
-        schema={},
+        sources=(Source("page_views", "events", {"0": 3}, 3, {}, 0, 0),),
+        tables=(_TABLE,),
         size_ms=10_000,
         slide_ms=10_000,
         uniques=False,
-        disorder_ms=0,
-        lateness_ms=0,
+        end_ms=0,
         folder=str(folder),
     )
