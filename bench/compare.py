@@ -22,6 +22,7 @@ import typer
 from bench.expected import expected_rows
 from bench.peers.chart import draw
 from bench.peers.figures import Result, verdict
+from bench.peers.page import page
 from bench.peers.protocol import Contender, Rows, Source, Task
 from bench.peers.runner import python_of, run
 from bench.questions import QUESTIONS, Question, completed
@@ -236,12 +237,14 @@ def main(
     }
     output.mkdir(parents=True, exist_ok=True)
     (output / "compare.json").write_text(json.dumps(json_value(document), indent=2) + "\n")
+    texts = {name: question.text for name, question in QUESTIONS.items()}
+    (output / "compare.md").write_text(page(results, texts, events))
     draw(results, output / "compare.svg")
     if as_json:
         print_json(document)
         return
     report(results, events)
-    ERR.print(f"Also in {output}/compare.json and compare.svg.")
+    ERR.print(f"Also in {output}/compare.json, compare.md and compare.svg.")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,15 @@ def draw(results: Sequence[Result], path: Path) -> None:
     """Write the chart to `path`, an SVG or PNG; who read nothing has no bar."""
     from matplotlib.figure import Figure
 
+    results = [result for result in results if result.steady]
     questions = list(dict.fromkeys(result.question for result in results))
+    if not questions:
+        return
     count = max(sum(r.question == question for r in results) for question in questions)
     figure = Figure(figsize=(9, len(questions) * (1.2 + 0.35 * count)), layout="constrained")
     panels = figure.subplots(len(questions), squeeze=False)[:, 0]
     for question, panel in zip(questions, panels, strict=True):
-        shown = [r for r in results if r.question == question and r.steady]
+        shown = [r for r in results if r.question == question]
         shown.sort(key=lambda result: result.steady or 0)
         bars = panel.barh(
             [result.title for result in shown],

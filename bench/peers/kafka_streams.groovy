@@ -219,7 +219,7 @@ class Run {
         Map<String, Object> all = [
             (StreamsConfig.APPLICATION_ID_CONFIG)           : application,
             (StreamsConfig.BOOTSTRAP_SERVERS_CONFIG)        : task.bootstrap,
-            (StreamsConfig.STATE_DIR_CONFIG)                : task.folder + '/state',
+            (StreamsConfig.STATE_DIR_CONFIG)                : "${task.folder}/state".toString(),
             (StreamsConfig.PROCESSING_GUARANTEE_CONFIG)     : StreamsConfig.EXACTLY_ONCE_V2,
             (StreamsConfig.NUM_STREAM_THREADS_CONFIG)       : 2,
             (StreamsConfig.REPLICATION_FACTOR_CONFIG)       : 1,

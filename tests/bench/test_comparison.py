@@ -12,6 +12,7 @@ import pytest
 from bench.compare import OWN, PEERS, contenders, table
 from bench.peers.figures import Result, verdict
 from bench.peers.fraud import REMEMBERED, judge
+from bench.peers.page import page
 from bench.peers.protocol import Source, Table, Task, read_progress
 from bench.peers.runner import last_words
 from bench.questions import QUESTIONS
@@ -153,6 +154,23 @@ def test_the_fastest_stands_first_and_who_failed_last() -> None:
         Result("W2", "b", "B", "-", steady=30, verdict="yes"),
     ]
     assert [row[0] for row in table(results, "W1")] == ["C", "B", "A"]
+
+
+def test_a_page_has_a_row_for_who_has_figures_and_a_line_for_who_has_none() -> None:
+    results = [
+        Result("W1", "a", "A", "-", verdict="no answer: it has no windows"),
+        Result("W1", "b", "B", "-", "at the end", 9, 10, "all", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
+        Result("W1", "c", "C", "-", "", 9, 2_000, "25% to 98%", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
+    ]
+    assert page(results, {"W1": "windows"}, 9_000) == (
+        "## W1: windows, 9,000 events\n\n"
+        "| | events/s, steady | CPU s a million | peak, GB | start-up, s | right |\n"
+        "|---|---|---|---|---|---|\n"
+        "| C | 2,000 | 1.5 | 2.0 | 3.0 | yes |\n"
+        "| B | 10 (all) | 1.5 | 2.0 | 3.0 | yes |\n\n"
+        "- B: at the end.\n\n"
+        "- A: no answer: it has no windows.\n"
+    )
 
 
 _TABLE = Table("ten_seconds", ("window_start", "page_id"), ("views", "duration_ms"), "views", 3)

@@ -1,0 +1,33 @@
+"""Write a comparison as Markdown: a table for each question, the fastest first. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench.peers.figures import Result
+
+_HEAD = (
+    "| | events/s, steady | CPU s a million | peak, GB | start-up, s | right |",
+    "|---|---|---|---|---|---|",
+)
+
+
+def page(results: Sequence[Result], texts: Mapping[str, str], events: int) -> str:
+    """Return the tables of the questions named in `texts`, then what has no figures and why."""
+    parts = []
+    for question in dict.fromkeys(result.question for result in results):
+        own = [result for result in results if result.question == question]
+        own.sort(key=lambda result: -(result.steady or 0))
+        title = f"## {question}: {texts[question]}, {events:,} events"
+        rows = [_row(result) for result in own if result.steady]
+        silent = [f"- {r.title}: {r.verdict}." for r in own if not r.steady]
+        notes = [f"- {r.title}: {r.note}." for r in own if r.note and r.steady]
+        lists = [lines for lines in (notes, silent) if lines]
+        parts += [title, "\n".join((*_HEAD, *rows)), *("\n".join(lines) for lines in lists)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(result: Result) -> str:
+    steady = f"{result.steady:,}" + (" (all)" if result.steady_over == "all" else "")
+    figures = (result.cpu_seconds_per_million, result.peak_gigabytes, result.start_up_seconds)
+    return "| " + " | ".join((result.title, steady, *map(str, figures), result.verdict)) + " |"
