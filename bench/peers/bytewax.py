@@ -151,7 +151,9 @@ def _payments(task: Task, number: int, orders: Any, payments: Any) -> Any:
             if abs(p["at"] - o["at"]) <= _MINUTE_MS
         ]
 
-    return op.flat_map("rows", op.key_rm("row", op.stateful_map("match", both, match)), lambda r: r)
+    return op.flat_map(
+        "pairs", op.key_rm("row", op.stateful_map("match", both, match)), lambda r: r
+    )
 
 
 def _thefts(task: Task, number: int, batches: Any) -> Any:
