@@ -83,11 +83,10 @@ def compare(
     events: int,
     limits: Limits,
     folder: Path,
-) -> list[Result]:
+) -> Iterator[Result]:
     """Put each question to each contender, one at a time; equal worlds are written once."""
     deadline = time.monotonic() + limits.whole
     filled: dict[World, tuple[Settings, tuple[Source, ...]]] = {}
-    results = []
     for name in questions:
         question = QUESTIONS[name]
         world = question.world(events)
@@ -99,9 +98,9 @@ def compare(
         for module, short, contender in contenders(modules):
             ERR.print(f"{name}: {contender.title} …")
             one = min(limits.one, deadline - time.monotonic())
-            results.append(_measure(module, short, contender, it, one, folder))
-            ERR.print(f"    {results[-1].steady or 0:,} events/s; right: {results[-1].verdict}")
-    return results
+            result = _measure(module, short, contender, it, one, folder)
+            ERR.print(f"    {result.steady or 0:,} events/s; right: {result.verdict}")
+            yield result
 
 
 def _fill(settings: Settings, world: World) -> Iterator[Source]:
@@ -207,6 +206,21 @@ def report(results: Sequence[Result], events: int) -> None:
     print_table("Beside that", ("question", "contender", ""), notes)
 
 
+def _keep(results: Sequence[Result], events: int, output: Path) -> dict[str, Any]:
+    """Write what is known as JSON and Markdown; return what is in the JSON."""
+    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    document = {
+        "machine": machine,
+        "events": events,
+        "results": [asdict(result) for result in results],
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "compare.json").write_text(json.dumps(json_value(document), indent=2) + "\n")
+    texts = {name: question.text for name, question in QUESTIONS.items()}
+    (output / "compare.md").write_text(page(results, texts, events))
+    return document
+
+
 def main(
     events: Annotated[int, typer.Option(min=10_000)] = 4_000_000,
     peers: Annotated[bool, typer.Option("--peers", help="Also the optional ones.")] = False,
@@ -228,17 +242,11 @@ def main(
     if unknown := [*({*modules} - {*OWN, *PEERS}), *({*questions} - QUESTIONS.keys())]:
         raise CommandError(f"There is no {', '.join(unknown)}; see --help.")
     limits = Limits(seconds, 60 * minutes)
-    results = compare(Settings(), modules, questions, events, limits, output)
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    document = {
-        "machine": machine,
-        "events": events,
-        "results": [asdict(result) for result in results],
-    }
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "compare.json").write_text(json.dumps(json_value(document), indent=2) + "\n")
-    texts = {name: question.text for name, question in QUESTIONS.items()}
-    (output / "compare.md").write_text(page(results, texts, events))
+    results: list[Result] = []
+    for result in compare(Settings(), modules, questions, events, limits, output):
+        results.append(result)
+        # Whoever stops it keeps what is known so far.
+        document = _keep(results, events, output)
     draw(results, output / "compare.svg")
     if as_json:
         print_json(document)
