@@ -105,7 +105,7 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
         for one in (before, after)
         for view in one.queries
     }
-    passed = _passed(settings, before, after)
+    passed = passed_by_all(settings, before, after)
     if emitted:
         for one in (before, after):
             await_emitted(settings, one)
@@ -142,7 +142,7 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
     return replace(cut, emitted=emitted, passed=passed)
 
 
-def _passed(settings: Settings, *versions: JobPlan) -> dict[str, datetime]:
+def passed_by_all(settings: Settings, *versions: JobPlan) -> dict[str, datetime]:
     """Return by query view the watermark that its operators have got in all of `versions`."""
     cluster = Cluster(*settings.flink_clusters)
     found: dict[str, list[int]] = defaultdict(list)

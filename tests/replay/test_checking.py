@@ -1,0 +1,46 @@
+"""How far both versions of a query's rows are final, by what Flink tells of their operators."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+from deploy.settings import Settings
+from jobs.catalogue import job_named
+from jobs.plan import plan
+from replay.checking import passed_by_all
+from tests.flink_rest import flink
+
+NONE = -(2**63)
+
+
+def test_a_query_has_passed_what_its_own_operators_have_in_both_versions() -> None:
+    told = {
+        1: [
+            ("Source: orders_source", []),
+            ("Window -> sales_by_segment_topic[9]: Writer -> Committer", [90_000, 80_000]),
+            ("Join -> order_payments_topic[5]: Writer", [40_000]),
+            ("Rank -> current_segments_topic[7]: Writer", [NONE]),
+        ],
+        2: [
+            ("Window -> sales_by_segment_topic[9]: Writer -> Committer", [70_000]),
+            ("Join -> order_payments_topic[5]: Writer", [50_000]),
+            ("Rank -> current_segments_topic[7]: Writer", [60_000]),
+            ("Window -> resales_by_segment_topic[8]: Writer", [10_000]),
+        ],
+    }
+    orders = job_named("orders").within("")
+    versions = [plan(orders, version) for version in told]
+    with ExitStack() as running:
+        clusters = [
+            running.enter_context(
+                flink(f"{one.version}" * 32, one.name, 5, "RUNNING", watermarks=told[one.version])
+            )
+            for one in versions
+        ]
+        settings = Settings(flink_url=",".join(clusters))
+        found = passed_by_all(settings, *versions)
+    assert found == {
+        "sales_by_segment": datetime.fromtimestamp(70, UTC),
+        "order_payments": datetime.fromtimestamp(40, UTC),
+    }
