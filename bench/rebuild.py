@@ -6,6 +6,7 @@ python -m bench.rebuild --events 2000000
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -349,6 +350,8 @@ def main(
 
     Example: python -m bench.rebuild --events 2000000
     """
+    # Ended from outside it must not leave jobs and a loader behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     found = measure(Settings(), events, live_rate)
     if as_json:
         print_json(asdict(found))
