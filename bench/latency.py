@@ -1,36 +1,47 @@
-"""How long an event takes from being produced to being counted in a row that people can query.
+"""How long an event takes from being produced to being counted where people can read it.
 
-python -m bench.latency --per-second 1000 --seconds 30
+That is in a row of a view's topic, as readers of committed records see it, and in one that people
+query.
+
+python -m bench.latency --per-second 1000 --per-second 10000 --seconds 30
 """
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
 
+import fastavro
 import numpy as np
 import typer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from bench.workload import Workload, fill_live
 from deploy.console import CommandError, print_json, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
+from jobs.page_views import SITE_TRAFFIC_PER_MINUTE
 from jobs.submit import cancel, submit
 from jobs.views import WindowView
+from schemas.framing import split
 from schemas.registry import Registry, publish_schema
-from schemas.topics import ensure_events_topic
+from schemas.topics import end_offsets, ensure_events_topic
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
 
 _POLL_SECONDS = 0.05
-_VISIBLE = "SELECT sum(views) FROM site_traffic_per_minute"
+_WARM_UP_SECONDS = 10.0
+_PER_SECOND = (1_000.0, 10_000.0, 50_000.0)
+_VISIBLE = f"SELECT sum(views) FROM {SITE_TRAFFIC_PER_MINUTE.name}"
+POINTS = ("view topic", "ClickHouse")
 
 Marks = list[tuple[float, int]]
 """(monotonic seconds, events so far), ascending."""
@@ -38,18 +49,48 @@ Marks = list[tuple[float, int]]
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds from produced to visible, over all events of a run."""
+    """Seconds from produced to counted at a point of `POINTS`, over all events of a run."""
 
     per_second: float
+    point: str
     events: int
     p50: float
     p99: float
     greatest: float
 
 
-def latencies(sent: Marks, seen: Marks) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return, per event, the seconds from the mark that sent it to the mark that showed it."""
-    numbers = np.arange(1, sent[-1][1] + 1)
+@dataclass
+class Watch:
+    """A thread that notes how many events `count` tells of, until it is told to stop."""
+
+    count: Callable[[], int]
+    marks: Marks = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Look again and again."""
+        while not self.stop.is_set():
+            found = self.count()
+            self.marks.append((time.monotonic(), found))
+            self.stop.wait(_POLL_SECONDS)
+
+    def await_count(self, events: int, seconds: float) -> None:
+        """Wait until all `events` are counted."""
+        deadline = time.monotonic() + seconds
+        while (found := self.marks[-1][1] if self.marks else 0) < events:
+            if time.monotonic() > deadline:
+                raise CommandError(f"Only {found:,} of {events:,} events were counted in time.")
+            time.sleep(_POLL_SECONDS)
+
+
+def latencies(
+    sent: Marks, seen: Marks, already: int = 0
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return, per event after the first `already`, the seconds from being sent to being seen.
+
+    That is from the mark that sent it to the first that showed so many.
+    """
+    numbers = np.arange(already + 1, sent[-1][1] + 1)
     sent_at = _at(sent, numbers)
     return _at(seen, numbers) - sent_at
 
@@ -58,19 +99,23 @@ def _at(
     marks: Marks, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     times = np.array([at for at, _ in marks])
-    counts = np.array([count for _, count in marks])
+    # A look that failed saw nothing.
+    counts = np.maximum.accumulate([count for _, count in marks])
     return times[np.searchsorted(counts, numbers)]
 
 
-def measure(settings: Settings, per_second: float, seconds: float) -> Latency:
-    """Run job and loader in a namespace of their own and send events at their own pace."""
-    with own_namespace(settings) as (there, registry):
-        # The first events pay for the start of everything and are left out.
-        _run(there, registry, per_second, 10 * per_second, already=0)
-        events = round(per_second * seconds)
-        found = _run(there, registry, per_second, events, already=round(10 * per_second))
-    p50, p99 = np.percentile(found, (50, 99))
-    return Latency(per_second, events, round(p50, 2), round(p99, 2), round(found.max(), 2))
+def measure(settings: Settings, rates: Sequence[float], seconds: float) -> Iterator[Latency]:
+    """Run job and loader in a namespace of their own and send events at each pace in turn."""
+    with own_namespace(settings) as (there, registry), watching(there) as watches:
+        sent = 0
+        for per_second in rates:
+            # The first events pay for the start of everything and are left out.
+            sent += len(_send(there, registry, watches, per_second, _WARM_UP_SECONDS, sent)[0])
+            found = _send(there, registry, watches, per_second, seconds, sent)
+            sent += len(found[0])
+            for point, seen in zip(POINTS, found, strict=True):
+                p50, p99, most = np.percentile(seen, (50, 99, 100)).round(2).tolist()
+                yield Latency(per_second, point, len(seen), p50, p99, most)
 
 
 @contextmanager
@@ -98,66 +143,116 @@ def own_namespace(settings: Settings) -> Iterator[tuple[Settings, Registry]]:
             cancel(there, submitted.name)
 
 
-def _run(
-    settings: Settings, registry: Registry, per_second: float, events: float, already: int
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+@contextmanager
+def watching(settings: Settings) -> Iterator[tuple[Watch, Watch]]:
+    """Watch both points, in the order of `POINTS`, while the context lasts."""
+    watches = Watch(TopicCount(settings).read), Watch(ClickHouseCount(settings).read)
+    threads = [threading.Thread(target=watch.run, daemon=True) for watch in watches]
+    for thread in threads:
+        thread.start()
+    try:
+        yield watches
+    finally:
+        for watch, thread in zip(watches, threads, strict=True):
+            watch.stop.set()
+            thread.join(30)
+
+
+class TopicCount:
+    """Counts what the rows of the view's topic say that a transaction has committed."""
+
+    def __init__(self, settings: Settings) -> None:
+        job = job_named("page_views").within(settings.namespace)
+        view = next(view for view in job.views if view.name == SITE_TRAFFIC_PER_MINUTE.name)
+        self._schema = fastavro.parse_schema(view.avro_schema)
+        self._consumer = Consumer(
+            {
+                **settings.kafka_client,
+                "group.id": "bench",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+            }
+        )
+        topic = view.topic(1)
+        ends = end_offsets(settings.kafka_client, topic)
+        self._consumer.assign(
+            [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in ends]
+        )
+        self._views: dict[Any, int] = {}
+
+    def read(self) -> int:
+        """Take in what is new and return how many events all rows count."""
+        for message in self._consumer.consume(10_000, timeout=_POLL_SECONDS):
+            if message.error() is None and (value := message.value()) is not None:
+                _, body = split(value)
+                row: Any = fastavro.schemaless_reader(io.BytesIO(body), self._schema, None)
+                self._views[row["window_start"]] = row["views"]
+        return sum(self._views.values())
+
+
+class ClickHouseCount:
+    """Counts what a query finds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._clickhouse = ClickHouse(settings, reader=True)
+
+    def read(self) -> int:
+        """Return how many events all rows count."""
+        try:
+            (count,) = self._clickhouse.query(_VISIBLE).rows[0]
+        except ClickHouseFailed:
+            # The loader has not made the table yet.
+            return 0
+        return int(count or 0)
+
+
+def _send(
+    settings: Settings,
+    registry: Registry,
+    watches: tuple[Watch, Watch],
+    per_second: float,
+    seconds: float,
+    already: int,
+) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Send events for so long and return their latencies at each point."""
     stream = job_named("page_views").within(settings.namespace).stream
     workload = Workload(
-        events=round(events),
+        events=round(per_second * seconds),
         per_second=per_second,
         seed=already + 1,
         start_ms=round(time.time() * 1000) - 8_000,
     )
     sent: Marks = []
-    seen: Marks = []
-    done = threading.Event()
-    watcher = threading.Thread(
-        target=_watch, args=(settings, seen, already, workload.events, done), daemon=True
-    )
-    watcher.start()
     fill_live(
         settings.kafka_client,
         registry,
         stream,
         workload,
-        lambda count: sent.append((time.monotonic(), count)),
+        lambda count: sent.append((time.monotonic(), already + count)),
     )
-    if not done.wait(120):
-        last = seen[-1][1] if seen else 0
-        raise CommandError(f"Only {last:,} of {workload.events:,} events became visible.")
-    return latencies(sent, seen)
-
-
-def _watch(
-    settings: Settings, seen: Marks, already: int, events: int, done: threading.Event
-) -> None:
-    clickhouse = ClickHouse(settings, reader=True)
-    while not done.is_set():
-        try:
-            (count,) = clickhouse.query(_VISIBLE).rows[0]
-        except ClickHouseFailed:
-            count = 0
-        seen.append((time.monotonic(), max(0, int(count or 0) - already)))
-        if seen[-1][1] >= events:
-            done.set()
-        time.sleep(_POLL_SECONDS)
+    for watch in watches:
+        watch.await_count(already + workload.events, 120.0)
+    return [latencies(sent, watch.marks, already) for watch in watches]
 
 
 def main(
-    per_second: Annotated[float, typer.Option(min=1, help="Events per second.")] = 1000,
-    seconds: Annotated[float, typer.Option(min=1)] = 30,
+    per_second: Annotated[
+        list[float] | None,
+        typer.Option(help="Events per second; repeat. 1,000, 10,000 and 50,000 by default."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="For each rate.")] = 30,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure on the running embedded stack (`kappa up` first).
 
     Example: python -m bench.latency --per-second 1000
     """
-    found = measure(Settings(), per_second, seconds)
+    found = list(measure(Settings(), per_second or _PER_SECOND, seconds))
     if as_json:
-        print_json(asdict(found))
+        print_json([asdict(one) for one in found])
         return
-    columns = ("events/s", "events", "p50, s", "p99, s", "greatest, s")
-    print_table("Produced to visible in ClickHouse", columns, [tuple(asdict(found).values())])
+    columns = ("events/s", "until it is in", "events", "p50, s", "p99, s", "greatest, s")
+    print_table("From produced to counted", columns, [tuple(asdict(one).values()) for one in found])
 
 
 if __name__ == "__main__":

@@ -8,27 +8,31 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import psutil
+import pyarrow as pa
 import typer
 
 from bench import five_minutes, ten_seconds
 from bench.answers import expected_rows, newest_rows
 from bench.steady import rates
 from bench.usage import Usage
-from bench.workload import Workload, fill
+from bench.workload import Workload, batches, fill_batches
 from deploy.console import CommandError, print_json, print_table, progress_bar, run_alone
 from deploy.flink import TASKMANAGER_METRICS_PORT
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
+from jobs.cluster import Cluster
 from jobs.page_views import JOB as PAGE_VIEWS_JOB
 from jobs.submit import cancel, submit
 from jobs.views import Job, WindowView
 from schemas.registry import Registry, publish_schema
+from schemas.streams import Stream
 from schemas.topics import ensure_events_topic
 
 _DEADLINE_SECONDS = 600.0
@@ -68,33 +72,41 @@ class Measured:
     steady: float
     whole: float
     start_up_seconds: float
+    result_seconds: float
+    """From the launch to the last row, and the check of them all."""
     cpu_seconds_per_million: float
     peak_gigabytes: float
+    state_megabytes: float
+    """Of the newest checkpoint when the last row was there."""
     rows: int
     right: bool
 
 
 @dataclass
 class Meter:
-    """Samples how far the source of a job has read a topic, and what that took."""
+    """Samples how far the sources of a job have read its topics, and what that took."""
 
     settings: Settings
-    topic: str
+    topics: Sequence[str]
     usage: Usage
+    job_id: str = ""
     read: list[tuple[float, float]] = field(default_factory=list)
     cpu: list[tuple[float, float]] = field(default_factory=list)
 
     def sample(self) -> float:
-        """Take a sample and return how many events the source has read."""
-        read = source_position(self.settings, self.topic)
+        """Take a sample and return how many events the sources have read."""
+        read = sum(source_position(self.settings, topic, self.job_id) for topic in self.topics)
         if read:
             self.read.append((time.monotonic(), read))
         self.cpu.append((time.monotonic(), self.usage.cpu_seconds()))
         return read
 
 
-def source_position(settings: Settings, topic: str) -> float:
-    """Return how many events of `topic` the embedded TaskManager's sources have read."""
+def source_position(settings: Settings, topic: str, job_id: str = "") -> float:
+    """Return how many events of `topic` the embedded TaskManager's sources have read.
+
+    With a `job_id` only those of that job: the sources of one just cancelled may show for a while.
+    """
     url = f"http://127.0.0.1:{settings.port(TASKMANAGER_METRICS_PORT)}/metrics"
     text = httpx.get(url, timeout=5).text
     # Prometheus labels have no dots: Flink's reporter writes underscores.
@@ -102,62 +114,113 @@ def source_position(settings: Settings, topic: str) -> float:
     values = (
         float(line.rsplit(" ", 1)[1]) + 1
         for line in text.splitlines()
-        if "KafkaSourceReader_topic_partition_currentOffset{" in line and label in line
+        if "KafkaSourceReader_topic_partition_currentOffset{" in line
+        and label in line
+        and job_id in line
     )
     return sum(value for value in values if value > 0)
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A job as it is run: over streams that are filled already, writing rows of `version`."""
+
+    job: Job
+    script: Path
+    views: tuple[str, ...] = ()
+    """All of the job's where empty."""
+    options: Mapping[str, str | float] = field(default_factory=dict)
+    version: int = 1
+
+
+def own_namespace(settings: Settings) -> Settings:
+    """Return the settings of a namespace that nobody uses yet."""
+    return settings.model_copy(update={"namespace": f"b{uuid.uuid4().hex[:6]}"})
+
+
 def measure(settings: Settings, case: Case, workload: Workload, **options: float) -> Measured:
     """Fill a topic of its own, run the job over it, check its rows, clean up."""
-    there = settings.model_copy(update={"namespace": f"b{uuid.uuid4().hex[:6]}"})
-    job = case.job.within(there.namespace)
-    fill_topic(there, job, workload)
+    there = own_namespace(settings)
+    fill_topic(there, case.job.within(there.namespace), workload)
+    launch = Launch(case.job, case.script, (case.view.name,), options)
+    view = case.view_in(there.namespace)
+    return run_over(there, launch, workload.events, lambda: _check(there, view, workload))
+
+
+def run_over(
+    settings: Settings, launch: Launch, events: int, check: Callable[[], tuple[int, bool]]
+) -> Measured:
+    """Run a job over the `events` in its topics until it has read them and `check` returns.
+
+    `check` waits for the rows and returns how many there are and whether they are right.
+    """
     process = next(p for p in Stack(settings).status() if p.name == "taskmanager")
     usage = Usage(psutil.Process(process.pid))
-    meter = Meter(settings, job.stream.topic, usage)
+    topics = [stream.topic for stream in launch.job.within(settings.namespace).streams]
+    meter = Meter(settings, topics, usage)
     stop, began = threading.Event(), time.monotonic()
     threading.Thread(target=usage.watch_memory, args=(stop,), daemon=True).start()
     submitted = submit(
-        there,
-        job_name=case.job.name,
-        views=(case.view.name,),
+        settings,
+        job_name=launch.job.name,
+        version=launch.version,
+        views=launch.views,
         restore="none",
-        options=dict(options),
-        script=case.script,
+        options=launch.options,
+        script=launch.script,
     )
+    meter.job_id = submitted.job_id
     try:
-        _follow(meter, workload.events)
-        rows, right = _check(there, case.view_in(there.namespace), workload)
+        _follow(meter, events)
+        rows, right = check()
+        ended = time.monotonic()
+        state = _state_megabytes(settings, submitted.job_id)
     finally:
         stop.set()
-        cancel(there, submitted.name)
+        cancel(settings, submitted.name)
     steady: dict[str, Any] = rates(meter.read, meter.cpu, began)
     if not steady:
         raise CommandError("The run was too short to tell a rate; ask for more events.")
     return Measured(
-        view=case.view.name,
-        events=workload.events,
+        view=" ".join(launch.views) or launch.job.name,
+        events=events,
         steady=steady["steady"],
-        whole=round(workload.events / (meter.read[-1][0] - began)),
+        whole=round(events / (meter.read[-1][0] - began)),
         start_up_seconds=steady["start_up_seconds"],
+        result_seconds=round(ended - began, 1),
         cpu_seconds_per_million=steady["cpu_seconds_per_million"],
         peak_gigabytes=round(usage.peak_bytes / 1e9, 2),
+        state_megabytes=state,
         rows=rows,
         right=right,
     )
 
 
+def _state_megabytes(settings: Settings, job_id: str) -> float:
+    """Return the size of the job's newest checkpoint."""
+    newest = Cluster(*settings.flink_clusters).get(f"/jobs/{job_id}/checkpoints")["latest"]
+    size: int = ((newest or {}).get("completed") or {}).get("state_size", 0)
+    return round(size / 1e6, 1)
+
+
 def fill_topic(settings: Settings, job: Job, workload: Workload) -> None:
     """Create the topic of the job's stream and write `workload` to it."""
+    fill_stream(settings, job.stream, batches(workload), workload.events)
+
+
+def fill_stream(
+    settings: Settings, stream: Stream, events: Iterable[pa.RecordBatch], count: int
+) -> None:
+    """Create the topic of `stream` and write about `count` events to it."""
     with Registry(**settings.registry_access) as registry, progress_bar(unit="events") as progress:
-        publish_schema(registry, job.stream)
-        ensure_events_topic(settings.kafka_client, job.stream)
-        bar = progress.add_task("Filling the topic", total=workload.events)
-        fill(
+        publish_schema(registry, stream)
+        ensure_events_topic(settings.kafka_client, stream)
+        bar = progress.add_task(f"Filling {stream.topic}", total=count)
+        fill_batches(
             settings.kafka_client,
             registry,
-            job.stream,
-            workload,
+            stream,
+            events,
             lambda sent: progress.update(bar, completed=sent),
         )
 

@@ -6,7 +6,7 @@ python -m bench.workload --events 4000000
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -54,7 +54,8 @@ class Workload:
     An event happens up to `disorder` before its place in the sequence says, most of them by
     far less. So no partition ever holds one that trails its newest by more than `disorder`.
     `per_second` counts events per second of event time; `skew` is the exponent of the Zipf law
-    by which pages are picked, 0 for all alike.
+    by which pages are picked, 0 for all alike. A share of `hot_page` of the events are for the
+    first page and one of `hot_user` by the first user, whoever else they would have been of.
     """
 
     events: int = 4_000_000
@@ -65,6 +66,8 @@ class Workload:
     seed: int = 1
     start_ms: int = epoch_ms(START)
     disorder: timedelta = timedelta(seconds=8)
+    hot_page: float = 0.0
+    hot_user: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,16 @@ def _batch(
     n = len(sequence)
     pages = np.minimum(np.searchsorted(page_cdf, rng.random(n)), workload.pages - 1)
     status = _pick(rng, _STATUSES, _STATUS_SHARES, n)
+    # Chance of its own, so that the rest of the events is the same with and without.
+    heat = np.random.default_rng((workload.seed, int(sequence[0]), 1))
+    pages[heat.random(n) < workload.hot_page] = 0
+    is_hot = heat.random(n) < workload.hot_user
     durations = rng.lognormal(9.0, 1.2, n).astype(np.int64) % 3_600_000
     sizes = rng.lognormal(9.5, 1.0, n).astype(np.int64)
     columns = {
         "event_id": _labelled(f"{workload.seed}-", sequence),
         "event_time": pa.array(_times(workload, rng, sequence)),
-        "user_id": _labelled("user-", rng.integers(0, workload.users, n)),
+        "user_id": _labelled("user-", np.where(is_hot, 0, rng.integers(0, workload.users, n))),
         "page_id": page_names.take(pa.array(pages)),
         "duration_ms": pa.array(durations, mask=rng.random(n) < 0.1),
         "status": status,
@@ -152,9 +159,20 @@ def fill(
     report: Callable[[int], None] = lambda events: None,
 ) -> Filled:
     """Write `workload` to the topic of `stream` as fast as Kafka takes it."""
+    return fill_batches(kafka, registry, stream, batches(workload), report)
+
+
+def fill_batches(
+    kafka: Mapping[str, Any],
+    registry: Registry,
+    stream: Stream,
+    events: Iterable[pa.RecordBatch],
+    report: Callable[[int], None] = lambda events: None,
+) -> Filled:
+    """Write `events` to the topic of `stream` as fast as Kafka takes them."""
     started = time.monotonic()
     with EventProducer(kafka, registry, stream) as producer:
-        for batch in batches(workload):
+        for batch in events:
             producer.send_batch(batch)
             report(producer.sent)
     seconds = time.monotonic() - started

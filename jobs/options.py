@@ -19,7 +19,8 @@ class JobOptions:
 
     `kafka` are a Java client's properties, `registry_options` those of the avro-confluent format.
     Without an `idle_timeout` each stream's own counts; one of zero leaves no partition idle. Dead
-    letters before `accepted`, (partition, offset) by stream, are no reason to stop.
+    letters before `accepted`, (partition, offset) by stream, are no reason to stop. Without
+    `exactly_once` rows show as they are written, and after a failure events may count twice.
     """
 
     kafka: dict[str, str]
@@ -32,6 +33,7 @@ class JobOptions:
     bundle_time: timedelta = timedelta(milliseconds=200)
     batch_events: int = 100_000
     buckets: int = 16
+    exactly_once: bool = True
     start: Start = field(default_factory=Start)
     accepted: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     registry_options: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +94,9 @@ def source_options(topic: str, group: str, options: JobOptions) -> str:
 
 
 def sink_options(transactions: str, options: JobOptions) -> str:
-    """Return the options of an exactly-once Kafka table, its transactions named alike."""
+    """Return the options of a Kafka table whose transactions are named alike, where it has any."""
+    if not options.exactly_once:
+        return prompt_sink_options(options)
     return f"""
             'sink.delivery-guarantee' = 'exactly-once',
             'sink.transactional-id-prefix' = '{transactions}',

@@ -15,6 +15,8 @@ from jobs.views import Job
 from schemas.registry import Registry, publish_schema
 from schemas.topics import ensure_events_topic, ensure_raw_topic, ensure_view_topic
 
+DELIVERIES = ("exactly-once", "at-least-once")
+
 
 def main(job: Job) -> None:
     """Submit `job` as the command line and the environment ask for it."""
@@ -78,10 +80,13 @@ def _statements(
         idle_timeout=None if idle is None else timedelta(seconds=idle),
         bundle_time=timedelta(milliseconds=arguments.bundle_ms),
         batch_events=arguments.batch_events,
+        exactly_once=arguments.delivery == DELIVERIES[0],
         start=start_from(arguments.start, arguments.newest),
         accepted=accepted_from(arguments.accept_dead_letters),
     )
     flink = configuration(job_plan, options)
+    if not options.exactly_once:
+        flink.set_string("execution.checkpointing.mode", "AT_LEAST_ONCE")
     for key, location in state_locations(job_plan.name).items():
         flink.set_string(key, location)
     environment = StreamExecutionEnvironment.get_execution_environment(flink)
@@ -109,5 +114,6 @@ def _parser(job: Job) -> argparse.ArgumentParser:
     add("--idle-timeout-seconds", type=float, help="until a partition is idle; else its stream's")
     add("--bundle-ms", type=int, default=200, help="longest wait for a batch to fill")
     add("--batch-events", type=int, default=100_000, help="most events in a batch")
+    add("--delivery", choices=DELIVERIES, default=DELIVERIES[0], help="of rows after a failure")
     add("--explain", action="store_true", help="print Flink's operators as JSON, run nothing")
     return parser

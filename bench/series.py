@@ -1,0 +1,174 @@
+"""Run a job again and again, one thing changed each time, and put the figures side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from bench.oracle import window_rows
+from bench.rows import await_rows, newest
+from bench.ten_seconds import STREAM
+from bench.throughput import Launch, Measured, fill_stream, own_namespace, run_over
+from bench.workload import Workload, batches
+from deploy.console import ERR, json_value, print_table
+from deploy.settings import PROJECT_ROOT, Settings
+from jobs.views import Job, WindowView
+from schemas.streams import Stream
+from schemas.topics import delete_topics, topic_names
+
+OUTPUT = PROJECT_ROOT / "build" / "bench"
+SCRIPT = PROJECT_ROOT / "bench" / "variants.py"
+OPTIONS = {"checkpoint_seconds": 5.0, "batch_events": 100_000, "bundle_ms": 200}
+
+Batches = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What a stream's topic is filled with; points with equal ones share it."""
+
+    workload: Workload
+    stream: Stream = STREAM
+    change: Batches = iter
+
+    def batches(self) -> Iterable[pa.RecordBatch]:
+        """Yield the events."""
+        return self.change(batches(self.workload))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run: its place in a series, the job of `variants` and what it reads."""
+
+    series: str
+    label: str
+    job: Job
+    views: tuple[str, ...]
+    filling: Filling
+    options: Mapping[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a point came to, and when."""
+
+    series: str
+    label: str
+    at: str
+    measured: Measured
+
+
+@dataclass
+class Topic:
+    """A topic that is filled, and the rows that views must have over it."""
+
+    settings: Settings
+    filling: Filling
+    _rows: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def rows(self, view: WindowView) -> pd.DataFrame:
+        """Return the rows that `view` must have; no point of a topic changes what they are."""
+        if view.name not in self._rows:
+            self._rows[view.name] = window_rows(view, self.filling.batches())
+        return self._rows[view.name]
+
+    def run(self, point: Point, version: int) -> Measured:
+        """Run the point and check the rows of all its views."""
+        job = point.job.within(self.settings.namespace)
+        views = [v for v in job.views if isinstance(v, WindowView) and v.name in point.views]
+        wanted = [(view, self.rows(view)) for view in views]
+
+        def check() -> tuple[int, bool]:
+            found = [
+                await_rows(partial(newest, self.settings, view, version), rows)
+                for view, rows in wanted
+            ]
+            return sum(count for count, _ in found), all(right for _, right in found)
+
+        options = {**OPTIONS, "case": point.job.name, **point.options}
+        launch = Launch(point.job, SCRIPT, point.views, options, version)
+        return run_over(self.settings, launch, self.filling.workload.events, check)
+
+
+def drop_topics(settings: Settings) -> None:
+    """Delete all topics of the namespace."""
+    prefix = f"{settings.namespace}."
+    own = [name for name in topic_names(settings.kafka_client) if name.startswith(prefix)]
+    delete_topics(settings.kafka_client, own)
+
+
+def run_points(
+    settings: Settings, points: Sequence[Point], *, warm_up: bool = True
+) -> Iterator[Figure]:
+    """Run each point, those over equal topics over one, after a run that only warms up."""
+    for filling, group in groupby(points, lambda point: point.filling):
+        topic, chosen = Topic(own_namespace(settings), filling), list(group)
+        stream = replace(filling.stream, namespace=topic.settings.namespace)
+        fill_stream(topic.settings, stream, filling.batches(), filling.workload.events)
+        if warm_up:
+            ERR.print("Warming up …")
+            topic.run(chosen[0], 1)
+            warm_up = False
+        for version, point in enumerate(chosen, 2):
+            ERR.print(f"{point.series}, {point.label}: {' '.join(point.views)} …")
+            measured = topic.run(point, version)
+            ERR.print(
+                f"    {measured.steady:,} events/s, {measured.cpu_seconds_per_million} CPU "
+                f"seconds a million; right: {measured.right}"
+            )
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            yield Figure(point.series, point.label, now, measured)
+        drop_topics(topic.settings)
+
+
+COLUMNS = {
+    "events/s": "steady",
+    "CPU s per million": "cpu_seconds_per_million",
+    "peak, GB": "peak_gigabytes",
+    "state, MB": "state_megabytes",
+    "to last row, s": "result_seconds",
+    "rows": "rows",
+    "right": "right",
+}
+
+
+def report(figures: Sequence[Figure]) -> None:
+    """Print a table for each series."""
+    for series in dict.fromkeys(figure.series for figure in figures):
+        rows = [
+            (f.label, *(getattr(f.measured, name) for name in COLUMNS.values()))
+            for f in figures
+            if f.series == series
+        ]
+        print_table(series, ("", *COLUMNS), rows)
+
+
+def keep(figures: Sequence[Figure], path: Path) -> list[Figure]:
+    """Write the figures to `path`, in the place of those of the same points; return all."""
+    new = {(figure.series, figure.label): figure for figure in figures}
+    there = {(figure.series, figure.label): figure for figure in _kept(path)}
+    everything = list((there | new).values())
+    document = {
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "figures": [asdict(figure) for figure in everything],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(json_value(document), indent=2) + "\n")
+    return everything
+
+
+def _kept(path: Path) -> list[Figure]:
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text())["figures"]
+    return [Figure(**{**one, "measured": Measured(**one["measured"])}) for one in found]
