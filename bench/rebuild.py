@@ -181,7 +181,7 @@ def _rebuild(work: Work) -> tuple[ReplayRecord, Rebuild, float]:
         def follow(now: BuildProgress) -> None:
             if now.phase == "read":
                 seen.points.append((time.monotonic(), now.done))
-                seen.greatest_lag = max(seen.greatest_lag, now.live_lag)
+                seen.greatest_lag = max(seen.greatest_lag, now.live_lag or 0)
                 progress.update(bar, completed=now.done)
 
         built = build(work, replay, follow)
