@@ -191,4 +191,5 @@ def _is_far(cards: pd.DataFrame, times: Array, place: Array) -> Array:
 
 
 def _since(column: Array, rows: int) -> Array:
-    return column - np.roll(column, rows)
+    since: Array = column - np.roll(column, rows)
+    return since

@@ -61,7 +61,8 @@ def work(task: Task, addresses: list[str], number: int) -> None:
     rows: Rows = []
     flow = Dataflow("question")
     batches = [_batches(task, source, flow) for source in task.sources]
-    found = _QUESTIONS.get(task.question, _windows)(task, number, *batches)
+    question: Callable[..., Any] = _QUESTIONS.get(task.question, _windows)
+    found = question(task, number, *batches)
     op.output("rows", op.map("keep", found, rows.append), _nowhere())
     cli_main(flow, process_id=number, addresses=addresses)
     task.write_rows(rows, number)
@@ -136,7 +137,8 @@ def _payments(task: Task, number: int, orders: Any, payments: Any) -> Any:
     )
 
     def match(state: Any, event: Event) -> tuple[Any, list[tuple[Cell, ...]]]:
-        placed, paid = state or ([], [])
+        known: tuple[list[Event], list[Event]] = state or ([], [])
+        placed, paid = known
         if "payment_id" in event:
             paid.append(event)
             pairs = [(one, event) for one in placed]

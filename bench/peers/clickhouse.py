@@ -34,7 +34,7 @@ _ENGINE = {
     "kafka_flush_interval_ms": "2000",
 }
 _TYPES = {"string": "String", "long": "Int64", "int": "Int32", "double": "Float64"}
-_FIELDS = {
+_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "W4": {"page_views": ("user_id",)},
     "W5": {"orders": ("order_id", "status"), "payments": ("payment_id", "order_id", "paid_cents")},
     "W6": {"transactions": ("event_id", "user_id", "amount_cents", "latitude", "longitude")},
@@ -218,7 +218,7 @@ def _folding(task: Task) -> tuple[str, ...]:
 def _storing(task: Task) -> Iterable[str]:
     """Return what stores the fields in use of all events, and where each stands."""
     for source in task.sources:
-        wanted = _FIELDS[task.question][source.stream]
+        wanted: tuple[str, ...] = _FIELDS[task.question][source.stream]
         fields = [_column(f) for f in source.schema["fields"] if f["name"] in wanted]
         stored = ", ".join(fields)
         yield _queue(task, source, f"event_time DateTime64(3, 'UTC'), {stored}")

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.peers.protocol import Contender, Task
 
@@ -70,6 +71,7 @@ class Output:
         left = {int(partition) for partition in self.task.source.ends}
         consumer.assign([TopicPartition(self.topic, p, self.places.get(p, 0)) for p in left])
         while left:
+            message: Any
             for message in consumer.consume(10_000, timeout=1):
                 if message.error() is not None:
                     left.discard(message.partition())

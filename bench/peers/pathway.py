@@ -176,7 +176,12 @@ def _events(
             found.append(fields(event, round(event["event_time"].timestamp() * 1000)))
         return found
 
-    decoder = pw.udf(decode, return_type=tuple[kinds], max_batch_size=10_000, deterministic=True)
+    decoder = pw.udf(
+        decode,
+        return_type=tuple.__class_getitem__(kinds),
+        max_batch_size=10_000,
+        deterministic=True,
+    )
     records = pw.io.kafka.read(
         {
             "bootstrap.servers": task.bootstrap,

@@ -115,7 +115,7 @@ class Task:
         facts = json.loads(path.read_text())
         sources = tuple(Source(**source) for source in facts.pop("sources"))
         tables = tuple(
-            Table(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+            Table(**table | {name: tuple(table[name]) for name in ("keys", "cells")})
             for table in facts.pop("tables")
         )
         return cls(**facts, sources=sources, tables=tables)

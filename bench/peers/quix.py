@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from bench.peers.fraud import REMEMBERED, judge
@@ -63,7 +64,8 @@ def work(task: Task, group: str, number: int) -> None:
         for place, source in enumerate(task.sources)
     ]
     newest: Newest = {}
-    _QUESTIONS.get(task.question, _windows)(task, newest, *events)
+    question: Callable[..., None] = _QUESTIONS.get(task.question, _windows)
+    question(task, newest, *events)
     application.run(timeout=_IDLE_SECONDS)
     task.write_rows((key + cells for key, cells in newest.items()), number)
 

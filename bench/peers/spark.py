@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,8 @@ def _rows(readers: list[Any], task: Task) -> Any:
     events = [
         _events(reader, task, source) for reader, source in zip(readers, task.sources, strict=True)
     ]
-    rows = {"W4": _sessions, "W5": _payments}.get(task.question, _windows)(task, *events)
+    questions: dict[str, Callable[..., Any]] = {"W4": _sessions, "W5": _payments}
+    rows = questions.get(task.question, _windows)(task, *events)
     return rows.toDF(*task.table.columns)
 
 
