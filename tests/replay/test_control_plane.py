@@ -28,7 +28,8 @@ from replay.steps import Work
 from replay.switch import promote
 from sinks.loader import group_of
 from tests import datasets
-from tests.harness import Environment, create_topic, produce, rows, wait_for
+from tests.harness import Environment, create_topic, produce, read_topic, rows, wait_for
+from tests.oracle import MINUTE
 from tests.replay.door import Door, door
 from tests.replay.running import (
     control,
@@ -145,8 +146,8 @@ def test_without_control_plane_data_flows_and_a_promotion_waits(
         sentence = refused(env, "promote", "--yes")
         assert "PostgreSQL, the control plane, does not answer" in sentence
         assert "data flows on, and the same command goes on where it stopped" in sentence
-        produce(env, [visit(0, datasets.EVENING, *env.registered, "/flows")])
-        wait_for(lambda: flowed(env, 1) and flowed(env, 2), 120, "an event is in both versions")
+        flow(env)
+        wait_for(lambda: flowed(env, 1) and flowed(env, 2), 240, "events are in both versions")
         with readers(env, "SELECT count() FROM page_views_per_minute", threads=1) as reading:
             process = start(env, "replay", "promote", "--yes", "--wait", "120")
             assert process.stderr is not None
@@ -160,10 +161,19 @@ def test_without_control_plane_data_flows_and_a_promotion_waits(
         assert newest(env).state == "promoted"
 
 
+def flow(env: Environment) -> None:
+    """Write an event to each partition, newer than all before."""
+    at = max(one.record.timestamp_ms for one in read_topic(env, env.stream.topic)) + MINUTE
+    (schema_id,) = env.registered
+    produce(env, [visit(part, at, schema_id, "/flows") for part in range(datasets.PARTITIONS)])
+
+
 def flowed(env: Environment, version: int) -> bool:
-    """Return whether the event written meanwhile is in the table of `version`."""
+    """Return whether the events written meanwhile are in the table of `version`."""
     table = f"{env.settings.database}.page_views_per_minute_v{version}"
-    return rows(env, f"SELECT sum(views) FROM {table} FINAL WHERE page_id = '/flows'") == [(1,)]
+    return rows(env, f"SELECT sum(views) FROM {table} FINAL WHERE page_id = '/flows'") == [
+        (datasets.PARTITIONS,)
+    ]
 
 
 @contextlib.contextmanager
