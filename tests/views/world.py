@@ -9,8 +9,8 @@ A domain is a module of this folder with
 - `COLUMNS`: by view name the compared columns, and `WHERE`, where given, which rows they are
   compared for, as SQL,
 - `BY_ARRIVAL`, where true: `expected` is given each stream's events as they arrive,
-- `DIMENSIONS`, where given: streams that others look things up in. They are sent first, whole, and
-  nothing follows; the streams' own idle timeouts hold.
+- `DIMENSIONS`, where given: streams that others look things up in. They are sent whole, before the
+  job starts, and nothing follows; the streams' own idle timeouts hold.
 """
 
 from __future__ import annotations
@@ -64,13 +64,19 @@ class Sender:
         return found
 
     def prepare(self) -> None:
-        """Register the schemas and create the topics."""
+        """Register the schemas, create the topics, and send all of dimensions.
+
+        They are there before the job is, as it takes its time to start: a partition without events
+        counts as idle, and what comes to it then may be late.
+        """
         with Registry(self.env.settings.registry) as registry:
             for name, stream in self.streams.items():
                 number = publish_schema(registry, stream)
                 schema = cast(Any, fastavro.parse_schema(stream.schema))
                 self._frames[name] = b"\0" + number.to_bytes(4, "big"), schema
                 ensure_events_topic(self.env.settings.kafka_client, stream)
+        for name in self._dimensions:
+            self._send(name, 0, len(self.arrived[name]))
 
     def submit(self, script: Path | None = None) -> str:
         """Submit the job, or what `script` has in its place, and return its id.
@@ -84,14 +90,15 @@ class Sender:
         return submit(self.env.settings, self._domain.JOB, options=options, script=script).job_id
 
     def send(self, part: int, parts: int) -> None:
-        """Send the `part`-th of `parts` parts of each stream; the first has all of dimensions."""
-        for name, stream in sorted(
-            self.streams.items(), key=lambda s: s[0] not in self._dimensions
-        ):
-            arrived = self.arrived[name]
-            whole = 1 if name in self._dimensions else parts
-            begin, end = (len(arrived) * min(n, whole) // whole for n in (part, part + 1))
-            self._produce(stream, [self._record(stream, e) for e in arrived[begin:end]])
+        """Send the `part`-th of `parts` parts of each stream that is no dimension."""
+        for name, arrived in self.arrived.items():
+            if name not in self._dimensions:
+                self._send(name, *(len(arrived) * n // parts for n in (part, part + 1)))
+
+    def _send(self, name: str, begin: int, end: int) -> None:
+        stream = self.streams[name]
+        records = [self._record(stream, event) for event in self.arrived[name][begin:end]]
+        self._produce(stream, records)
 
     def send_late(self) -> None:
         """Send each stream's first event as another one, beyond what is allowed to be late.
