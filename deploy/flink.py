@@ -122,6 +122,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # A killed TaskManager is noticed by its broken connection, well before this timeout.
         "heartbeat.interval": "2 s",
         "heartbeat.timeout": "20 s",
+        # On a busy machine ten seconds are too few to start an actor system or deploy a task: the
+        # JobManager would end, and a job restart, for no other reason.
+        "pekko.ask.timeout": "60 s",
+        "pekko.startup-timeout": "60 s",
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
         "metrics.reporter.prom.factory.class": (
