@@ -166,6 +166,15 @@ class Cluster:
                 found[vertex["name"]] = min(least, found.get(vertex["name"], least))
         return found
 
+    def newest_checkpoint(self, job_id: str) -> int:
+        """Return the number of a job's newest complete checkpoint or savepoint, 0 before any.
+
+        It counts on from the one that the job was restored from.
+        """
+        latest = self.get(f"/jobs/{job_id}/checkpoints").get("latest") or {}
+        found = (latest.get(kind) for kind in ("completed", "savepoint", "restored"))
+        return max((int(one["id"]) for one in found if one), default=0)
+
     def cancel(self, job_id: str) -> None:
         """Ask a job to end without a savepoint."""
         self._call("PATCH", f"/jobs/{job_id}?mode=cancel")

@@ -65,6 +65,13 @@ def submit(
             help="Pass by those in the topics now, though they are more than a stream allows.",
         ),
     ] = False,
+    accept_lost_rows: Annotated[
+        bool,
+        typer.Option(
+            "--accept-lost-rows",
+            help="Go on though Kafka aborted what a checkpoint counted on, until a rebuild.",
+        ),
+    ] = False,
     as_json: _AsJson = False,
 ) -> None:
     """Submit jobs and wait until they run; each continues where it stopped.
@@ -94,6 +101,7 @@ def submit(
                     views=_of_job(job, views or ()),
                     restore=restore,
                     options=options,
+                    lost_rows_accepted=accept_lost_rows,
                 )
             started.append(asdict(done))
             if not as_json:

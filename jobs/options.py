@@ -29,6 +29,7 @@ class JobOptions:
     early_fire: timedelta
     checkpoint_interval: timedelta
     idle_timeout: timedelta | None
+    checkpoint_timeout: timedelta = timedelta(minutes=10)
     transaction_timeout: timedelta = timedelta(minutes=10)
     bundle_time: timedelta = timedelta(milliseconds=200)
     batch_events: int = 100_000

@@ -68,6 +68,7 @@ def configuration(plan: JobPlan, options: JobOptions) -> Configuration:
         "execution.checkpointing.mode": "EXACTLY_ONCE",
         "execution.checkpointing.interval": f"{whole_ms(options.checkpoint_interval)} ms",
         "execution.checkpointing.min-pause": f"{whole_ms(options.checkpoint_interval) // 2} ms",
+        "execution.checkpointing.timeout": f"{whole_ms(options.checkpoint_timeout)} ms",
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "state.backend.type": "rocksdb",
         "execution.checkpointing.incremental": "true",

@@ -77,6 +77,8 @@ def _statements(
         schema_ids=schema_ids,
         early_fire=timedelta(seconds=arguments.early_fire_seconds),
         checkpoint_interval=timedelta(seconds=arguments.checkpoint_seconds),
+        checkpoint_timeout=timedelta(seconds=arguments.checkpoint_timeout_seconds),
+        transaction_timeout=timedelta(seconds=arguments.transaction_timeout_seconds),
         idle_timeout=None if idle is None else timedelta(seconds=idle),
         bundle_time=timedelta(milliseconds=arguments.bundle_ms),
         batch_events=arguments.batch_events,
@@ -111,6 +113,13 @@ def _parser(job: Job) -> argparse.ArgumentParser:
     add("--parallelism", type=int, default=settings.parallelism)
     add("--early-fire-seconds", type=float, default=settings.early_fire_seconds)
     add("--checkpoint-seconds", type=float, default=settings.checkpoint_seconds)
+    add("--checkpoint-timeout-seconds", type=float, default=600, help="until one has failed")
+    add(
+        "--transaction-timeout-seconds",
+        type=float,
+        default=600,
+        help="longest outage between a checkpoint and its commit that loses nothing",
+    )
     add("--idle-timeout-seconds", type=float, help="until a partition is idle; else its stream's")
     add("--bundle-ms", type=int, default=200, help="longest wait for a batch to fill")
     add("--batch-events", type=int, default=100_000, help="most events in a batch")

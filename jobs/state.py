@@ -6,8 +6,10 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -18,7 +20,7 @@ from jobs.cluster import Cluster
 CHECKPOINT_DIR = "execution.checkpointing.dir"
 SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 
-_LAYOUT_FILE = "layout.json"
+_LAYOUT_FILE, _LOSS_FILE = "layout.json", "loss.json"
 _METADATA = "_metadata"
 # Flink's file systems for S3, by the schemes that they answer to.
 _S3 = ("s3", "s3a", "s3p")
@@ -26,6 +28,27 @@ _S3 = ("s3", "s3a", "s3p")
 
 class StateUnavailable(Exception):
     """The store of checkpoints and savepoints does not answer, or refuses."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Kafka transactions of a job whose rows are in no topic, though its state is past them.
+
+    `seen` is when the last was found, ISO 8601. Once `accepted` the job may go on all the same.
+    """
+
+    transactions: tuple[str, ...]
+    seen: str
+    accepted: bool = False
+
+    def told_of(self, name: str) -> str:
+        """Return what people read of it about job `name`, without the remedy."""
+        count = len(self.transactions)
+        return (
+            f"{name} lost the rows of {count} transaction{'s' if count > 1 else ''}, found at "
+            f"{self.seen}: Kafka aborted what a checkpoint had counted on, as after an outage "
+            "longer than the transactions' timeout"
+        )
 
 
 class StateFolder:
@@ -53,20 +76,23 @@ class StateFolder:
 
     def layout(self) -> dict[str, str] | None:
         """Return what the views computed that this state is of, or None where nothing says so."""
-        path = f"{self._path}/{_LAYOUT_FILE}"
-        with self._plain_errors():
-            if not self._infos([path]):
-                return None
-            with self._fs.open_input_file(path) as file:
-                layout: dict[str, str] = json.loads(file.read())
+        layout: dict[str, str] | None = self._read(_LAYOUT_FILE)
         return layout
 
     def keep_layout(self, layout: Mapping[str, str]) -> None:
         """Say what the views compute that state here is of."""
-        with self._plain_errors():
-            self._fs.create_dir(self._path, recursive=True)
-            with self._fs.open_output_stream(f"{self._path}/{_LAYOUT_FILE}") as file:
-                file.write(json.dumps(layout, indent=2).encode() + b"\n")
+        self._write(_LAYOUT_FILE, dict(layout))
+
+    def loss(self) -> Loss | None:
+        """Return what the job whose state this is ever lost, None where that is nothing."""
+        found = self._read(_LOSS_FILE)
+        if found is None:
+            return None
+        return Loss(tuple(found["transactions"]), found["seen"], found["accepted"])
+
+    def keep_loss(self, loss: Loss) -> None:
+        """Say what the job whose state this is lost."""
+        self._write(_LOSS_FILE, asdict(loss))
 
     def drop(self) -> None:
         """Drop all that is here; there may be nothing."""
@@ -77,6 +103,21 @@ class StateFolder:
         with self._plain_errors():
             if self._infos([self._path]):
                 self._fs.delete_dir(self._path)
+
+    def _read(self, file_name: str) -> Any:
+        """Return the JSON in a file here, None where there is none."""
+        path = f"{self._path}/{file_name}"
+        with self._plain_errors():
+            if not self._infos([path]):
+                return None
+            with self._fs.open_input_file(path) as file:
+                return json.loads(file.read())
+
+    def _write(self, file_name: str, content: Mapping[str, Any]) -> None:
+        with self._plain_errors():
+            self._fs.create_dir(self._path, recursive=True)
+            with self._fs.open_output_stream(f"{self._path}/{file_name}") as file:
+                file.write(json.dumps(content, indent=2).encode() + b"\n")
 
     def _folders(self, path: str) -> list[str]:
         listed = self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True))
@@ -115,6 +156,29 @@ def state_folders(cluster: Cluster, name: str) -> list[StateFolder]:
         for base in bases
         if urlsplit(base).scheme in ("file", *_S3)
     ]
+
+
+def loss_of(cluster: Cluster, name: str) -> Loss | None:
+    """Return what job `name` ever lost, None where that is nothing."""
+    losses = (folder.loss() for folder in state_folders(cluster, name)[:1])
+    return next(losses, None)
+
+
+def keep_loss(cluster: Cluster, name: str, transactions: Iterable[str], seen: datetime) -> None:
+    """Note beside the state of job `name` that it lost these, too."""
+    before = loss_of(cluster, name)
+    known = before.transactions if before else ()
+    loss = Loss(tuple(sorted({*known, *transactions})), seen.isoformat(timespec="seconds"))
+    for folder in state_folders(cluster, name)[:1]:
+        folder.keep_loss(loss)
+
+
+def accept_loss(cluster: Cluster, name: str) -> None:
+    """Note that job `name` may go on though its views lack rows."""
+    loss = loss_of(cluster, name)
+    if loss is not None and not loss.accepted:
+        for folder in state_folders(cluster, name)[:1]:
+            folder.keep_loss(replace(loss, accepted=True))
 
 
 def latest_state(cluster: Cluster, name: str) -> str | None:

@@ -14,6 +14,7 @@ from jobs.catalogue import JOBS
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import desired_jobs
 from jobs.plan import Input, JobPlan, plan
+from jobs.state import StateUnavailable, loss_of
 from jobs.versions import lowest_version
 from schemas.reading import event_ends
 from schemas.streams import Stream
@@ -142,13 +143,15 @@ def _flink(settings: Settings, name: str, problems: list[str]) -> dict[str, Any]
     cluster = Cluster(*settings.flink_clusters, timeout=5)
     try:
         jobs, silent = cluster.look()
+        if not silent and (loss := loss_of(cluster, name)):
+            problems.append(f"{loss.told_of(name)}; its views lack them until they are rebuilt.")
         job = next((j for j in jobs if j.name == name), None)
         if job is None:
             problems += [str(error) for error in silent]
             return {**unknown, "state": "unknown"} if silent else unknown
         checkpoints = cluster.checkpoints(job.id)
         failure = cluster.failure(job.id)
-    except (ClusterUnavailable, ClusterError) as error:
+    except (ClusterUnavailable, ClusterError, StateUnavailable) as error:
         problems.append(str(error))
         return {**unknown, "state": "unknown"}
     completed = checkpoints.completed_ms

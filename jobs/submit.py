@@ -22,8 +22,10 @@ from jobs.plan import plan, reading_copy, versioned
 from jobs.state import (
     CHECKPOINT_DIR,
     SAVEPOINT_DIR,
+    accept_loss,
     checkpoint_folder,
     latest_state,
+    loss_of,
     state_folders,
 )
 
@@ -63,6 +65,7 @@ def submit(
     options: Mapping[str, str | float] | None = None,
     script: Path | None = None,
     code: str = "",
+    lost_rows_accepted: bool = False,
 ) -> Submitted:
     """Start a job and wait until all its tasks run.
 
@@ -70,7 +73,8 @@ def submit(
     location of one. A job of that name that is live already is refused, and so is one whose
     state does not fit: it is cancelled and its reason raised as `SubmissionFailed`. `script` is
     the job's module; by default that in jobs/ with the job's name. `code` is the copy of the code
-    with which its state was written; without one it runs the code as it is now, from a copy.
+    with which its state was written; without one it runs the code as it is now, from a copy. A job
+    that lost rows goes on only once that is accepted, or from another state than its newest.
     """
     cluster = Cluster(*settings.flink_clusters)
     name = flink_name(settings, job_name, version)
@@ -85,6 +89,8 @@ def submit(
     # One that is just being cancelled may complete a checkpoint still.
     leaving = [job for job in cluster.unended(name) if job.state == CANCELLING]
     _await_ended(cluster, leaving, name)
+    if restore == "latest" and not lost_rows_accepted:
+        _check_loss(cluster, name, job_name)
     location = latest_state(cluster, name) if restore == "latest" else None
     if restore not in ("latest", "none"):
         location = restore
@@ -105,6 +111,7 @@ def submit(
         checkpoints = checkpoint_folder(cluster, name)
         job_id = _run_client(settings, module, location, arguments, folder, checkpoints)
         _await_running(cluster, name, job_id)
+    accept_loss(cluster, name)
     if layout:
         _keep_layout(cluster, name, layout)
     drop_code(home, {one.code for one in desired_jobs(settings)})
@@ -148,6 +155,17 @@ def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> Non
                 f"{name} can't continue: its state is from before {', '.join(changed)} changed; "
                 "rebuild with `kappa replay run`, or start anew with `--from none`."
             )
+
+
+def _check_loss(cluster: Cluster, name: str, job_name: str) -> None:
+    """Refuse a job whose newest state is past rows that its views never got."""
+    loss = loss_of(cluster, name)
+    if loss is not None and not loss.accepted:
+        raise SubmissionFailed(
+            f"{loss.told_of(name)}; rebuild its views with `kappa replay run --job {job_name} "
+            '--force "rows were lost"`, or let it go on without these rows meanwhile: '
+            f"`kappa submit {job_name} --accept-lost-rows`."
+        )
 
 
 def _keep_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None:

@@ -82,7 +82,8 @@ _PARSED = {id(each): fastavro.parse_schema(each) for each in (V0, V1, V2, NULLAB
 def frame(event: Event, schema_id: int, schema: dict[str, Any] = V1) -> bytes:
     """Return `event` as Avro of `schema` in Confluent framing."""
     out = io.BytesIO()
-    fastavro.schemaless_writer(out, _PARSED[id(schema)], event)
+    parsed = _PARSED.get(id(schema)) or fastavro.parse_schema(schema)
+    fastavro.schemaless_writer(out, parsed, event)
     return struct.pack(">bI", 0, schema_id) + out.getvalue()
 
 
@@ -215,7 +216,7 @@ def late_events(schema_id: int) -> list[Record]:
     drafts: list[Draft] = [(r.partition, r.timestamp_ms, r.key, r.value) for r in traffic]
     hour = EVENING + 2 * HOUR
     for partition in range(PARTITIONS):
-        user = _user_on(partition)
+        user = user_on(partition)
 
         def at(ms: int, user: str = user) -> Draft:
             event = {"event_id": f"at-{ms}", "event_time": hour + ms, "user_id": user}
@@ -227,7 +228,8 @@ def late_events(schema_id: int) -> list[Record]:
     return numbered(drafts)
 
 
-def _user_on(partition: int, prefix: str = "edge") -> str:
+def user_on(partition: int, prefix: str = "edge") -> str:
+    """Return a user whose events go to `partition`."""
     names = (f"{prefix}-{number}" for number in range(1_000))
     return next(name for name in names if partition_of(name) == partition)
 
@@ -237,8 +239,8 @@ def returning_partition(schema_id: int) -> tuple[list[Record], list[Record]]:
 
     By its own watermark the events of the second batch are in time.
     """
-    quiet = _user_on(0)
-    busy = [_user_on(partition) for partition in range(1, PARTITIONS)]
+    quiet = user_on(0)
+    busy = [user_on(partition) for partition in range(1, PARTITIONS)]
 
     def visit(user: str, ms: int) -> Draft:
         event = {"event_id": f"{user}-{ms}", "event_time": EVENING + ms, "user_id": user}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
@@ -25,7 +26,9 @@ from deploy.monitor.figures import (
 )
 from deploy.settings import Settings
 from jobs.catalogue import VIEWS, job_of
-from jobs.cluster import Cluster, ClusterError
+from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
+from jobs.commits import CommitWatch
+from jobs.state import StateUnavailable
 from jobs.status import job_offsets
 from jobs.submit import flink_name
 from replay.build import rebuilt_plan
@@ -36,6 +39,7 @@ from sinks.lag import LagReader
 from sinks.loader import group_of
 from sinks.topics import ViewTopic, parse_topic
 
+log = logging.getLogger("kappa.monitor")
 _EVENTS = "events."
 
 
@@ -52,6 +56,8 @@ class Findings:
     replays: list[ReplayProgress] = field(default_factory=list)
     running: dict[str, bool] = field(default_factory=dict)
     """Whether each job runs that writes a version of a view that people see."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Transactions that each job lost and nobody accepted yet."""
 
 
 class Lookout:
@@ -64,6 +70,7 @@ class Lookout:
         self._flink = Cluster(*settings.flink_clusters, timeout=5)
         self._control = Control(settings.postgres, settings.namespace)
         self._asking = Asking(settings)
+        self._commits = CommitWatch(settings)
         self._arrivals = Arrivals()
         self._stable = StableOffsets()
         self._states: dict[Version, VersionState] = {}
@@ -94,12 +101,14 @@ class Lookout:
             answers["kafka"] = False
         fresh = freshness(found, versions, self._job_group)
         jobs = self._running(readers)
-        return Findings(answers, found, fresh, events, transactions, replays, jobs)
+        lost = self._lost()
+        return Findings(answers, found, fresh, events, transactions, replays, jobs, lost)
 
     def close(self) -> None:
         """Give back the connections that last."""
         self._control.close()
         self._asking.close()
+        self._commits.close()
 
     def _lags(self) -> tuple[list[Lag], dict[str, Version], dict[str, str]]:
         """Return all lags, each view topic's view and version, and what each group of a job is."""
@@ -122,6 +131,14 @@ class Lookout:
         except ClusterError:
             jobs = []
         return running(readers, ((job.name, job.state) for job in jobs))
+
+    def _lost(self) -> dict[str, int]:
+        try:
+            return self._commits.look()
+        except (KafkaUnavailable, ClusterUnavailable, ClusterError, StateUnavailable) as error:
+            # What is lost stays so: the next look finds it.
+            log.warning("whether jobs lost transactions is not known: %s", error)
+            return {}
 
     def _events(self, prefix: str) -> dict[str, int]:
         ends = self._reader.ends(f"{prefix}{_EVENTS}")

@@ -71,6 +71,12 @@ class FindingsCollector(Collector):
             ("job_name",),
             (((name,), float(runs)) for name, runs in now.running.items()),
         )
+        yield _gauge(
+            "lost_transactions",
+            "Transactions that Kafka aborted after their checkpoint was complete.",
+            ("job_name",),
+            (((name,), float(count)) for name, count in now.lost.items()),
+        )
         yield from _replays(now)
 
 

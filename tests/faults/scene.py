@@ -11,27 +11,32 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import psutil
+import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from deploy.flink import place_of
 from deploy.stack import Stack
 from jobs.cluster import Cluster
+from jobs.state import loss_of
 from schemas.topics import end_offsets, partition_count
 from sinks.lag import LagReader
 from sinks.loader import group_of
 from tests import datasets
 from tests.harness import (
+    PANE_VIEWS,
     Environment,
     create_topic,
     kappa,
     produce,
     register,
+    standing_still,
     start_loader,
     stop_loader,
     submit_page_views,
@@ -39,7 +44,7 @@ from tests.harness import (
     wait_for,
 )
 from tests.oracle import SITE, Record, Verdict
-from tests.settling import assert_status, settle
+from tests.settling import assert_offsets, assert_status, settle
 
 BACK_SECONDS = 420.0
 _WATCHED = ("page_views_per_minute", SITE)
@@ -56,11 +61,11 @@ class Scene:
     schema_id: int = 0
     rounds: int = 0
 
-    def begin(self) -> None:
-        """Start the job and the loader."""
+    def begin(self, views: tuple[str, ...] = PANE_VIEWS, **options: float) -> None:
+        """Start the job with these views and with `options` of its own, and the loader."""
         self.schema_id = register(self.env, datasets.V1)
         create_topic(self.env)
-        submit_page_views(self.env)
+        submit_page_views(self.env, views, options=options)
         start_loader(self.env)
         wait_for(lambda: Cluster(self.env.settings.flink).live_job(self.env.job_name), 60, "runs")
 
@@ -98,7 +103,8 @@ class Scene:
         """Wait until views and letters are those of the oracle and everything goes on."""
         checkpoints = self.checkpoints()
         verdict = settle(self.env, BACK_SECONDS)
-        assert_status(self.env, verdict)
+        assert_status(self.env, verdict, deadline_seconds=BACK_SECONDS)
+        assert_offsets(self.env, verdict)
         wait_for(self.checkpoints, 60, "a checkpoint completes", until=lambda n: n != checkpoints)
         lags = LagReader(self.env.settings.kafka_client)
         prefix = self.env.settings.topic_prefix
@@ -107,6 +113,8 @@ class Scene:
             60,
             "no transaction is left open",
         )
+        # What is committed once more after a restart is no loss, and must not stop the job.
+        assert loss_of(Cluster(self.env.settings.flink), self.env.job_name) is None
         return verdict
 
     def checkpoints(self) -> tuple[str, int]:
@@ -161,6 +169,56 @@ class Scene:
         before = failed()
         wait_for(failed, BACK_SECONDS, "checkpoints fail", until=lambda now: now >= before + 3)
 
+    def await_expired_checkpoint(self) -> None:
+        """Wait until a checkpoint failed because it took longer than it may."""
+        cluster = Cluster(self.env.settings.flink)
+        job_id, _ = self.checkpoints()
+
+        def why() -> str:
+            history = cluster.get(f"/jobs/{job_id}/checkpoints")["history"]
+            failed = [one for one in history if one["status"] == "FAILED"]
+            return " ".join(str(one.get("failure_message")) for one in failed)
+
+        wait_for(why, BACK_SECONDS, "a checkpoint expires", until=lambda text: "expired" in text)
+
+    def of_unheard_schema(self) -> list[Record]:
+        """Return events with a schema that nobody has asked the registry for yet."""
+        number = len(self.env.registered)
+        extra = {"name": f"extra_{number}", "type": ["null", "string"], "default": None}
+        schema = {**datasets.V1, "fields": [*datasets.V1["fields"], extra]}
+        schema_id = register(self.env, schema)
+        at = self._start(self.rounds) + 20 * datasets.MINUTE
+        users = [datasets.user_on(number) for number in range(datasets.PARTITIONS)]
+        events = [self._event(user, at + n, f"{user}-{n}") for n in range(50) for user in users]
+        return datasets.numbered([datasets.draft(one, schema_id, schema) for one in events])
+
+    def send_strange_records(self) -> None:
+        """Send what is no event, or of no time to speak of, and events that stand there already."""
+        newest = self._start(self.rounds) + 20 * datasets.MINUTE
+        users = [datasets.user_on(number) for number in range(datasets.PARTITIONS)]
+        good = [self._event(user, newest, f"twice-{user}") for user in users]
+        long_ago = [self._event(user, 1_000, f"1970-{user}") for user in users]
+        drafts = [datasets.draft(event, self.schema_id) for event in (*good, *good, *long_ago)]
+        drafts += [(part, newest, key, None) for part, _, key, _ in drafts[: len(good)]]
+        negative = [
+            datasets.draft({**event, "event_time": -event["event_time"]}, self.schema_id)
+            for event in good
+        ]
+        drafts += [(part, newest, key, value) for part, _, key, value in negative]
+        produce(self.env, datasets.numbered(drafts))
+
+    def refuse_the_future(self) -> None:
+        """Try to send an event of ten years ahead, which would be the end of every window."""
+        ahead = round(time.time() * 1000) + 10 * 365 * 24 * datasets.HOUR
+        event = self._event(datasets.user_on(0), ahead, "ahead")
+        [record] = datasets.numbered([datasets.draft(event, self.schema_id)])
+        with pytest.raises(AssertionError, match="timestamp"):
+            produce(self.env, [record])
+
+    @staticmethod
+    def _event(user: str, at: int, event_id: str) -> datasets.Event:
+        return {"event_id": event_id, "event_time": at, "user_id": user, "page_id": "/strange"}
+
     def await_checkpoint(self) -> None:
         """Wait until one more checkpoint is complete."""
         before = self.checkpoints()
@@ -176,16 +234,15 @@ class Scene:
 
     def pause(self, part: str, seconds: float) -> None:
         """Stop a part of the stack for a while without ending it."""
-        stopped = [psutil.Process(self.pid(part))]
-        stopped += stopped[0].children(recursive=True)
-        for process in stopped:
-            process.suspend()
-        try:
+        with self.paused(part):
             threading.Event().wait(seconds)
-        finally:
-            for process in stopped:
-                with suppress(psutil.NoSuchProcess):
-                    process.resume()
+
+    @contextmanager
+    def paused(self, part: str) -> Iterator[None]:
+        """Have a part of the stack stand still meanwhile, with all that it started."""
+        first = psutil.Process(self.pid(part))
+        with standing_still([first, *first.children(recursive=True)]):
+            yield
         self.stack.wait_healthy(part, BACK_SECONDS)
 
     def pid(self, part: str) -> int:
@@ -244,9 +301,9 @@ class Feeder(threading.Thread):
 class Watcher(threading.Thread):
     """Reads views again and again; `faults` tells what no reader may ever see."""
 
-    def __init__(self, env: Environment) -> None:
+    def __init__(self, env: Environment, views: Sequence[str] = _WATCHED) -> None:
         super().__init__(daemon=True)
-        self._env = env
+        self._env, self._views = env, views
         self._ended = threading.Event()
         self.faults: list[str] = []
         self.looks = 0
@@ -263,7 +320,7 @@ class Watcher(threading.Thread):
         """Look until it is ended; a ClickHouse that is away shows nothing wrong."""
         seen: dict[tuple[str, object], tuple[int, int]] = {}
         while not self._ended.wait(0.5):
-            for view in _WATCHED:
+            for view in self._views:
                 try:
                     rows = view_rows(self._env, view)
                 except AssertionError as error:

@@ -95,6 +95,7 @@ def test_findings_become_metrics_and_what_is_gone_is_not_shown() -> None:
         [OpenTransactions(TOPIC, 4, 30.0)],
         [ReplayProgress(7, "clicks", 2, "building", 500, 125, ("clicks",))],
         {"clicks": True, "users.v2": False},
+        {"clicks": 2},
     )
     registry = CollectorRegistry()
     registry.register(FindingsCollector(lambda: found))
@@ -112,6 +113,7 @@ def test_findings_become_metrics_and_what_is_gone_is_not_shown() -> None:
         f'kappa_stable_offset_stuck_seconds{{topic="{TOPIC}"}} 30.0',
         'kappa_job_running{job_name="clicks"} 1.0',
         'kappa_job_running{job_name="users.v2"} 0.0',
+        'kappa_lost_transactions{job_name="clicks"} 2.0',
         f"kappa_replay_pinned_events{{{replay}}} 500.0",
         f"kappa_replay_read_events{{{replay}}} 125.0",
         'kappa_rebuilding{stream="clicks",version="2"} 1.0',

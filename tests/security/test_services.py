@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from deploy.settings import Settings
+from jobs.commits import Coordinators
 from replay.control import Control, ControlUnavailable
 from replay.quota import free_consumers, limit_consumers
 from schemas.registry import Registry, RegistryError, RegistryUnavailable
@@ -29,6 +30,14 @@ def test_kafka_lets_in_who_has_the_password(broker: dict[str, str]) -> None:
     wrong = Settings(_env_file=None, kafka_sasl_password="wrong", **broker)
     with pytest.raises(KafkaUnavailable):
         topic_names(wrong.kafka_client)
+
+
+def test_kafkas_transactions_are_listed_to_who_has_the_password(broker: dict[str, str]) -> None:
+    right = Settings(_env_file=None, kafka_sasl_password=SECRET, **broker)
+    assert Coordinators(right.kafka_client).aborted() == set()
+    wrong = Settings(_env_file=None, kafka_sasl_password="wrong", **broker)
+    with pytest.raises(KafkaUnavailable):
+        Coordinators(wrong.kafka_client).aborted()
 
 
 def test_kafka_with_a_certificate_of_somebody_else_is_not_trusted(

@@ -1,0 +1,144 @@
+"""Find the transactions that a job's checkpoints count on and Kafka took back, and stop that job.
+
+Flink's committer counts such a loss and goes on. Its count can't be told from a transaction that a
+restored job commits once more (FLINK-40689), so the coordinator of the transactions is asked. A
+job's transactions are numbered by the checkpoint that they belong to: where one is aborted whose
+checkpoint is complete, its rows are in no topic and will not be read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from deploy.settings import Settings
+from jobs.cluster import Cluster
+from jobs.state import StateUnavailable, keep_loss, loss_of
+from jobs.submit import cancel
+from schemas.topics import KafkaUnavailable
+
+log = logging.getLogger("kappa.commits")
+
+_ABORTED = "CompleteAbort"
+_TIMEOUT_MS = 10_000
+# kappa-<job>[-<view>]-<subtask>-<checkpoint>; names of jobs and views have no hyphen.
+_NAME = re.compile(r"kappa-(?P<job>[^-]+)(-[^-]+)?-\d+-(?P<checkpoint>\d+)")
+_FROM_LIBRDKAFKA = {
+    "bootstrap.servers": "bootstrap_servers",
+    "security.protocol": "security_protocol",
+    "ssl.ca.location": "ssl_cafile",
+    "sasl.mechanism": "sasl_mechanism",
+    "sasl.username": "sasl_plain_username",
+    "sasl.password": "sasl_plain_password",
+}
+
+
+class Coordinators:
+    """The transaction coordinators of the Kafka that `kafka`, a client's settings, leads to."""
+
+    def __init__(self, kafka: Mapping[str, Any]) -> None:
+        self._options = {_FROM_LIBRDKAFKA[name]: value for name, value in kafka.items()}
+        self._admin: KafkaAdminClient | None = None
+
+    def aborted(self) -> set[str]:
+        """Return the names of the transactions that were aborted last; KafkaUnavailable."""
+        try:
+            if self._admin is None:
+                self._admin = KafkaAdminClient(
+                    **self._options,
+                    request_timeout_ms=_TIMEOUT_MS,
+                    bootstrap_timeout_ms=_TIMEOUT_MS,
+                )
+            listed = self._admin.list_transactions(state_filters=[_ABORTED])
+        except (KafkaError, OSError) as error:
+            self.close()
+            raise KafkaUnavailable(f"Kafka does not list its transactions: {error}") from error
+        return {one.transactional_id for found in listed.values() for one in found}
+
+    def close(self) -> None:
+        """Give back the connections."""
+        if self._admin is not None:
+            with suppress(KafkaError, OSError):
+                self._admin.close()
+        self._admin = None
+
+
+def by_job(transactions: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return the number of its checkpoint by transaction, by the job's name. No I/O."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for name in transactions:
+        if match := _NAME.fullmatch(name):
+            found[match["job"]][name] = int(match["checkpoint"])
+    return dict(found)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class CommitWatch:
+    """Looks after the commits of all jobs of the clusters, whatever their namespace."""
+
+    def __init__(self, settings: Settings, now: Callable[[], datetime] = _now) -> None:
+        self._settings = settings
+        self._now = now
+        self._cluster = Cluster(*settings.flink_clusters, timeout=5)
+        self._coordinators = Coordinators(settings.kafka_client)
+
+    def look(self) -> dict[str, int]:
+        """Stop each job that lost transactions; return their number by job, until accepted.
+
+        Raises `KafkaUnavailable`, `ClusterUnavailable`, `ClusterError` or `StateUnavailable`.
+        """
+        suspects = by_job(self._coordinators.aborted())
+        if not suspects:
+            return {}
+        lost = {name: self._lost(name, of_job) for name, of_job in suspects.items()}
+        if any(lost.values()):
+            # One that was being begun anew when it was listed has another state by now.
+            still = self._coordinators.aborted()
+            for name, transactions in lost.items():
+                if found := sorted(transactions & still):
+                    self._stop(name, found)
+        kept = {name: loss_of(self._cluster, name) for name in suspects}
+        return {
+            name: len(loss.transactions)
+            for name, loss in kept.items()
+            if loss is not None and not loss.accepted
+        }
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._coordinators.close()
+
+    def _lost(self, name: str, transactions: Mapping[str, int]) -> set[str]:
+        """Return those of job `name` whose checkpoint is complete and that nobody knows of yet."""
+        job = self._cluster.live_job(name)
+        if job is None:
+            return set()
+        newest = self._cluster.newest_checkpoint(job.id)
+        before = loss_of(self._cluster, name)
+        known = set(before.transactions) if before else set()
+        return {one for one, number in transactions.items() if number <= newest} - known
+
+    def _stop(self, name: str, transactions: list[str]) -> None:
+        log.error(
+            "%s lost %d transactions (%s): Kafka aborted them after their checkpoint was complete. "
+            "It is stopped; its views lack rows and need a rebuild.",
+            name,
+            len(transactions),
+            ", ".join(transactions),
+        )
+        try:
+            keep_loss(self._cluster, name, transactions, self._now())
+        except StateUnavailable as error:
+            log.error("%s: what it lost could not be noted beside its state: %s", name, error)
+        cancel(self._settings, name)

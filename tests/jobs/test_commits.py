@@ -1,0 +1,80 @@
+"""Which aborted transactions are a loss, and what a job does that has had one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from deploy.settings import Settings
+from jobs.cluster import Cluster
+from jobs.commits import CommitWatch, Coordinators, by_job
+from jobs.state import CHECKPOINT_DIR, Loss, accept_loss, keep_loss, loss_of
+from tests.flink_rest import flink
+
+JOB_ID, NAME = "a" * 32, "t1.page_views"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def test_transactions_are_told_apart_by_job_and_numbered_by_checkpoint() -> None:
+    names = [
+        "kappa-page_views-0-12",
+        "kappa-page_views.v2-1-7",
+        "kappa-page_views.v2-top_pages-0-8",
+        "kappa-t1.page_views.archive-3-1",
+        "somebody-else-0-12",
+        "kappa-page_views-0",
+    ]
+    assert by_job(names) == {
+        "page_views": {"kappa-page_views-0-12": 12},
+        "page_views.v2": {"kappa-page_views.v2-1-7": 7, "kappa-page_views.v2-top_pages-0-8": 8},
+        "t1.page_views.archive": {"kappa-t1.page_views.archive-3-1": 1},
+    }
+
+
+def test_a_loss_is_kept_beside_the_state_and_grows_until_it_is_accepted(tmp_path: Path) -> None:
+    with flink(JOB_ID, NAME, 0, "RUNNING", configuration=kept_in(tmp_path)) as url:
+        cluster = Cluster(url)
+        assert loss_of(cluster, NAME) is None
+        accept_loss(cluster, NAME)
+        assert loss_of(cluster, NAME) is None
+        keep_loss(cluster, NAME, ["b"], NOW)
+        accept_loss(cluster, NAME)
+        assert loss_of(cluster, NAME) == Loss(("b",), "2026-01-02T03:04:05+00:00", accepted=True)
+        keep_loss(cluster, NAME, ["a"], NOW)
+        assert loss_of(cluster, NAME) == Loss(("a", "b"), "2026-01-02T03:04:05+00:00")
+
+
+@pytest.mark.parametrize(
+    ("second", "newest", "lost"),
+    [
+        # Checkpoint 5 is complete, 6 is not: what it wrote is read and written again.
+        ({f"kappa-{NAME}-0-5", f"kappa-{NAME}-0-6"}, 5, (f"kappa-{NAME}-0-5",)),
+        ({f"kappa-{NAME}-0-5", f"kappa-{NAME}-0-6"}, 4, ()),
+        # Begun anew between two looks: its events are read again, too.
+        ({f"kappa-{NAME}-0-6"}, 5, ()),
+    ],
+)
+def test_what_a_complete_checkpoint_counted_on_is_a_loss_and_stops_the_job(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    second: set[str],
+    newest: int,
+    lost: tuple[str, ...],
+) -> None:
+    looks = iter(({f"kappa-{NAME}-0-5", f"kappa-{NAME}-0-6"}, second))
+    stopped: list[str] = []
+    monkeypatch.setattr(Coordinators, "aborted", lambda self: next(looks))
+    monkeypatch.setattr(Cluster, "newest_checkpoint", lambda self, job_id: newest)
+    monkeypatch.setattr("jobs.commits.cancel", lambda settings, name: stopped.append(name))
+    with flink(JOB_ID, NAME, 0, "RUNNING", configuration=kept_in(tmp_path)) as url:
+        watch = CommitWatch(Settings(_env_file=None, flink_url=url), lambda: NOW)
+        assert watch.look() == ({NAME: len(lost)} if lost else {})
+        loss = loss_of(Cluster(url), NAME)
+    assert stopped == ([NAME] if lost else [])
+    assert (loss.transactions if loss else ()) == lost
+
+
+def kept_in(folder: Path) -> dict[str, str]:
+    return {CHECKPOINT_DIR: folder.as_uri()}
