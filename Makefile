@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-peers peers test faults test-unit test-long tools browser lint format up down status install jars lock clean distclean
+.PHONY: help demo bench bench-peers peers test faults soak test-unit test-long tools browser lint format up down status install jars lock clean distclean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -30,6 +30,10 @@ test-long: install jars ## All views at once, and rebuilds, repairs and restores
 faults: install jars ## Faults at random, and each alone; SEED=… MINUTES=… choose others
 	@KAPPA_FAULT_SEED=$(or $(SEED),1) KAPPA_FAULT_MINUTES=$(or $(MINUTES),3) \
 	  $(BIN)/pytest -s tests/faults
+
+soak: install jars ## A fault every half minute under a steady rate; MINUTES=… RATE=… EVERY=… SEED=…
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),20000) \
+	  --every $(or $(EVERY),30) --seed $(or $(SEED),1)
 
 test-unit: install tools ## The tests that start no process, in under a minute
 	@$(BIN)/pytest -m "not stack and not process and not long"

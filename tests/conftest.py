@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
+from tests.own_stack import own_stack
 
 _LOG_LINES, _LINE_LENGTH = 20, 240
 _STACK = pytest.StashKey[Stack]()
-
-# Below the ports that the system gives to outgoing connections.
-_PORT_BASES = range(25_000, 32_000, 600)
 
 
 @pytest.fixture(scope="session")
@@ -36,16 +32,10 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         found.up()
         yield found
         return
-    # A short path: the name of a Unix socket has room for 107 bytes.
-    home_folder = Path(tempfile.mkdtemp(prefix="kappa-test-"))
-    own = Stack(Settings(home=home_folder, port_base=_free_port_base(home_folder)))
-    request.config.stash[_STACK] = own
-    try:
+    with own_stack() as own:
+        request.config.stash[_STACK] = own
         own.up()
         yield own
-    finally:
-        own.down()
-        shutil.rmtree(home_folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -68,26 +58,6 @@ def browser(processes: None) -> Iterator[Browser]:
 def pictures(tmp_path: Path) -> Path:
     """Return where pictures go: the folder that KAPPA_SCREENSHOTS names, or one of the test's."""
     return PROJECT_ROOT / os.environ.get("KAPPA_SCREENSHOTS", str(tmp_path))
-
-
-def _free_port_base(home: Path) -> int:
-    # Sessions that begin at the same moment would all find the first one free.
-    first = os.getpid() % len(_PORT_BASES)
-    for base in (*_PORT_BASES[first:], *_PORT_BASES[:first]):
-        parts = Stack(Settings(home=home, port_base=base)).parts
-        if all(_is_free(port) for part in parts for port in part.ports):
-            return base
-    raise RuntimeError(f"no free ports in {_PORT_BASES}; end what holds them.")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 
 from tests.faults.scene import BACK_SECONDS, Scene
-from tests.harness import python_workers, start_loader, stop_loader, wait_for
+from tests.harness import (
+    produce,
+    python_workers,
+    standing_still,
+    start_loader,
+    stop_loader,
+    wait_for,
+)
 
 Fault = Callable[[Scene], None]
 
@@ -19,6 +27,11 @@ def kill_taskmanager_after_each_checkpoint(scene: Scene) -> None:
     for _ in range(2):
         scene.await_checkpoint()
         scene.kill("taskmanager")
+
+
+def kill_taskmanager(scene: Scene) -> None:
+    """The TaskManager dies in whatever it does."""
+    scene.kill("taskmanager")
 
 
 def kill_jobmanager(scene: Scene) -> None:
@@ -93,9 +106,30 @@ def zombie_loader(scene: Scene) -> None:
     assert zombie.wait(60) == 0
 
 
+def pause_registry_with_a_cold_cache(scene: Scene) -> None:
+    """The registry says nothing for 20 s while events come with a schema nobody knows yet."""
+    events = scene.of_unheard_schema()
+    with scene.paused("registry"):
+        produce(scene.env, events)
+        threading.Event().wait(_PAUSE_SECONDS)
+
+
+def time_out_checkpoints(scene: Scene) -> None:
+    """Python workers stand still until a checkpoint has taken longer than it may."""
+    workers = wait_for(lambda: python_workers(scene.stack), BACK_SECONDS, "Python functions run")
+    with standing_still(workers):
+        scene.await_expired_checkpoint()
+
+
+def strange_records(scene: Scene) -> None:
+    """Tombstones, the same events twice, and events of 1970, of before it and of 2036 come in."""
+    scene.send_strange_records()
+    scene.refuse_the_future()
+
+
 def rescale(scene: Scene) -> None:
-    """The job goes on from a savepoint with one, four and two subtasks."""
-    for parallelism in (1, 4, 2):
+    """The job goes on from a savepoint with one, two, four and one subtasks again."""
+    for parallelism in (1, 2, 4, 1):
         scene.upgrade(parallelism)
 
 
@@ -109,6 +143,9 @@ def lose_checkpoint_storage(scene: Scene) -> None:
     with scene.checkpoints_away():
         scene.await_failed_checkpoints()
 
+
+CHECKPOINT_SECONDS = 60.0
+"""How long a checkpoint may take in these scenes."""
 
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
@@ -126,8 +163,11 @@ FAULTS: dict[str, Fault] = {
         pause_taskmanager,
         pause_clickhouse,
         zombie_loader,
-        rescale,
+        pause_registry_with_a_cold_cache,
+        strange_records,
         add_partition,
         lose_checkpoint_storage,
+        time_out_checkpoints,
+        rescale,
     )
 }

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from deploy.stack import Stack
-from tests.faults.faults import FAULTS
+from tests.faults.faults import CHECKPOINT_SECONDS, FAULTS
 from tests.faults.scene import Scene
 from tests.harness import environment
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +21,16 @@ def scene(stack: Stack) -> Iterator[Scene]:
     """Return a job under way; each fault comes on top of what the last one left."""
     with environment(stack) as env:
         found = Scene(stack, env, random.Random(1))
-        found.begin()
+        found.begin(checkpoint_timeout_seconds=CHECKPOINT_SECONDS)
         yield found
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_leaves_no_trace(scene: Scene, name: str) -> None:
+    began = time.monotonic()
     with scene.under_way():
         FAULTS[name](scene)
+        over = time.monotonic()
+    print(
+        f"{name}: over after {over - began:.0f} s, all right after {time.monotonic() - began:.0f}"
+    )

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.processes import members
 from deploy.stack import Stack
-from tests.faults.faults import FAULTS
+from tests.faults.faults import CHECKPOINT_SECONDS, FAULTS
 from tests.faults.scene import Scene
 from tests.harness import environment
 
@@ -27,7 +27,7 @@ def test_random_faults_leave_no_trace(stack: Stack) -> None:
     happened: list[str] = []
     with environment(stack) as env:
         scene = Scene(stack, env, chance)
-        scene.begin()
+        scene.begin(checkpoint_timeout_seconds=CHECKPOINT_SECONDS)
         ends = time.monotonic() + MINUTES * 60
         while not happened or time.monotonic() < ends:
             names = chance.sample(sorted(FAULTS), chance.choice((1, 1, 2)))

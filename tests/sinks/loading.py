@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -176,11 +176,11 @@ class Sandbox:
             raise failures[0]
 
     @contextmanager
-    def process(self) -> Iterator[subprocess.Popen[str]]:
+    def process(self, **changed: Any) -> Iterator[subprocess.Popen[str]]:
         """Run a loader as a process, which is killed at the end if it still runs."""
         started = subprocess.Popen(
             [sys.executable, "-m", "sinks.loader"],
-            env={**os.environ, **self.settings.environment()},
+            env={**os.environ, **changed_settings(self.settings, **changed).environment()},
             cwd=PROJECT_ROOT,
             stderr=subprocess.PIPE,
             text=True,
@@ -248,5 +248,27 @@ class Gate:
                         data = end.recv(65536)
                         if not data:
                             return
+                        self._passes(end is client, data)
                         (server if end is client else client).sendall(data)
         self._ends -= ends
+
+    def _passes(self, to_server: bool, data: bytes) -> None:
+        """Do what is to be done before `data` goes on."""
+
+
+class Tap(Gate):
+    """A gate that calls `reached` before an insert goes on, or with `after` before its answer.
+
+    What was reached goes on when `reached` returns.
+    """
+
+    def __init__(self, port: int, reached: Callable[[], None], *, after: bool) -> None:
+        self._reached, self._after, self._inserting = reached, after, False
+        super().__init__(port)
+
+    def _passes(self, to_server: bool, data: bytes) -> None:
+        if to_server and b"INSERT" in data:
+            self._inserting = True
+        if self._inserting and to_server is not self._after:
+            self._inserting = False
+            self._reached()

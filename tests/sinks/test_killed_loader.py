@@ -1,0 +1,93 @@
+"""A loader killed before and after its insert, before and after its commit: rows are right."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+
+import psutil
+import pytest
+
+from deploy.stack import Stack
+from tests.harness import standing_still, wait_for
+from tests.sinks.loading import Row, Sandbox, Tap
+
+pytestmark = pytest.mark.long
+
+ROWS: list[Row] = [
+    (f"/{key % 97}", key, key * 10 + revision) for revision in range(2) for key in range(500)
+]
+NEWEST = sorted({(page, minute): (page, minute, views) for page, minute, views in ROWS}.values())
+
+
+@pytest.fixture
+def written(sandbox: Sandbox) -> Sandbox:
+    sandbox.create(sandbox.topic())
+    sandbox.write(sandbox.topic(), ROWS)
+    return sandbox
+
+
+def inserted(sandbox: Sandbox) -> int:
+    [(exists,)] = sandbox.rows(f"EXISTS TABLE {sandbox.settings.database}.counts_v1")
+    return int(sandbox.rows("SELECT count() FROM counts_v1")[0][0]) if exists else 0
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_loader_killed_at_its_insert(written: Sandbox, after: bool) -> None:
+    reached, dead = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reached.set()
+        dead.wait(60)
+
+    tap = Tap(written.settings.clickhouse_http_port, hold, after=after)
+    with written.process(clickhouse_port=tap.port) as process:
+        assert reached.wait(60), "nothing is inserted"
+        kill(process)
+    tap.close()
+    dead.set()
+    assert (inserted(written) > 0) is after
+    assert written.lag() > 0
+    assert_all_there(written)
+
+
+def test_a_loader_killed_before_its_commit(written: Sandbox, stack: Stack) -> None:
+    broker = psutil.Process(stack.wait_healthy("kafka").pid)
+    reached, stopped = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reached.set()
+        stopped.wait(60)
+
+    tap = Tap(written.settings.clickhouse_http_port, hold, after=True)
+    with written.process(clickhouse_port=tap.port) as process:
+        assert reached.wait(60), "nothing is inserted"
+        with standing_still([broker]):
+            # It has its answer, and no broker takes the offsets that it commits now.
+            stopped.set()
+            threading.Event().wait(1)
+            kill(process)
+    tap.close()
+    assert inserted(written) > 0
+    assert_all_there(written)
+
+
+def test_a_loader_killed_after_its_commit(written: Sandbox) -> None:
+    everything = written.lag()
+    with written.process() as process:
+        wait_for(written.lag, 60, "an offset is committed", until=lambda lag: lag < everything)
+        kill(process)
+    assert inserted(written) > 0
+    assert_all_there(written)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+
+
+def assert_all_there(sandbox: Sandbox) -> None:
+    with sandbox.loader():
+        sandbox.wait_until_loaded()
+    assert sandbox.counts() == NEWEST
