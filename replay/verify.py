@@ -185,8 +185,13 @@ def _until(view: View, cut: Cut) -> datetime | None:
     if closed is None:
         return None
     # Queries see a watermark that trails the one by which windows close by a pane.
-    held = closed - max(one.pane for one in view.streams)
-    return max(held, cut.passed.get(view.name, held)) - view.settled_after
+    pane = max(one.pane for one in view.streams)
+    held, passed = closed - pane, cut.passed.get(view.name)
+    newest = max(cut.closed_before.get(one.name, closed) for one in view.streams) - pane
+    # Mini-batches of a query without event time are told apart by watermarks of the clock.
+    if passed is None or passed > newest:
+        return held - view.settled_after
+    return max(held, passed) - view.settled_after
 
 
 def _adds_up(view: View, compared: Comparison) -> dict[str, str | None]:
