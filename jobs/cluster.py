@@ -166,14 +166,19 @@ class Cluster:
                 found[vertex["name"]] = min(least, found.get(vertex["name"], least))
         return found
 
-    def newest_checkpoint(self, job_id: str) -> int:
-        """Return the number of a job's newest complete checkpoint or savepoint, 0 before any.
+    def newest_checkpoint(self, job_id: str) -> tuple[int, int]:
+        """Return the numbers of the newest complete checkpoint and of that a job was restored from.
 
-        It counts on from the one that the job was restored from.
+        0 where there is none. Savepoints count too, and numbers go on from the one restored from.
         """
         latest = self.get(f"/jobs/{job_id}/checkpoints").get("latest") or {}
-        found = (latest.get(kind) for kind in ("completed", "savepoint", "restored"))
-        return max((int(one["id"]) for one in found if one), default=0)
+        found = {kind: int(one["id"]) for kind, one in latest.items() if one}
+        complete = (found.get(kind, 0) for kind in ("completed", "savepoint", "restored"))
+        return max(complete), found.get("restored", 0)
+
+    def parallelism(self, job_id: str) -> int:
+        """Return the greatest parallelism of a job's tasks."""
+        return max(int(one["parallelism"]) for one in self.get(f"/jobs/{job_id}")["vertices"])
 
     def cancel(self, job_id: str) -> None:
         """Ask a job to end without a savepoint."""

@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +31,7 @@ log = logging.getLogger("kappa.commits")
 _ABORTED = "CompleteAbort"
 _TIMEOUT_MS = 10_000
 # kappa-<job>[-<view>]-<subtask>-<checkpoint>; names of jobs and views have no hyphen.
-_NAME = re.compile(r"kappa-(?P<job>[^-]+)(-[^-]+)?-\d+-(?P<checkpoint>\d+)")
+_NAME = re.compile(r"kappa-(?P<job>[^-]+)(-[^-]+)?-(?P<subtask>\d+)-(?P<checkpoint>\d+)")
 _FROM_LIBRDKAFKA = {
     "bootstrap.servers": "bootstrap_servers",
     "security.protocol": "security_protocol",
@@ -71,13 +72,40 @@ class Coordinators:
         self._admin = None
 
 
-def by_job(transactions: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Return the number of its checkpoint by transaction, by the job's name. No I/O."""
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for name in transactions:
+@dataclass(frozen=True)
+class Transaction:
+    """A transaction of a subtask, and the number of the checkpoint that it belongs to."""
+
+    name: str
+    subtask: int
+    checkpoint: int
+
+
+def by_job(names: Iterable[str]) -> dict[str, list[Transaction]]:
+    """Return the transactions with these names by their job's name. No I/O."""
+    found: dict[str, list[Transaction]] = defaultdict(list)
+    for name in names:
         if match := _NAME.fullmatch(name):
-            found[match["job"]][name] = int(match["checkpoint"])
+            one = Transaction(name, int(match["subtask"]), int(match["checkpoint"]))
+            found[match["job"]].append(one)
     return dict(found)
+
+
+def counted_on(
+    transactions: Iterable[Transaction], newest: int, restored: int, parallelism: int
+) -> set[str]:
+    """Return which of a job's aborted transactions its checkpoints count on. No I/O.
+
+    The job began at checkpoint `restored` and has completed `newest`. Whoever restores a job
+    aborts what was open, and each subtask begins those of its own anew: what is left belongs to
+    subtasks that are no more since the job runs at a lower `parallelism`. Of theirs only the
+    checkpoint restored from tells what it counted on.
+    """
+    return {
+        one.name
+        for one in transactions
+        if (one.checkpoint <= newest and one.subtask < parallelism) or one.checkpoint == restored
+    }
 
 
 def _now() -> datetime:
@@ -119,15 +147,15 @@ class CommitWatch:
         """Give back the connections."""
         self._coordinators.close()
 
-    def _lost(self, name: str, transactions: Mapping[str, int]) -> set[str]:
+    def _lost(self, name: str, transactions: Iterable[Transaction]) -> set[str]:
         """Return those of job `name` whose checkpoint is complete and that nobody knows of yet."""
         job = self._cluster.live_job(name)
         if job is None:
             return set()
-        newest = self._cluster.newest_checkpoint(job.id)
+        newest, restored = self._cluster.newest_checkpoint(job.id)
         before = loss_of(self._cluster, name)
         known = set(before.transactions) if before else set()
-        return {one for one, number in transactions.items() if number <= newest} - known
+        return counted_on(transactions, newest, restored, self._cluster.parallelism(job.id)) - known
 
     def _stop(self, name: str, transactions: list[str]) -> None:
         log.error(

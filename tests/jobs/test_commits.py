@@ -9,7 +9,7 @@ import pytest
 
 from deploy.settings import Settings
 from jobs.cluster import Cluster
-from jobs.commits import CommitWatch, Coordinators, by_job
+from jobs.commits import CommitWatch, Coordinators, Transaction, by_job, counted_on
 from jobs.state import CHECKPOINT_DIR, Loss, accept_loss, keep_loss, loss_of
 from tests.flink_rest import flink
 
@@ -27,10 +27,25 @@ def test_transactions_are_told_apart_by_job_and_numbered_by_checkpoint() -> None
         "kappa-page_views-0",
     ]
     assert by_job(names) == {
-        "page_views": {"kappa-page_views-0-12": 12},
-        "page_views.v2": {"kappa-page_views.v2-1-7": 7, "kappa-page_views.v2-top_pages-0-8": 8},
-        "t1.page_views.archive": {"kappa-t1.page_views.archive-3-1": 1},
+        "page_views": [Transaction("kappa-page_views-0-12", 0, 12)],
+        "page_views.v2": [
+            Transaction("kappa-page_views.v2-1-7", 1, 7),
+            Transaction("kappa-page_views.v2-top_pages-0-8", 0, 8),
+        ],
+        "t1.page_views.archive": [Transaction("kappa-t1.page_views.archive-3-1", 3, 1)],
     }
+
+
+def test_what_a_restore_at_a_lower_parallelism_aborted_is_no_loss() -> None:
+    open_at_the_crash = [Transaction(f"t-{subtask}-7", subtask, 7) for subtask in range(4)]
+    committed_by_the_restore = Transaction("t-3-6", 3, 6)
+
+    aborted = [*open_at_the_crash[2:], committed_by_the_restore]
+
+    assert counted_on(aborted, newest=9, restored=6, parallelism=2) == {"t-3-6"}
+    assert counted_on(aborted, newest=9, restored=8, parallelism=2) == set()
+    assert counted_on(open_at_the_crash, newest=6, restored=6, parallelism=4) == set()
+    assert counted_on(open_at_the_crash[:1], newest=7, restored=6, parallelism=4) == {"t-0-7"}
 
 
 def test_a_loss_is_kept_beside_the_state_and_grows_until_it_is_accepted(tmp_path: Path) -> None:
@@ -66,7 +81,8 @@ def test_what_a_complete_checkpoint_counted_on_is_a_loss_and_stops_the_job(
     looks = iter(({f"kappa-{NAME}-0-5", f"kappa-{NAME}-0-6"}, second))
     stopped: list[str] = []
     monkeypatch.setattr(Coordinators, "aborted", lambda self: next(looks))
-    monkeypatch.setattr(Cluster, "newest_checkpoint", lambda self, job_id: newest)
+    monkeypatch.setattr(Cluster, "newest_checkpoint", lambda self, job_id: (newest, 3))
+    monkeypatch.setattr(Cluster, "parallelism", lambda self, job_id: 1)
     monkeypatch.setattr("jobs.commits.cancel", lambda settings, name: stopped.append(name))
     with flink(JOB_ID, NAME, 0, "RUNNING", configuration=kept_in(tmp_path)) as url:
         watch = CommitWatch(Settings(_env_file=None, flink_url=url), lambda: NOW)
