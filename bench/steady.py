@@ -30,9 +30,10 @@ def rates(marks: Marks, cpu: Marks, began: float) -> dict[str, int | float | str
 
     `marks` are (clock, events read), `cpu` are (clock, seconds used), `began` is the launch.
     """
-    if len(marks) < 2 or marks[-1][1] == 0:
+    advances = _advances(marks)
+    if len(advances) < 2 or marks[-1][1] == 0:
         return {}
-    part, name = steady_part(_advances(marks))
+    part, name = steady_part(advances)
     (begin, first), (end, last) = part[0], part[-1]
     clock, used = np.array(cpu, dtype=float).reshape(-1, 2).T
     spent = float(np.interp(end, clock, used) - np.interp(begin, clock, used))
