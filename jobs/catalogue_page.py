@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from jobs.catalogue import job_of
 from jobs.plan import plan
-from jobs.views import ArrivalView, Job, QueryView, View, WindowView
+from jobs.views import ArrivalView, Job, QueryView, SessionView, View, WindowView
 from schemas.streams import Stream
 
 _INTRODUCTION = """\
@@ -68,6 +68,12 @@ def nature(view: View) -> str:
             f"is renewed with more; late ones correct it for {span(view.stream.allowed_lateness)}, "
             "then its state ends."
         )
+    elif isinstance(view, SessionView):
+        how = (
+            f"Sessions without a pause of more than {span(view.gap)}. A row comes at the latest "
+            f"once events {span(_delay(view) + view.gap)} newer than its last have been read, and "
+            "its state ends with it."
+        )
     elif isinstance(view, ArrivalView):
         how = f"Flink SQL that answers each event as it arrives; {_state(view)}."
     elif isinstance(view, QueryView):
@@ -101,7 +107,7 @@ def _state(view: QueryView) -> str:
     return ", ".join(f"{whose} ends {span(kept)} after a key's last change" for whose, kept in ends)
 
 
-def _delay(view: QueryView) -> timedelta:
+def _delay(view: View) -> timedelta:
     """Return how far the watermark that `view` goes by trails the newest event."""
     return max(one.disorder + one.allowed_lateness + one.pane for one in view.streams)
 

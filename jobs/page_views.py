@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jobs.views import WINDOW_END, WINDOW_START, Job, QueryView, Sliding, Tumbling, WindowView
+from jobs.views import (
+    WINDOW_END,
+    WINDOW_START,
+    Job,
+    QueryView,
+    SessionView,
+    Sliding,
+    Tumbling,
+    WindowView,
+)
 from schemas.columns import Column, ColumnType
 from schemas.streams import PAGE_VIEWS
-from udfs.measures import Count, CountDistinct, CountDistinctApprox, Mean, Measure
+from udfs.measures import (
+    Count,
+    CountDistinct,
+    CountDistinctApprox,
+    Duration,
+    First,
+    Last,
+    Mean,
+    Measure,
+    Single,
+)
 from udfs.sql_functions import ewma_baseline
 
 MILESTONE_VIEWS = 1_000
@@ -54,37 +73,18 @@ SITE_TRAFFIC_PER_MINUTE = WindowView(
     description="How much traffic the whole site has, minute by minute.",
 )
 
-PAGE_VIEW_SESSIONS = QueryView(
+PAGE_VIEW_SESSIONS = SessionView(
     name="page_view_sessions",
-    sources=(PAGE_VIEWS,),
-    key_columns=("user_id", "session_start"),
-    query_columns=(
-        Column("user_id", ColumnType.STRING, doc="The visitor."),
-        Column("session_start", ColumnType.TIMESTAMP, doc="When the first page was asked for."),
-        Column("session_end", ColumnType.TIMESTAMP, doc="When the last page was asked for."),
-        Column("pages", ColumnType.LONG, doc="Requests in the session."),
-        Column("duration_ms", ColumnType.LONG, doc="From the first request to the last."),
-        Column("entry_page", ColumnType.STRING, doc="First page of the session."),
-        Column("exit_page", ColumnType.STRING, doc="Last page of the session."),
-        Column("is_bounce", ColumnType.BOOLEAN, doc="Whether there was only one request."),
-    ),
-    # The first and the last page are those of the least and the greatest time and offset.
-    sql="""
-        WITH visits AS (
-            SELECT user_id, event_time, event_ms,
-                LPAD(CAST(event_ms AS STRING), 13, '0')
-                || LPAD(CAST(source_offset AS STRING), 19, '0') || page_id AS page
-            FROM page_views)
-        SELECT user_id,
-            TO_TIMESTAMP_LTZ(MIN(event_ms), 3), TO_TIMESTAMP_LTZ(MAX(event_ms), 3),
-            COUNT(*), MAX(event_ms) - MIN(event_ms),
-            SUBSTRING(MIN(page), 33), SUBSTRING(MAX(page), 33), COUNT(*) = 1
-        FROM TABLE(SESSION(
-            TABLE visits PARTITION BY user_id, DESCRIPTOR(event_time), INTERVAL '30' MINUTE))
-        GROUP BY user_id, window_start, window_end
-    """,
-    time_columns=("session_start", "session_end"),
-    settled_after=timedelta(minutes=30),
+    stream=PAGE_VIEWS,
+    dimensions=("user_id",),
+    gap=timedelta(minutes=30),
+    measures={
+        "pages": Count(doc="Requests in the session."),
+        "duration_ms": Duration(doc="From the first request to the last."),
+        "entry_page": First("page_id", doc="First page of the session."),
+        "exit_page": Last("page_id", doc="Last page of the session."),
+        "is_bounce": Single(doc="Whether there was only one request."),
+    },
     description="Each visit: the pages one visitor asked for with no pause of 30 minutes.",
 )
 

@@ -270,7 +270,7 @@ def _encoders(
                 view.topic(plan.version),
                 json.dumps(view.avro_schema),
                 options.schema_ids[view.subject(plan.version)],
-                view.dimensions,
+                view.key,
             ),
         )
         for view in source.views

@@ -6,11 +6,21 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 
-from jobs.views import SOURCE_FIELDS, ArrivalView, Job, QueryView, Tumbling, View, WindowView
+from jobs.views import (
+    SOURCE_FIELDS,
+    ArrivalView,
+    Job,
+    QueryView,
+    SessionView,
+    Tumbling,
+    View,
+    WindowView,
+)
 from schemas.streams import Stream
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
 from udfs.panes import PaneStore, WindowedView
+from udfs.sessions import SessionStore
 
 SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
 
@@ -44,7 +54,7 @@ class Input:
 
     stream: Stream
     topic: str
-    views: tuple[WindowView, ...]
+    views: tuple[WindowView | SessionView, ...]
     columns: tuple[str, ...]
     fields: tuple[str, ...]
     is_queried: bool
@@ -53,14 +63,16 @@ class Input:
     has_versions: bool = False
 
     @property
-    def accounting(self) -> WindowView:
+    def accounting(self) -> View:
         """The view that tells which offsets were aggregated; it stands last."""
         return self.views[-1]
 
     @property
-    def stores(self) -> tuple[PaneStore, ...]:
-        """The pane stores, one for all views with the same dimensions and pane."""
-        return pane_stores(self.stream, self.views)
+    def stores(self) -> tuple[PaneStore | SessionStore, ...]:
+        """A pane store for all views of the same dimensions and pane; one for each of sessions."""
+        windowed = tuple(view for view in self.views if isinstance(view, WindowView))
+        sessions = (view for view in self.views if isinstance(view, SessionView))
+        return (*pane_stores(self.stream, windowed), *map(session_store, sessions))
 
     @property
     def hold(self) -> int:
@@ -145,7 +157,9 @@ class JobPlan:
         return {view.name: view.topic(self.version) for view in self.views}
 
     def _input(self, stream: Stream) -> Input:
-        windowed = tuple(v for v in self.views if isinstance(v, WindowView) and v.stream == stream)
+        folded = tuple(
+            v for v in self.views if isinstance(v, WindowView | SessionView) and v.stream == stream
+        )
         reading = [view for view in self.read_queries if stream in view.streams]
         arrivals = [view for view in reading if isinstance(view, ArrivalView)]
         queries = [view for view in reading if not isinstance(view, ArrivalView)]
@@ -154,9 +168,9 @@ class JobPlan:
         return Input(
             stream,
             self.copy or stream.topic,
-            windowed,
+            folded,
             tuple(columns),
-            tuple(sorted(used_fields(windowed) | set(columns))),
+            tuple(sorted(used_fields(folded) | set(columns))),
             bool(queries),
             tuple(at_once),
             bool(arrivals),
@@ -195,7 +209,17 @@ def pane_stores(stream: Stream, views: tuple[WindowView, ...]) -> tuple[PaneStor
     )
 
 
-def used_fields(views: tuple[WindowView, ...]) -> set[str]:
+def session_store(view: SessionView) -> SessionStore:
+    """Return the store of the sessions of `view`."""
+    _, lateness, pane = milliseconds(view.stream)
+    measures = tuple(view.measures.items())
+    gap = whole_ms(view.gap)
+    return SessionStore(
+        f"{view.name}@sessions", view.name, view.dimensions, gap, pane, lateness, measures
+    )
+
+
+def used_fields(views: tuple[WindowView | SessionView, ...]) -> set[str]:
     """Return the event fields that `views` look at."""
     used = {name for view in views for name in view.dimensions}
     used |= {m.field for view in views for m in view.measures.values() if m.field}

@@ -1,4 +1,4 @@
-"""How a view is declared: as a windowed aggregate or in SQL. No I/O."""
+"""How a view is declared: as a windowed aggregate, as sessions or in SQL. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from schemas.columns import Column, ColumnType
 from schemas.streams import Stream
-from udfs.measures import Measure
+from udfs.measures import First, Last, Measure, SessionMeasure
+from udfs.sessions import SESSION_END, SESSION_START
 
 
 class InvalidView(ValueError):
@@ -80,6 +81,16 @@ class View:
     def layout(self) -> str:
         """What the view computes, as text; a job's state fits only the same."""
         raise NotImplementedError
+
+    @property
+    def time_columns(self) -> tuple[str, str] | None:
+        """Columns with the first and last instant of a row, where it has such."""
+        raise NotImplementedError
+
+    @property
+    def settled_after(self) -> timedelta:
+        """How much later than a row's last instant events may still change it."""
+        return timedelta(0)
 
     def over(self, streams: Mapping[str, Stream]) -> Self:
         """Return the same view over other streams of the same names."""
@@ -168,6 +179,78 @@ class WindowView(View):
     def layout(self) -> str:
         """Dimensions, window and measures, as text."""
         return f"{self.dimensions} {self.window} {dict(self.measures)}"
+
+    @property
+    def time_columns(self) -> tuple[str, str]:
+        """Start and end of the window."""
+        return WINDOW_START.name, WINDOW_END.name
+
+    def over(self, streams: Mapping[str, Stream]) -> Self:
+        """Return the same view over another stream of the same name."""
+        return replace(self, stream=streams[self.stream.name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionView(View):
+    """Sessions over one stream: the events of some `dimensions` with no pause longer than `gap`.
+
+    They are folded in Arrow. A row comes once no event in time can belong to the session any more,
+    and stays as it is; its state ends then too.
+    """
+
+    stream: Stream
+    dimensions: tuple[str, ...]
+    gap: timedelta
+    measures: Mapping[str, SessionMeasure]
+
+    def __post_init__(self) -> None:
+        fields = {field["name"]: field for field in self.stream.schema["fields"]}
+        used = {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
+        if missing := sorted(used - fields.keys()):
+            raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")
+        for name, measure in self.measures.items():
+            if isinstance(measure, First | Last) and fields[measure.field]["type"] != "string":
+                raise InvalidView(f"{self.name}: {name} takes text that is never null.")
+        if not self.dimensions:
+            raise InvalidView(f"{self.name}: a session is somebody's; name dimensions.")
+        if self.gap <= timedelta(0):
+            raise InvalidView(f"{self.name}: a gap of {self.gap} keeps no events together.")
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The one stream."""
+        return (self.stream,)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Dimensions, first and last instant, measures."""
+        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
+        return (
+            *(Column(name, ColumnType.STRING, doc=docs.get(name, "")) for name in self.dimensions),
+            SESSION_START,
+            SESSION_END,
+            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
+        )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The dimensions and the first instant."""
+        return (*self.dimensions, SESSION_START.name)
+
+    @property
+    def layout(self) -> str:
+        """Dimensions, gap and measures, as text."""
+        return f"{self.dimensions} {self.gap} {dict(self.measures)}"
+
+    @property
+    def time_columns(self) -> tuple[str, str]:
+        """Instants of the session's first and last event."""
+        return SESSION_START.name, SESSION_END.name
+
+    @property
+    def settled_after(self) -> timedelta:
+        """The gap: an event so much later may still belong to the session."""
+        return self.gap
 
     def over(self, streams: Mapping[str, Stream]) -> Self:
         """Return the same view over another stream of the same name."""

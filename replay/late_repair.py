@@ -44,7 +44,7 @@ from sinks.clickhouse import ClickHouse
 from sinks.queries import public_versions
 from udfs.decode import Decoder, needed_fields
 from udfs.panes import PaneStore
-from udfs.rows import RowEncoder, iso
+from udfs.rows import RowEncoder, iso, window_columns
 
 _NEVER = -(2**63)
 
@@ -110,8 +110,8 @@ def target_of(settings: Settings, view_name: str) -> Target:
     declared = view_named(view_name)
     if not isinstance(declared, WindowView):
         raise NotRepairable(
-            f"{view_name} is a query over single events; only windowed aggregates can be repaired, "
-            "this one is rebuilt with `kappa replay run`."
+            f"{view_name} is no windowed aggregate; only those can be repaired, this one is "
+            "rebuilt with `kappa replay run`."
         )
     job = job_of(declared).within(settings.namespace)
     with closing(ClickHouse(settings)) as clickhouse:
@@ -282,12 +282,12 @@ def _write(settings: Settings, planned: RepairPlan) -> None:
     view, (windowed,) = target.view, target.store.views
     with Registry(**settings.registry_access, retry_for=30.0) as registry:
         schema_id = registry.register(view.subject(target.version), view.avro_schema)
-    encoder = RowEncoder(target.topic, json.dumps(view.avro_schema), schema_id, view.dimensions)
+    encoder = RowEncoder(target.topic, json.dumps(view.avro_schema), schema_id, view.key)
     keys = rows_by_key(target.store, planned.rows)
     records = [
         RowRecord(topic, planned.partitions.get(key), record_key, value)
         for key, (topic, record_key, value) in zip(
-            keys, encoder.encode(windowed, planned.rows), strict=True
+            keys, encoder.encode(window_columns(windowed, planned.rows)), strict=True
         )
     ]
     name = f"kappa-repair-{target.topic}"

@@ -173,19 +173,20 @@ def _comparison(
 
 def _time(view: View) -> tuple[str, str]:
     """Return the columns with the first and last instant of a row."""
-    declared = view.time_columns if isinstance(view, QueryView) else None
-    return declared or _WINDOW
+    return view.time_columns or _WINDOW
 
 
 def _until(view: View, cut: Cut) -> datetime | None:
     """Return the instant by which a row must have ended to be in both versions and final."""
     closed = cut.closed_in(stream.name for stream in view.streams)
-    if not isinstance(view, QueryView):
+    if isinstance(view, WindowView):
         return None if cut.drained else closed
     if closed is None:
         return None
-    # Queries see a watermark that trails the one by which windows close by a pane.
+    # Sessions close at the end of a pane, and queries see a watermark that trails by one.
     pane = max(one.pane for one in view.streams)
+    if not isinstance(view, QueryView):
+        return closed - pane - view.settled_after
     held, passed = closed - pane, cut.passed.get(view.name)
     newest = max(cut.closed_before.get(one.name, closed) for one in view.streams) - pane
     # Mini-batches of a query without event time are told apart by watermarks of the clock.
@@ -483,7 +484,7 @@ class _ViewComparison:
         if start is None or end is None:
             return None
         view = self._view
-        if not isinstance(view, QueryView) or self._compared.time == _WINDOW:
+        if self._compared.time == _WINDOW:
             return start, end
         # Its two instants are those of events, in either order, and others follow so much later;
         # dropped ones are known by the pane.

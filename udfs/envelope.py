@@ -1,7 +1,7 @@
-"""How pane tables travel: from the decode function to the panes' operator, and in its state.
+"""How panes and sessions travel: from the decode function to their operator, and in its state.
 
-No I/O. A parcel is a pane table for one bucket of one store, as an Arrow record batch without its
-schema, which both ends know. A packet is all parcels of one decoded batch.
+No I/O. A parcel is a table of them for one bucket of one store, as an Arrow record batch without
+its schema, which both ends know. A packet is all parcels of one decoded batch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from udfs.panes import PaneStore
+from udfs.sessions import SessionStore
 
 _PARCEL = struct.Struct("<iqI")
 _BOOK = struct.Struct("<8sqII")
@@ -22,17 +23,17 @@ _PAGE_FORMAT = 2
 
 @dataclass(frozen=True)
 class Parcel:
-    """`key` is the Flink key of (store, bucket); `first_pane` the least pane in `body`."""
+    """`key` is the Flink key of (store, bucket); `first_due` what of `body` is due first."""
 
     key: int
-    first_pane: int
+    first_due: int
     body: bytes
 
 
 def pack(parcels: Iterable[Parcel]) -> bytes:
     """Return `parcels` as one packet."""
     return b"".join(
-        part for p in parcels for part in (_PARCEL.pack(p.key, p.first_pane, len(p.body)), p.body)
+        part for p in parcels for part in (_PARCEL.pack(p.key, p.first_due, len(p.body)), p.body)
     )
 
 
@@ -40,9 +41,9 @@ def unpack(packet: bytes) -> Iterable[Parcel]:
     """Yield the parcels of a packet."""
     position = 0
     while position < len(packet):
-        key, first_pane, size = _PARCEL.unpack_from(packet, position)
+        key, first_due, size = _PARCEL.unpack_from(packet, position)
         position += _PARCEL.size
-        yield Parcel(key, first_pane, packet[position : position + size])
+        yield Parcel(key, first_due, packet[position : position + size])
         position += size
 
 
@@ -59,14 +60,14 @@ def table_bytes(table: pa.Table) -> bytes:
     return to_bytes(batches[0] if batches else empty)
 
 
-def from_bytes(store: PaneStore, body: bytes) -> pa.Table:
-    """Return the pane table in `body`."""
+def from_bytes(store: PaneStore | SessionStore, body: bytes) -> pa.Table:
+    """Return the table of panes or sessions in `body`."""
     return pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(body), store.schema)])
 
 
-def fingerprint(store: PaneStore) -> bytes:
+def fingerprint(store: PaneStore | SessionStore) -> bytes:
     """Return 8 bytes that change whenever the store's state can't be read any more."""
-    text = f"{_PAGE_FORMAT} {store.pane} {store.schema.to_string()}"
+    text = f"{_PAGE_FORMAT} {store.layout}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 

@@ -37,13 +37,19 @@ from udfs.envelope import (
 from udfs.kafka_letters import DeadBefore
 from udfs.kafka_time import NewestBefore
 from udfs.panes import PANE, PaneStore, split
-from udfs.rows import RowEncoder
+from udfs.rows import RowEncoder, window_columns
+from udfs.sessions import SessionStore
 from udfs.writer_schemas import WriterSchemas
 
 # While event time runs so much faster than the clock, windows close before anybody has read their
 # early rows: those wait until the job has caught up. A timer is lost after so many pauses.
 _CATCHING_UP = 5
 _LOST = 15
+
+# The one place in which a bucket's state holds its open sessions.
+_OPEN = 0
+
+Store = PaneStore | SessionStore
 
 NOT_LATE = -1
 """What stands for no missed pane; Kafka has no timestamps before 1970."""
@@ -60,7 +66,7 @@ class DecodeSpec:
     """
 
     stream: Stream
-    stores: tuple[PaneStore, ...]
+    stores: tuple[Store, ...]
     fields: tuple[str, ...]
     bucket_keys: tuple[tuple[int, ...], ...]
     registry_url: str
@@ -160,10 +166,9 @@ class DecodeEvents(ScalarFunction):
         events = events.append_column("source_offset", pa.array(offsets))
         parcels = []
         for store, keys in zip(self.spec.stores, self.spec.bucket_keys, strict=True):
-            panes = store.from_events(events, times)
-            for bucket, batch in split(store, panes, len(keys)):
-                first = int(np.min(batch.column(0).to_numpy()))
-                parcels.append(Parcel(keys[bucket], first, to_bytes(batch)))
+            folded = store.from_events(events, times)
+            for bucket, batch in split(store, folded, len(keys)):
+                parcels.append(Parcel(keys[bucket], store.first_due(batch), to_bytes(batch)))
         return pack(parcels)
 
 
@@ -175,9 +180,9 @@ def _epoch_ms(series: Any) -> npt.NDArray[np.int64]:
 
 
 def unpack_packet(row: Any) -> Iterable[tuple[int, int, bytes]]:
-    """Yield (key, first pane, body) for each parcel of a decoded row's packet."""
+    """Yield (key, first due, body) for each parcel of a decoded row's packet."""
     for parcel in unpack(bytes(row[0])):
-        yield parcel.key, parcel.first_pane, parcel.body
+        yield parcel.key, parcel.first_due, parcel.body
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ class PaneSpec:
     `hold` is how far Flink's watermark trails the stream's, in ms.
     """
 
-    stores: tuple[PaneStore, ...]
+    stores: tuple[Store, ...]
     bucket_keys: tuple[tuple[int, ...], ...]
     encoders: tuple[tuple[str, RowEncoder], ...]
     early_fire_ms: int
@@ -195,11 +200,12 @@ class PaneSpec:
 
 
 class AggregatePanes(KeyedProcessFunction):
-    """Keeps the panes of one (store, bucket) in keyed state and writes its views' rows.
+    """Keeps the panes or sessions of one (store, bucket) in keyed state, writes its views' rows.
 
-    Parcels are appended to a list state as they come, which costs no read, and folded into their
-    panes when a timer fires: at each window's end, at each pane's expiry, and, for early rows, each
-    `early_fire_ms` of processing time while something changed.
+    Parcels are appended to a list state as they come, which costs no read, and folded into what
+    there is when a timer fires: at each window's end, at each pane's expiry, at the pane in which
+    a session closes, and, for early rows of windows, each `early_fire_ms` of processing time while
+    something changed.
     """
 
     def __init__(self, spec: PaneSpec) -> None:
@@ -225,12 +231,15 @@ class AggregatePanes(KeyedProcessFunction):
 
     def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> None:
         """Append a parcel and see that a timer will look at it."""
-        key, first_pane, body = value
+        key, first_due, body = value
         self._fresh.add(body)
         timers = _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
-        deadline = windows.next_deadline(store, [first_pane], watermark)
-        if self._is_closed(store, first_pane, watermark):
+        if isinstance(store, SessionStore):
+            self._ask_event_time(key, max(store.closes(first_due), watermark + 1), timers)
+            return
+        deadline = windows.next_deadline(store, [first_due], watermark)
+        if self._is_closed(store, first_due, watermark):
             deadline = watermark + 1
         self._ask_event_time(key, deadline, timers)
         self._ask_early(key, timers)
@@ -249,9 +258,12 @@ class AggregatePanes(KeyedProcessFunction):
             self._event_timer.pop(key, None)
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
         fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
-        changed = windows.fold(store, book, fresh)
         if fresh:
             self._fresh.clear()
+        if isinstance(store, SessionStore):
+            yield from self._sessions(key, store, book, fresh, timers)
+            return
+        changed = windows.fold(store, book, fresh)
         fired = book.page.fired
         for rows in windows.settled_rows(store, book, changed, fired, watermark):
             yield from self._records(rows)
@@ -262,6 +274,25 @@ class AggregatePanes(KeyedProcessFunction):
         book.page.fired = max(fired, watermark)
         book.commit()
         self._ask_event_time(key, windows.next_deadline(store, book.starts(), watermark), timers)
+
+    def _sessions(
+        self,
+        key: int,
+        store: SessionStore,
+        book: _StateBook,
+        fresh: list[pa.Table],
+        timers: _Timers,
+    ) -> Iterable[Row]:
+        """Merge what came into the open sessions, write those that are closed and forget them."""
+        watermark, kept = timers.current_watermark(), book.read(_OPEN)
+        merged = store.merge(fresh if kept is None else [kept, *fresh])
+        closed, still_open = store.closed(merged, watermark)
+        if len(closed):
+            yield from self._encoded(store.view, store.rows(closed))
+        book.write(_OPEN, still_open)
+        book.page.fired = max(book.page.fired, watermark)
+        book.commit()
+        self._ask_event_time(key, store.next_deadline(still_open), timers)
 
     def _early(
         self,
@@ -290,8 +321,10 @@ class AggregatePanes(KeyedProcessFunction):
             yield from self._records(rows)
 
     def _records(self, rows: windows.Rows) -> Iterable[Row]:
-        encoder = self._encoders[rows.view.name]
-        for topic, key, value in encoder.encode(rows.view, rows.table):
+        return self._encoded(rows.view.name, window_columns(rows.view, rows.table))
+
+    def _encoded(self, view: str, rows: pa.Table) -> Iterable[Row]:
+        for topic, key, value in self._encoders[view].encode(rows):
             yield Row(topic, key, value)
 
     @staticmethod
@@ -336,7 +369,7 @@ class _Timers:
 class _StateBook:
     """A `PaneBook` over Flink's state; reads once, writes at `commit`, and only what lasts."""
 
-    def __init__(self, store: PaneStore, page: Any, panes: Any, layout: bytes) -> None:
+    def __init__(self, store: Store, page: Any, panes: Any, layout: bytes) -> None:
         self._store, self._page_state, self._panes, self._layout = store, page, panes, layout
         stored = page.value()
         fresh = BookPage(lateness.UNKNOWN, [], [])

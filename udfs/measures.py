@@ -102,4 +102,49 @@ class Max:
     nullable = True
 
 
+@dataclass(frozen=True)
+class First:
+    """Text of `field` in the first event, by time and then offset; of sessions only."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.STRING
+    nullable = False
+
+
+@dataclass(frozen=True)
+class Last:
+    """Text of `field` in the last event, by time and then offset; of sessions only."""
+
+    field: str
+    doc: str = ""
+
+    type = ColumnType.STRING
+    nullable = False
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Milliseconds from the first event to the last; of sessions only."""
+
+    doc: str = ""
+
+    field = None
+    type = ColumnType.LONG
+    nullable = False
+
+
+@dataclass(frozen=True)
+class Single:
+    """Whether there was only one event; of sessions only."""
+
+    doc: str = ""
+
+    field = None
+    type = ColumnType.BOOLEAN
+    nullable = False
+
+
 Measure = Count | CountDistinct | CountDistinctApprox | Sum | Mean | Min | Max
+SessionMeasure = Count | Sum | Mean | Min | Max | First | Last | Duration | Single

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs import sketches
-from udfs.measures import Count, CountDistinct, CountDistinctApprox, Max, Mean, Measure, Min, Sum
+from udfs.measures import (
+    Count,
+    CountDistinct,
+    CountDistinctApprox,
+    Max,
+    Mean,
+    Measure,
+    Min,
+    SessionMeasure,
+    Sum,
+)
 
 PANE = "pane"
 WINDOW = "window"
@@ -59,20 +69,19 @@ class Partial:
         return column.cast(pa.int64())
 
 
-_EVENTS = Partial("events", "sum", "event")
+EVENTS = Partial("events", "sum", "event")
+"""How many events there were."""
 
 
-def partials_of(measure: Measure) -> tuple[Partial, ...]:
-    """Return the partial aggregates that `measure` is computed from."""
+def partials_of(measure: Measure | SessionMeasure) -> tuple[Partial, ...]:
+    """Return the partial aggregates that `measure` is computed from; none where it needs others."""
     name = measure.field or ""
     match measure:
         case Count(field=None):
-            return (_EVENTS,)
+            return (EVENTS,)
         case Count():
             label = f"count {name} {measure.comparison} {measure.value}"
             return (Partial(label, "sum", "condition", name, measure.comparison, measure.value),)
-        case CountDistinct() | CountDistinctApprox():
-            return ()
         case Sum() | Mean():
             return (
                 Partial(f"sum {name}", "sum", "value", name),
@@ -82,6 +91,7 @@ def partials_of(measure: Measure) -> tuple[Partial, ...]:
             return (Partial(f"min {name}", "min", "value", name),)
         case Max():
             return (Partial(f"max {name}", "max", "value", name),)
+    return ()
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ class PaneStore:
     def partials(self) -> tuple[Partial, ...]:
         """All partial aggregates of all views, each once."""
         wanted = (p for view in self.views for _, m in view.measures for p in partials_of(m))
-        return tuple(dict.fromkeys((_EVENTS, *wanted)))
+        return tuple(dict.fromkeys((EVENTS, *wanted)))
 
     @property
     def group_columns(self) -> tuple[str, ...]:
@@ -148,6 +158,15 @@ class PaneStore:
             ]
         )
 
+    @property
+    def layout(self) -> str:
+        """What state must be written by to be read again."""
+        return f"{self.pane} {self.schema.to_string()}"
+
+    def first_due(self, panes: pa.RecordBatch) -> int:
+        """Return the least pane of a pane table with rows."""
+        return int(panes.column(PANE).to_numpy().min())
+
     def expiry(self, pane: int) -> int:
         """Return the watermark from which no event can change a window that contains `pane`."""
         return max(view.last_end(pane) for view in self.views) - 1 + self.allowed_lateness
@@ -155,10 +174,10 @@ class PaneStore:
     def from_events(self, events: pa.Table, timestamps: npt.NDArray[np.int64]) -> pa.Table:
         """Fold `events`, whose event times are epoch milliseconds, into a pane table."""
         columns = [pa.array(timestamps - timestamps % self.pane)]
-        columns += [_text(events[name]).fill_null("") for name in self.dimensions]
-        columns += [_text(events[name]) for name in self.distinct]
+        columns += [text(events[name]).fill_null("") for name in self.dimensions]
+        columns += [text(events[name]) for name in self.distinct]
         columns += [partial.of_events(events) for partial in self.partials]
-        columns += [_text(events[name]) for name in self.sketched]
+        columns += [text(events[name]) for name in self.sketched]
         table = pa.table(columns, names=self.schema.names)
         return self._fold(table, "distinct", sketches.sketch_of)
 
@@ -216,12 +235,13 @@ class PaneStore:
         folds += [(_sketch(name), "list") for name in self.sketched]
         folded = expanded.group_by(keys, use_threads=False).aggregate(folds)
         columns = [folded[name] for name in keys]
-        columns += [_final(measure, folded) for _, measure in view.measures]
+        columns += [final(measure, folded) for _, measure in view.measures]
         table = pa.table(columns, names=[*keys, *(name for name, _ in view.measures)])
         return table.sort_by([(name, "ascending") for name in keys])
 
 
-def _final(measure: Measure, folded: pa.Table) -> Any:
+def final(measure: Measure | SessionMeasure, folded: pa.Table) -> Any:
+    """Return the column of `measure`, given its partials' columns named `<partial>_<merge>`."""
     name = measure.field
     match measure:
         case CountDistinct():
@@ -244,7 +264,8 @@ def _sketch(field: str) -> str:
     return f"sketch {field}"
 
 
-def _text(column: Any) -> Any:
+def text(column: Any) -> Any:
+    """Return `column` as strings."""
     return column if column.type == pa.string() else column.cast(pa.string())
 
 
@@ -259,7 +280,15 @@ def expand(view: WindowedView, panes: pa.Table) -> pa.Table:
     return pa.concat_tables(copies)
 
 
-def buckets_of(store: PaneStore, table: pa.Table, count: int) -> npt.NDArray[np.int64]:
+class Grouped(Protocol):
+    """What is kept by the values of some columns."""
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Those columns."""
+
+
+def buckets_of(store: Grouped, table: pa.Table, count: int) -> npt.NDArray[np.int64]:
     """Return the bucket, 0 ≤ b < count, of each row: a stable hash of its dimensions."""
     if not store.dimensions:
         return np.zeros(len(table), dtype=np.int64)
@@ -274,7 +303,7 @@ def buckets_of(store: PaneStore, table: pa.Table, count: int) -> npt.NDArray[np.
     return (hashes % np.uint64(count)).astype(np.int64)
 
 
-def split(store: PaneStore, table: pa.Table, count: int) -> Iterable[tuple[int, pa.RecordBatch]]:
+def split(store: Grouped, table: pa.Table, count: int) -> Iterable[tuple[int, pa.RecordBatch]]:
     """Yield (bucket, rows of that bucket) for every bucket that has rows."""
     buckets = buckets_of(store, table, count)
     order = np.argsort(buckets, kind="stable")

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,8 @@ import pyruhvro
 
 from schemas.framing import header
 from udfs.panes import WINDOW, WindowedView
+
+_TIME = pa.timestamp("ms")
 
 
 @dataclass(frozen=True)
@@ -23,28 +24,39 @@ class RowEncoder:
     topic: str
     schema: str
     schema_id: int
-    dimensions: tuple[str, ...]
+    key: tuple[str, ...]
 
-    def encode(self, view: WindowedView, rows: pa.Table) -> Iterable[tuple[str, bytes, bytes]]:
+    def encode(self, rows: pa.Table) -> Iterable[tuple[str, bytes, bytes]]:
         """Yield (topic, key, value) per row; the key is a JSON array of the view's key."""
-        starts = rows[WINDOW]
-        columns: dict[str, Any] = {name: rows[name] for name in self.dimensions}
-        columns["window_start"] = starts.cast(pa.timestamp("ms"))
-        ends = pc.add(starts, view.size)
-        columns["window_end"] = ends.cast(pa.timestamp("ms"))
-        columns |= {name: rows[name] for name, _ in view.measures}
-        batch = pa.table(columns).combine_chunks().to_batches()[0]
+        batch = rows.combine_chunks().to_batches()[0]
         frame = header(self.schema_id)
         bodies = pyruhvro.serialize_record_batch(batch, self.schema, 1)[0].to_pylist()
         for key, body in zip(self._keys(rows), bodies, strict=True):
             yield self.topic, key, frame + body
 
     def _keys(self, rows: pa.Table) -> Iterable[bytes]:
-        names = {start: iso(start) for start in set(rows[WINDOW].to_pylist())}
-        starts = (names[start] for start in rows[WINDOW].to_pylist())
-        dimensions = (rows[name].to_pylist() for name in self.dimensions)
-        for key in zip(starts, *dimensions, strict=True):
+        for key in zip(*(_in_json(rows[name]) for name in self.key), strict=True):
             yield json.dumps(key, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def window_columns(view: WindowedView, rows: pa.Table) -> pa.Table:
+    """Return the columns of a windowed view, given rows as `PaneStore.rows` has them."""
+    measures = [name for name, _ in view.measures]
+    starts = rows[WINDOW]
+    times = (starts, pc.add(starts, view.size))
+    return pa.table(
+        {name: rows[name] for name in rows.column_names if name not in (WINDOW, *measures)}
+        | dict(zip(("window_start", "window_end"), (t.cast(_TIME) for t in times), strict=True))
+        | {name: rows[name] for name in measures}
+    )
+
+
+def _in_json(column: pa.ChunkedArray) -> list[str]:
+    if column.type != _TIME:
+        return list(column.to_pylist())
+    instants = column.cast(pa.int64()).to_pylist()
+    names = {instant: iso(instant) for instant in set(instants)}
+    return [names[instant] for instant in instants]
 
 
 def iso(milliseconds: int) -> str:

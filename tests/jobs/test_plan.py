@@ -13,6 +13,8 @@ from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
 from jobs.plan import plan
 from jobs.views import InvalidView, Job
 from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
+from udfs.panes import PaneStore
+from udfs.sessions import SessionStore
 
 
 @pytest.mark.stack
@@ -41,13 +43,16 @@ def test_an_event_is_decoded_once_for_all_views_dead_letters_and_late_events(tmp
 def test_views_with_the_same_key_and_pane_share_their_state() -> None:
     stores = plan(JOBS["page_views"], 1).inputs[0].stores
 
-    assert [(s.dimensions, [v.name for v in s.views]) for s in stores] == [
+    panes = [store for store in stores if isinstance(store, PaneStore)]
+    assert [(s.dimensions, [v.name for v in s.views]) for s in panes] == [
         (("page_id",), ["page_views_per_minute", "page_views_sliding"]),
         ((), ["site_traffic_per_minute"]),
         ((), ["unique_users_per_hour"]),
         ((), ["unique_users_per_day"]),
         (("source_partition",), ["page_views_accounting"]),
     ]
+    sessions = [store.view for store in stores if isinstance(store, SessionStore)]
+    assert sessions == ["page_view_sessions"]
 
 
 def test_a_version_has_topics_of_its_own() -> None:

@@ -14,6 +14,7 @@ from udfs.functions import AggregatePanes, PaneSpec
 from udfs.measures import Count
 from udfs.panes import PaneStore, WindowedView
 from udfs.rows import RowEncoder
+from udfs.sessions import SessionStore
 
 MINUTE = 60_000
 KEY = 11
@@ -29,7 +30,20 @@ SCHEMA = """{"type": "record", "name": "v", "fields": [
     {"name": "window_start", "type": {"type": "long", "logicalType": "timestamp-millis"}},
     {"name": "window_end", "type": {"type": "long", "logicalType": "timestamp-millis"}},
     {"name": "n", "type": "long"}]}"""
-SPEC = PaneSpec((PAGES,), ((KEY,),), (("v", RowEncoder("views.v.v1", SCHEMA, 1, ("page",))),), 1000)
+VISITS_KEY = 12
+VISITS = SessionStore(
+    "visits@sessions", "s", ("page",), 30 * MINUTE, MINUTE, 5 * MINUTE, (("n", Count()),)
+)
+VISITS_SCHEMA = SCHEMA.replace("window", "session")
+SPEC = PaneSpec(
+    (PAGES, VISITS),
+    ((KEY,), (VISITS_KEY,)),
+    (
+        ("v", RowEncoder("views.v.v1", SCHEMA, 1, ("window_start", "page"))),
+        ("s", RowEncoder("views.s.v1", VISITS_SCHEMA, 2, ("page", "session_start"))),
+    ),
+    1000,
+)
 
 
 class State:
@@ -58,8 +72,8 @@ class State:
 class Task:
     """The operator as one task runs it, from its start to its end."""
 
-    def __init__(self, state: State) -> None:
-        self.state, self.watermark, self.now = state, -(2**63), 0
+    def __init__(self, state: State, key: int = KEY) -> None:
+        self.state, self.key, self.watermark, self.now = state, key, -(2**63), 0
         self.operator = AggregatePanes(SPEC)
         self.operator.open(state)  # type: ignore[arg-type]
 
@@ -73,7 +87,9 @@ class Task:
             ),
         )
         return SimpleNamespace(
-            timer_service=lambda: timers, get_current_key=lambda: KEY, time_domain=lambda: domain
+            timer_service=lambda: timers,
+            get_current_key=lambda: self.key,
+            time_domain=lambda: domain,
         )
 
     def send(self, second: int, page: str) -> None:
@@ -81,6 +97,12 @@ class Task:
         panes = PAGES.from_events(events, np.array([second * 1000], dtype=np.int64))
         first = second // 60 * MINUTE
         self.operator.process_element((KEY, first, table_bytes(panes)), self._context())
+
+    def visit(self, second: int, page: str, offset: int) -> None:
+        events = pa.table({"page": [page], "source_offset": [offset]})
+        made = VISITS.from_events(events, np.array([second * 1000], dtype=np.int64))
+        parcel = (VISITS_KEY, VISITS.first_due(made.to_batches()[0]), table_bytes(made))
+        self.operator.process_element(parcel, self._context())
 
     def advance(self, domain: TimeDomain, to: int) -> list[str]:
         """Fire the timers due at `to` and return the keys of the rows written."""
@@ -141,3 +163,26 @@ def test_a_lost_timer_is_asked_for_again_once_it_is_overdue() -> None:
     closed = task.advance(TimeDomain.EVENT_TIME, 4 * MINUTE - 1)
     assert '["1970-01-01T00:02:00Z","/closing"]' in closed
     assert '["1970-01-01T00:03:00Z","/next"]' in closed
+
+
+def test_a_session_goes_on_over_a_restart_and_is_written_once_when_it_closes() -> None:
+    state = State()
+    before = Task(state, VISITS_KEY)
+    before.visit(30, "/long", 0)
+    before.visit(60, "/short", 1)
+    # Both would close when the watermark is here, but for what has come by then.
+    first = VISITS.closes(30_000)
+    before.visit(20 * 60, "/long", 2)
+    assert before.advance(TimeDomain.EVENT_TIME, first) == []
+    assert state.fresh == []
+
+    after = Task(state, VISITS_KEY)
+
+    assert after.advance(TimeDomain.EVENT_TIME, VISITS.closes(60_000)) == [
+        '["/short","1970-01-01T00:01:00Z"]'
+    ]
+    assert after.advance(TimeDomain.EVENT_TIME, VISITS.closes(20 * MINUTE)) == [
+        '["/long","1970-01-01T00:00:30Z"]'
+    ]
+    assert after.advance(TimeDomain.EVENT_TIME, 10 * 60 * MINUTE) == []
+    assert state.timers == set()

@@ -1,0 +1,199 @@
+"""Sessions over Arrow: events to fragments, fragments merged, sessions closed. No I/O.
+
+A fragment is what is known of one session: its first and last instant with the partial aggregates
+of its events. Fragments of the same dimensions that are no more than the gap apart merge, in any
+order and however the events were split, into the sessions that all events together make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.columns import Column, ColumnType
+from udfs.measures import Duration, First, Last, SessionMeasure, Single
+from udfs.panes import EVENTS, Partial, final, partials_of, text
+
+START, END = "session_start", "session_end"
+SESSION_START = Column(START, ColumnType.TIMESTAMP, doc="Instant of the session's first event.")
+SESSION_END = Column(END, ColumnType.TIMESTAMP, doc="Instant of the session's last event.")
+
+_OFFSET = "source_offset"
+_ENDS = {First: "first", Last: "last"}
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SessionStore:
+    """The open sessions of one view; times in milliseconds.
+
+    `pane` and `allowed_lateness` are the stream's: they say which events still come.
+    """
+
+    name: str
+    view: str
+    dimensions: tuple[str, ...]
+    gap: int
+    pane: int
+    allowed_lateness: int
+    measures: tuple[tuple[str, SessionMeasure], ...]
+
+    @property
+    def partials(self) -> tuple[Partial, ...]:
+        """All partial aggregates of the view, each once."""
+        wanted = (partial for _, measure in self.measures for partial in partials_of(measure))
+        return tuple(dict.fromkeys((EVENTS, *wanted)))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of fragments.
+
+        Of events at one instant the one with the lesser offset is the first.
+        """
+        return pa.schema(
+            [
+                *((name, pa.string()) for name in self.dimensions),
+                *((name, pa.int64()) for name in (START, END, "first offset", "last offset")),
+                *((name, pa.string()) for name in self._values),
+                *((partial.name, pa.int64()) for partial in self.partials),
+            ]
+        )
+
+    @property
+    def layout(self) -> str:
+        """What state must be written by to be read again."""
+        return f"{self.gap} {self.schema.to_string()}"
+
+    @property
+    def _values(self) -> tuple[str, ...]:
+        """Columns with a field's value in the first or last event."""
+        return tuple(dict.fromkeys(_value(m) for _, m in self.measures if type(m) in _ENDS))
+
+    def closes(self, end: Any) -> Any:
+        """Return the watermark from which no event can come that belongs to what ended at `end`.
+
+        Both are epoch milliseconds: a number, or an array of them.
+        """
+        reach = end + self.gap
+        return reach - reach % self.pane + self.pane - 1 + self.allowed_lateness
+
+    def first_due(self, fragments: pa.RecordBatch) -> int:
+        """Return the end of the fragment that closes first."""
+        return int(fragments.column(END).to_numpy().min())
+
+    def from_events(self, events: pa.Table, timestamps: Int64s) -> pa.Table:
+        """Return the fragments of `events`, whose event times are epoch milliseconds."""
+        times, offsets = pa.array(timestamps), events[_OFFSET]
+        columns = [text(events[name]).fill_null("") for name in self.dimensions]
+        columns += [times, times, offsets, offsets]
+        columns += [text(events[name.partition(" ")[2]]) for name in self._values]
+        columns += [partial.of_events(events) for partial in self.partials]
+        return self.merge([pa.table(columns, schema=self.schema)])
+
+    def merge(self, tables: Sequence[pa.Table]) -> pa.Table:
+        """Merge fragments; those that are left are more than the gap apart."""
+        table = pa.concat_tables(tables).combine_chunks() if tables else self.schema.empty_table()
+        if not len(table):
+            return table
+        keys, starts = self._keys(table), _int64s(table, START)
+        order = np.lexsort((_int64s(table, "first offset"), starts, keys))
+        keys, starts, ends = keys[order], starts[order], _int64s(table, END)[order]
+        opens = _opens(keys, starts, ends, self.gap)
+        if opens.all():
+            return table.take(pa.array(order))
+        edges = np.flatnonzero(opens)
+        session = np.cumsum(opens) - 1
+        by_end = np.lexsort((_int64s(table, "last offset")[order], ends, session))
+        first = table.take(pa.array(order[edges]))
+        last = table.take(pa.array(order[by_end[np.append(edges[1:], len(order)) - 1]]))
+        totals = self._totals(table.take(pa.array(order)), session)
+        return pa.table(
+            [
+                *(first[name] for name in (*self.dimensions, START)),
+                *(last[END], first["first offset"], last["last offset"]),
+                *((first if name.startswith("first") else last)[name] for name in self._values),
+                *totals,
+            ],
+            schema=self.schema,
+        ).combine_chunks()
+
+    def _keys(self, table: pa.Table) -> Int64s:
+        """Return a number for each row, the same where the dimensions are."""
+        keys = np.zeros(len(table), dtype=np.int64)
+        for name in self.dimensions:
+            encoded = table[name].combine_chunks().dictionary_encode()
+            if isinstance(encoded, pa.ChunkedArray):
+                encoded = encoded.combine_chunks()
+            codes = encoded.indices.to_numpy().astype(np.int64)
+            keys = np.unique(keys * len(encoded.dictionary) + codes, return_inverse=True)[1]
+        return keys
+
+    def _totals(self, ordered: pa.Table, session: Int64s) -> list[Any]:
+        """Return the partial aggregates of each session, sessions ascending."""
+        merges = [(partial.name, partial.merge) for partial in self.partials]
+        numbered = ordered.select([name for name, _ in merges])
+        numbered = numbered.append_column("session", pa.array(session))
+        folded = numbered.group_by("session", use_threads=False).aggregate(merges)
+        # Groups come in the order in which they were first seen.
+        return [folded[f"{name}_{merge}"] for name, merge in merges]
+
+    def closed(self, fragments: pa.Table, watermark: int) -> tuple[pa.Table, pa.Table]:
+        """Return the fragments that `watermark` closes, and the others."""
+        done = self.closes(_int64s(fragments, END)) <= watermark
+        return fragments.filter(pa.array(done)), fragments.filter(pa.array(~done))
+
+    def next_deadline(self, fragments: pa.Table) -> int | None:
+        """Return the watermark that closes the first of `fragments`, epoch ms."""
+        ends = _int64s(fragments, END)
+        return int(self.closes(ends.min())) if len(ends) else None
+
+    def rows(self, fragments: pa.Table) -> pa.Table:
+        """Return the rows of closed sessions: dimensions, first and last instant, measures."""
+        named = fragments.rename_columns([self._folded(name) for name in fragments.column_names])
+        columns = [fragments[name] for name in self.dimensions]
+        columns += [fragments[name].cast(pa.timestamp("ms")) for name in (START, END)]
+        columns += [self._measure(measure, named, fragments) for _, measure in self.measures]
+        return pa.table(
+            columns, names=[*self.dimensions, START, END, *(name for name, _ in self.measures)]
+        )
+
+    def _folded(self, column: str) -> str:
+        merge = next((p.merge for p in self.partials if p.name == column), None)
+        return f"{column}_{merge}" if merge else column
+
+    def _measure(self, measure: SessionMeasure, folded: pa.Table, fragments: pa.Table) -> Any:
+        match measure:
+            case Duration():
+                return pa.array(_int64s(fragments, END) - _int64s(fragments, START))
+            case Single():
+                return pa.array(_int64s(fragments, EVENTS.name) == 1)
+            case First() | Last():
+                return fragments[_value(measure)]
+        return final(measure, folded)
+
+
+def _value(measure: Any) -> str:
+    return f"{_ENDS[type(measure)]} {measure.field}"
+
+
+def _int64s(table: pa.Table, name: str) -> Int64s:
+    values: Int64s = table[name].to_numpy()
+    return values
+
+
+def _opens(keys: Int64s, starts: Int64s, ends: Int64s, gap: int) -> npt.NDArray[np.bool_]:
+    """Tell which fragments, ordered by key and start, begin a session of their own."""
+    # A key's instants are moved past all of the key before, so that one running maximum will do.
+    apart = int(ends.max() - starts.min()) + gap + 1
+    moved = keys * apart
+    reach = np.maximum.accumulate(ends - starts.min() + moved)
+    opens = np.ones(len(keys), dtype=bool)
+    opens[1:] = starts[1:] - starts.min() + moved[1:] > reach[:-1] + gap
+    opens[1:] |= keys[1:] != keys[:-1]
+    return opens
