@@ -5,18 +5,17 @@ python -m bench.price --events 2000000
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench import ten_seconds
-from bench.drawing import draw_series
-from bench.series import OUTPUT, Figure, Filling, Point, keep, report, run_points
+from bench.series import OUTPUT, Figure, Filling, Point, run_points
+from bench.showing import show
 from bench.variants import VARIANTS
 from bench.workload import Workload
-from deploy.console import ERR, print_json, run_alone
+from deploy.console import run_alone
 from deploy.settings import Settings
 from jobs.views import Job
 
@@ -60,13 +59,7 @@ def main(
     """
     chosen = points(tuple(question or QUESTIONS), Workload(events=events))
     figures: list[Figure] = list(run_points(Settings(), chosen))
-    everything = keep(figures, output / "price.json")
-    draw_series(everything, output / "price.svg")
-    if as_json:
-        print_json([asdict(figure) for figure in figures])
-        return
-    report(figures)
-    ERR.print(f"Also in {output}/price.json and price.svg.")
+    show(figures, output, "price", as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,19 @@ python -m bench.scaling --events 2000000 --only keys
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bench import ten_seconds
-from bench.drawing import draw_series
-from bench.series import OUTPUT, Filling, Point, keep, report, run_points
+from bench.series import OUTPUT, Filling, Point, run_points
+from bench.showing import show
 from bench.variants import SEVERAL, VARIANTS
 from bench.width import NARROW, WIDE, widened
 from bench.workload import Workload
-from deploy.console import ERR, CommandError, print_json, run_alone
+from deploy.console import CommandError, run_alone
 from deploy.settings import Settings
 
 _W1, _W2 = (ten_seconds.COUNT_AND_SUM.name,), (ten_seconds.EXACT_UNIQUES.name,)
@@ -122,13 +122,7 @@ def main(
     places = {(point.series, point.label): place for place, point in enumerate(shown)}
     figures = list(run_points(Settings(), by_topic(shown)))
     figures.sort(key=lambda figure: places[figure.series, figure.label])
-    everything = keep(figures, output / "scaling.json")
-    draw_series(everything, output / "scaling.svg")
-    if as_json:
-        print_json([asdict(figure) for figure in figures])
-        return
-    report(figures)
-    ERR.print(f"Also in {output}/scaling.json and scaling.svg.")
+    show(figures, output, "scaling", as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ python -m bench.nexmark.measure --events 2000000
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,14 +15,14 @@ import pandas as pd
 import pyarrow as pa
 import typer
 
-from bench.drawing import draw_series
 from bench.generators.nexmark import OF_EACH, SHARES, Auction, batches
 from bench.nexmark.oracle import ANSWERS, World
 from bench.nexmark.queries import QUERIES
 from bench.rows import await_rows, newest
-from bench.series import OPTIONS, OUTPUT, Figure, drop_topics, keep, report
+from bench.series import OPTIONS, OUTPUT, Figure, drop_topics
+from bench.showing import show
 from bench.throughput import Launch, Measured, fill_stream, own_namespace, run_over
-from deploy.console import ERR, CommandError, print_json, print_table, run_alone
+from deploy.console import ERR, CommandError, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.views import Job
 from schemas.streams import Stream
@@ -118,14 +118,9 @@ def main(
     for read in dict.fromkeys(kinds(QUERIES[name]) for name in names):
         together = [name for name in names if kinds(QUERIES[name]) == read]
         figures += measure(Settings(), read, together, events)
-    everything = keep(figures, output / "nexmark.json")
-    draw_series(everything, output / "nexmark.svg")
-    if as_json:
-        print_json([asdict(figure) for figure in figures])
-        return
-    report(figures)
-    print_table("Not run", ("query", "because"), list(NOT_RUN.items()))
-    ERR.print(f"Also in {output}/nexmark.json and nexmark.svg.")
+    show(figures, output, "nexmark", as_json=as_json)
+    if not as_json:
+        print_table("Not run", ("query", "because"), list(NOT_RUN.items()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,22 @@
+"""How a series ends: its figures kept beside those of earlier runs, drawn and printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.drawing import draw_series
+from bench.series import Figure, keep, report
+from deploy.console import ERR, print_json
+
+
+def show(figures: Sequence[Figure], output: Path, name: str, *, as_json: bool) -> None:
+    """Write `name`.json and `name`.svg to the folder `output`; print tables, or JSON."""
+    everything = keep(figures, output / f"{name}.json")
+    draw_series(everything, output / f"{name}.svg")
+    if as_json:
+        print_json([asdict(figure) for figure in figures])
+        return
+    report(figures)
+    ERR.print(f"Also in {output}/{name}.json and {name}.svg.")
