@@ -45,6 +45,8 @@ from udfs.writer_schemas import WriterSchemas
 # early rows: those wait until the job has caught up. A timer is lost after so many pauses.
 _CATCHING_UP = 5
 _LOST = 15
+# All open sessions of a bucket are read and written to merge what came: not for each watermark.
+_MERGE_PAUSE_MS = 1_000
 
 # The one place in which a bucket's state holds its open sessions.
 _OPEN = 0
@@ -228,6 +230,7 @@ class AggregatePanes(KeyedProcessFunction):
         self._event_timer: dict[int, int] = {}
         self._early_timer: dict[int, tuple[int, int]] = {}
         self._changed: dict[int, list[pa.Table]] = {}
+        self._merged_at: dict[int, int] = {}
 
     def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> None:
         """Append a parcel and see that a timer will look at it."""
@@ -249,6 +252,9 @@ class AggregatePanes(KeyedProcessFunction):
         key, timers = ctx.get_current_key(), _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
         early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
+        if isinstance(store, SessionStore):
+            yield from self._sessions(key, store, timers)
+            return
         if early:
             before, _ = self._early_timer.pop(key, (watermark, timestamp))
             if watermark - before > _CATCHING_UP * self.spec.early_fire_ms:
@@ -258,12 +264,9 @@ class AggregatePanes(KeyedProcessFunction):
             self._event_timer.pop(key, None)
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
         fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
+        changed = windows.fold(store, book, fresh)
         if fresh:
             self._fresh.clear()
-        if isinstance(store, SessionStore):
-            yield from self._sessions(key, store, book, fresh, timers)
-            return
-        changed = windows.fold(store, book, fresh)
         fired = book.page.fired
         for rows in windows.settled_rows(store, book, changed, fired, watermark):
             yield from self._records(rows)
@@ -275,17 +278,22 @@ class AggregatePanes(KeyedProcessFunction):
         book.commit()
         self._ask_event_time(key, windows.next_deadline(store, book.starts(), watermark), timers)
 
-    def _sessions(
-        self,
-        key: int,
-        store: SessionStore,
-        book: _StateBook,
-        fresh: list[pa.Table],
-        timers: _Timers,
-    ) -> Iterable[Row]:
+    def _sessions(self, key: int, store: SessionStore, timers: _Timers) -> Iterable[Row]:
         """Merge what came into the open sessions, write those that are closed and forget them."""
-        watermark, kept = timers.current_watermark(), book.read(_OPEN)
+        watermark, now = timers.current_watermark(), timers.current_processing_time()
+        if self._event_timer.get(key, watermark) <= watermark:
+            self._event_timer.pop(key, None)
+        due = self._merged_at.get(key, 0) + _MERGE_PAUSE_MS
+        if now < due:
+            timers.register_processing_time_timer(due)
+            return
+        self._merged_at[key] = now
+        book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
+        fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
+        kept = book.read(_OPEN)
         merged = store.merge(fresh if kept is None else [kept, *fresh])
+        if fresh:
+            self._fresh.clear()
         closed, still_open = store.closed(merged, watermark)
         if len(closed):
             yield from self._encoded(store.view, store.rows(closed))
