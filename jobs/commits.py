@@ -21,8 +21,8 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from deploy.settings import Settings
-from jobs.cluster import Cluster
-from jobs.state import StateUnavailable, keep_loss, loss_of
+from jobs.cluster import LIVE_STATES, Cluster
+from jobs.state import Loss, StateUnavailable, keep_loss, loss_of
 from jobs.submit import cancel
 from schemas.topics import KafkaUnavailable
 
@@ -120,23 +120,23 @@ class CommitWatch:
         self._now = now
         self._cluster = Cluster(*settings.flink_clusters, timeout=5)
         self._coordinators = Coordinators(settings.kafka_client)
+        self._listed: dict[str, list[Transaction]] | None = None
 
     def look(self) -> dict[str, int]:
         """Stop each job that lost transactions; return their number by job, until accepted.
 
         Raises `KafkaUnavailable`, `ClusterUnavailable`, `ClusterError` or `StateUnavailable`.
         """
-        suspects = by_job(self._coordinators.aborted())
-        if not suspects:
-            return {}
-        lost = {name: self._lost(name, of_job) for name, of_job in suspects.items()}
+        suspects = self._suspects()
+        kept = {name: loss_of(self._cluster, name) for name in suspects}
+        lost = {name: self._lost(name, of_job, kept[name]) for name, of_job in suspects.items()}
         if any(lost.values()):
             # One that was being begun anew when it was listed has another state by now.
             still = self._coordinators.aborted()
             for name, transactions in lost.items():
                 if found := sorted(transactions & still):
                     self._stop(name, found)
-        kept = {name: loss_of(self._cluster, name) for name in suspects}
+                    kept[name] = loss_of(self._cluster, name)
         return {
             name: len(loss.transactions)
             for name, loss in kept.items()
@@ -147,13 +147,25 @@ class CommitWatch:
         """Give back the connections."""
         self._coordinators.close()
 
-    def _lost(self, name: str, transactions: Iterable[Transaction]) -> set[str]:
+    def _suspects(self) -> dict[str, list[Transaction]]:
+        """Return the aborted transactions by job, as last listed where no job is there to lose any.
+
+        A job that was stopped keeps its loss: it is named as long as the watch lasts.
+        """
+        jobs, silent = self._cluster.look()
+        quiet = not silent and all(job.state not in LIVE_STATES for job in jobs)
+        if self._listed is None or not quiet:
+            self._listed = by_job(self._coordinators.aborted())
+        return self._listed
+
+    def _lost(
+        self, name: str, transactions: Iterable[Transaction], before: Loss | None
+    ) -> set[str]:
         """Return those of job `name` whose checkpoint is complete and that nobody knows of yet."""
         job = self._cluster.live_job(name)
         if job is None:
             return set()
         newest, restored = self._cluster.newest_checkpoint(job.id)
-        before = loss_of(self._cluster, name)
         known = set(before.transactions) if before else set()
         return counted_on(transactions, newest, restored, self._cluster.parallelism(job.id)) - known
 

@@ -92,5 +92,25 @@ def test_what_a_complete_checkpoint_counted_on_is_a_loss_and_stops_the_job(
     assert (loss.transactions if loss else ()) == lost
 
 
+def test_transactions_are_not_listed_again_while_no_job_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[set[str]] = []
+
+    def aborted(self: Coordinators) -> set[str]:
+        listed.append({f"kappa-{NAME}-0-5"})
+        return listed[-1]
+
+    monkeypatch.setattr(Coordinators, "aborted", aborted)
+    with flink(JOB_ID, NAME, 0, "CANCELED", configuration=kept_in(tmp_path)) as url:
+        watch = CommitWatch(Settings(_env_file=None, flink_url=url), lambda: NOW)
+        assert watch.look() == {}
+        keep_loss(Cluster(url), NAME, [f"kappa-{NAME}-0-5"], NOW)
+        assert watch.look() == {NAME: 1}
+        accept_loss(Cluster(url), NAME)
+        assert watch.look() == {}
+    assert len(listed) == 1
+
+
 def kept_in(folder: Path) -> dict[str, str]:
     return {CHECKPOINT_DIR: folder.as_uri()}
