@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -33,20 +35,31 @@ def inserted(sandbox: Sandbox) -> int:
     return int(sandbox.rows("SELECT count() FROM counts_v1")[0][0]) if exists else 0
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_loader_killed_at_its_insert(written: Sandbox, after: bool) -> None:
-    reached, dead = threading.Event(), threading.Event()
+@contextmanager
+def held_at_its_insert(
+    sandbox: Sandbox, *, after: bool
+) -> Iterator[tuple[subprocess.Popen[str], threading.Event]]:
+    """Yield a loader whose insert, or with `after` the answer to it, waits for the event."""
+    reached, goes_on = threading.Event(), threading.Event()
 
     def hold() -> None:
         reached.set()
-        dead.wait(60)
+        goes_on.wait(60)
 
-    tap = Tap(written.settings.clickhouse_http_port, hold, after=after)
-    with written.process(clickhouse_port=tap.port) as process:
-        assert reached.wait(60), "nothing is inserted"
+    tap = Tap(sandbox.settings.clickhouse_http_port, hold, after=after)
+    try:
+        with sandbox.process(clickhouse_port=tap.port) as process:
+            assert reached.wait(60), "nothing is inserted"
+            yield process, goes_on
+    finally:
+        tap.close()
+        goes_on.set()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_loader_killed_at_its_insert(written: Sandbox, after: bool) -> None:
+    with held_at_its_insert(written, after=after) as (process, _):
         kill(process)
-    tap.close()
-    dead.set()
     assert (inserted(written) > 0) is after
     assert written.lag() > 0
     assert_all_there(written)
@@ -54,21 +67,14 @@ def test_a_loader_killed_at_its_insert(written: Sandbox, after: bool) -> None:
 
 def test_a_loader_killed_before_its_commit(written: Sandbox, stack: Stack) -> None:
     broker = psutil.Process(stack.wait_healthy("kafka").pid)
-    reached, stopped = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        reached.set()
-        stopped.wait(60)
-
-    tap = Tap(written.settings.clickhouse_http_port, hold, after=True)
-    with written.process(clickhouse_port=tap.port) as process:
-        assert reached.wait(60), "nothing is inserted"
-        with standing_still([broker]):
-            # It has its answer, and no broker takes the offsets that it commits now.
-            stopped.set()
-            threading.Event().wait(1)
-            kill(process)
-    tap.close()
+    with (
+        held_at_its_insert(written, after=True) as (process, goes_on),
+        standing_still([broker]),
+    ):
+        # It gets its answer, and no broker takes the offsets that it commits now.
+        goes_on.set()
+        threading.Event().wait(1)
+        kill(process)
     assert inserted(written) > 0
     assert_all_there(written)
 
