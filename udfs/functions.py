@@ -45,6 +45,7 @@ from udfs.writer_schemas import WriterSchemas
 # early rows: those wait until the job has caught up. A timer is lost after so many pauses.
 _CATCHING_UP = 5
 _LOST = 15
+_SPARE_MS = 10_000
 # All open sessions of a bucket are read and written to merge what came: not for each watermark.
 _MERGE_PAUSE_MS = 1_000
 
@@ -224,11 +225,12 @@ class AggregatePanes(KeyedProcessFunction):
         self._layouts = {store.name: fingerprint(store) for store in self.spec.stores}
         self._encoders = dict(self.spec.encoders)
         # What a restart may forget: Flink keeps the timers, the page the panes that changed.
-        # A timer was once missing from a restored state, perhaps because PyFlink registers timers
-        # from another thread than fires them: one that is overdue is asked for again, lest it
-        # silence its bucket.
+        # But PyFlink writes a checkpoint without the timers that the bundle before it asked for,
+        # whose records the checkpoint has. So one that is overdue is asked for again, and a bucket
+        # always has timers of long ago, lest a restart silence it.
         self._event_timer: dict[int, int] = {}
         self._early_timer: dict[int, tuple[int, int]] = {}
+        self._spare_timer: dict[int, int] = {}
         self._changed: dict[int, list[pa.Table]] = {}
         self._merged_at: dict[int, int] = {}
 
@@ -238,6 +240,7 @@ class AggregatePanes(KeyedProcessFunction):
         self._fresh.add(body)
         timers = _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
+        self._ask_spare(key, timers)
         if isinstance(store, SessionStore):
             self._ask_event_time(key, max(store.closes(first_due), watermark + 1), timers)
             return
@@ -252,6 +255,7 @@ class AggregatePanes(KeyedProcessFunction):
         key, timers = ctx.get_current_key(), _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
         early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
+        self._ask_spare(key, timers)
         if isinstance(store, SessionStore):
             yield from self._sessions(key, store, timers)
             return
@@ -354,6 +358,18 @@ class AggregatePanes(KeyedProcessFunction):
         if pause and (asked is None or asked[1] < now - _LOST * pause):
             self._early_timer[key] = timers.current_watermark(), now + pause
             timers.register_processing_time_timer(now + pause)
+
+    def _ask_spare(self, key: int, timers: _Timers) -> None:
+        """See that one timer at least stays from those asked for a while ago."""
+        now = timers.current_processing_time()
+        last = self._spare_timer.get(key, now)
+        if not now <= last <= now + 2 * _SPARE_MS:
+            # None for long, or the clock was set.
+            last = now
+        while last <= now + _SPARE_MS:
+            last += _SPARE_MS
+            timers.register_processing_time_timer(last)
+        self._spare_timer[key] = last
 
 
 class _Timers:

@@ -190,4 +190,30 @@ def test_a_session_goes_on_over_a_restart_and_is_written_once_when_it_closes() -
     ]
     after.now = 180_000
     assert after.advance(TimeDomain.EVENT_TIME, 10 * 60 * MINUTE) == []
-    assert state.timers == set()
+    assert {domain for domain, _ in state.timers} == {TimeDomain.PROCESSING_TIME}
+
+
+def test_a_checkpoint_without_its_newest_timers_silences_no_bucket() -> None:
+    state = State()
+    task = Task(state)
+    task.send(65, "/0")
+    assert task.advance(TimeDomain.PROCESSING_TIME, 1_000) == ['["1970-01-01T00:01:00Z","/0"]']
+    for pause in (3_000, 9_000, 10_000, 11_000, 60_000):
+        task.advance(TimeDomain.PROCESSING_TIME, task.now + pause)
+        kept = set(state.timers)
+        task.send(66, f"/{pause}")
+        state.timers = kept
+        restarted = Task(state)
+        found = restarted.advance(TimeDomain.PROCESSING_TIME, task.now + 20_000)
+        assert found == [f'["1970-01-01T00:01:00Z","/{pause}"]']
+        task = restarted
+
+
+def test_a_clock_that_jumps_asks_for_two_spare_timers() -> None:
+    task = Task(State())
+    for now in (0, 7_200_000, 3_600_000):
+        task.state.timers.clear()
+        task.now = now
+        task.send(65, "/jump")
+        spare = {at for _, at in task.state.timers} - {now + 1_000, 2 * MINUTE - 1}
+        assert spare == {now + 10_000, now + 20_000}
