@@ -38,11 +38,12 @@ class Checkpoints:
     """When the newest complete one was acknowledged, epoch ms, and how many failed lately.
 
     Those failed that began, among the last ten; Flink's own count has each attempt to begin one
-    while tasks still start.
+    while tasks still start. `failure` is what Flink says of the newest, if that failed.
     """
 
     completed_ms: int | None
     failed: int
+    failure: str
 
 
 class Cluster:
@@ -148,9 +149,12 @@ class Cluster:
         """Return how a job's newest checkpoints went."""
         answer = self.get(f"/jobs/{job_id}/checkpoints")
         latest = (answer.get("latest") or {}).get("completed")
+        ended = [one for one in answer["history"] if one["status"] != "IN_PROGRESS"]
+        failed = [one for one in ended if one["status"] == "FAILED"]
         return Checkpoints(
             completed_ms=latest["latest_ack_timestamp"] if latest else None,
-            failed=sum(one["status"] == "FAILED" for one in answer["history"]),
+            failed=len(failed),
+            failure=str(failed[0]["failure_message"]) if failed and failed[0] is ended[0] else "",
         )
 
     def watermarks(self, job_id: str) -> dict[str, int]:

@@ -154,6 +154,11 @@ def _flink(settings: Settings, name: str, problems: list[str]) -> dict[str, Any]
     except (ClusterUnavailable, ClusterError, StateUnavailable) as error:
         problems.append(str(error))
         return {**unknown, "state": "unknown"}
+    if checkpoints.failure:
+        problems.append(
+            f"its newest checkpoint failed: {checkpoints.failure.rstrip('.')}; its rows wait for "
+            "one that completes, and `kappa logs jobmanager` tells why."
+        )
     completed = checkpoints.completed_ms
     age = None if completed is None else time.time() - completed / 1000
     return {

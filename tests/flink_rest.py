@@ -19,10 +19,12 @@ def flink(
     asked: list[str] | None = None,
     configuration: Mapping[str, str] = MappingProxyType({}),
     watermarks: Sequence[tuple[str, Sequence[int]]] = (),
+    checkpoints: Sequence[str] = ("COMPLETED", "FAILED", "FAILED"),
 ) -> Iterator[str]:
     """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths.
 
-    `watermarks` are those of each vertex's subtasks, by its name.
+    `watermarks` are those of each vertex's subtasks, by its name; `checkpoints` how the newest ones
+    went, the newest first.
     """
     vertices = [{"id": str(place), "name": of} for place, (of, _) in enumerate(watermarks)]
     answers = {
@@ -41,7 +43,10 @@ def flink(
             "latest": {"completed": {"latest_ack_timestamp": started_ms + 1}},
             # Attempts while tasks start are counted too, and stand in no history.
             "counts": {"failed": 9},
-            "history": [{"status": status} for status in ("COMPLETED", "FAILED", "FAILED")],
+            "history": [
+                {"status": status, "failure_message": f"{len(checkpoints) - place} is too big."}
+                for place, status in enumerate(checkpoints)
+            ],
         },
         "/jobmanager/config": [
             {"key": key, "value": value} for key, value in {"of": name, **configuration}.items()

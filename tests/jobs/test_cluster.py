@@ -92,3 +92,21 @@ def test_a_vertex_has_the_watermark_that_all_its_subtasks_have_got() -> None:
     with flink("a" * 32, "orders", 5, "RUNNING", watermarks=told) as address:
         found = Cluster(address).watermarks("a" * 32)
     assert found == {"Join -> a_topic: Writer": 60}
+
+
+@pytest.mark.parametrize(
+    ("newest_first", "failed", "failure"),
+    [
+        (("COMPLETED", "FAILED", "FAILED"), 2, ""),
+        (("FAILED", "FAILED", "COMPLETED"), 2, "3 is too big."),
+        (("IN_PROGRESS", "FAILED", "COMPLETED"), 1, "2 is too big."),
+        (("IN_PROGRESS",), 0, ""),
+        ((), 0, ""),
+    ],
+)
+def test_a_newest_checkpoint_that_failed_is_told_of(
+    newest_first: tuple[str, ...], failed: int, failure: str
+) -> None:
+    with flink("a" * 32, "orders", 5, "RUNNING", checkpoints=newest_first) as address:
+        found = Cluster(address).checkpoints("a" * 32)
+    assert (found.failed, found.failure) == (failed, failure)
