@@ -8,7 +8,7 @@ from typing import Any
 
 from deploy.clickhouse_endpoint import access, answers, messages
 from deploy.clickhouse_endpoint.engine import About
-from deploy.clickhouse_endpoint.errors import QueryError
+from deploy.clickhouse_endpoint.errors import QueryError, of_endpoint
 from deploy.clickhouse_endpoint.messages import Request, Response, plain
 from deploy.clickhouse_endpoint.metrics import CONTENT_TYPE, Metrics
 from deploy.clickhouse_endpoint.queries import Queries
@@ -51,10 +51,9 @@ class Application:
             response = self._route(request)
         except QueryError as error:
             response = self._failure(error)
-        except Exception:
+        except Exception as error:
             _log.exception("query %s failed in the endpoint itself", request.query_id)
-            failed = "The endpoint failed, its log has the reason."
-            response = self._failure(QueryError(1002, "UNKNOWN_EXCEPTION", failed))
+            response = self._failure(of_endpoint(error))
         # What is left of a body would be taken for the next request.
         if not request.body.ended and not request.body.drain(_DRAIN_BYTES):
             request.wire.close_after()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 _CODE = re.compile(r"Code: (\d+)\. (.*)", re.DOTALL)
@@ -61,6 +62,14 @@ def bad_body(message: str) -> QueryError:
 def not_implemented(message: str) -> QueryError:
     """Return the error for a part of the interface that is not offered here."""
     return QueryError(48, "NOT_IMPLEMENTED", message)
+
+
+def of_endpoint(error: Exception) -> QueryError:
+    """Return what a client is told of a failure of the endpoint itself."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"Cannot keep what was sent until the engine has read it: {error.strerror}."
+        return QueryError(243, "NOT_ENOUGH_SPACE", text)
+    return QueryError(1002, "UNKNOWN_EXCEPTION", "The endpoint failed, its log has the reason.")
 
 
 def from_engine(text: str) -> QueryError:

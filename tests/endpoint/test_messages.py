@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import io
 import zlib
@@ -234,3 +235,11 @@ def test_a_form_with_an_external_table_is_refused() -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="t"; filename="t"\r\n\r\n1\r\n--x--\r\n'
     with pytest.raises(QueryError, match="external tables"):
         form_fields("multipart/form-data; boundary=x", body)
+
+
+def test_a_full_disk_is_told_as_a_clickhouse_server_does() -> None:
+    full = errors.of_endpoint(OSError(errno.ENOSPC, "No space left on device"))
+    assert (full.code, full.name) == (243, "NOT_ENOUGH_SPACE")
+    assert "No space left on device" in full.message
+    other = errors.of_endpoint(OSError(errno.EIO, "/secret"))
+    assert (other.code, other.message) == (1002, "The endpoint failed, its log has the reason.")
