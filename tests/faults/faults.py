@@ -141,7 +141,7 @@ def add_partition(scene: Scene) -> None:
 def lose_checkpoint_storage(scene: Scene) -> None:
     """Checkpoints can be neither written nor read for a while."""
     with scene.checkpoints_away():
-        scene.await_failed_checkpoints()
+        scene.await_unreadable_checkpoints()
 
 
 CHECKPOINT_SECONDS = 60.0

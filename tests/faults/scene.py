@@ -158,16 +158,16 @@ class Scene:
             folder.unlink()
             away.rename(folder)
 
-    def await_failed_checkpoints(self) -> None:
-        """Wait until three checkpoints failed, or could not begin as the job restarts."""
+    def await_unreadable_checkpoints(self) -> None:
+        """Wait until the job, which restarts as a checkpoint failed, finds none to go on from."""
         cluster = Cluster(self.env.settings.flink)
         job_id, _ = self.checkpoints()
-
-        def failed() -> int:
-            return int(cluster.get(f"/jobs/{job_id}/checkpoints")["counts"]["failed"])
-
-        before = failed()
-        wait_for(failed, BACK_SECONDS, "checkpoints fail", until=lambda now: now >= before + 3)
+        wait_for(
+            lambda: cluster.failure(job_id),
+            BACK_SECONDS,
+            "a restart fails",
+            until=lambda text: "FileNotFoundException" in text,
+        )
 
     def await_expired_checkpoint(self) -> None:
         """Wait until a checkpoint failed because it took longer than it may."""
@@ -250,6 +250,11 @@ class Scene:
         pid = self.stack.wait_healthy(part, BACK_SECONDS).pid
         assert pid is not None
         return pid
+
+    def problems(self) -> str:
+        """Return what `kappa status` finds wrong with the job."""
+        jobs = kappa(self.env, "status")["jobs"]
+        return " ".join(next(job for job in jobs if job["name"] == self.env.job_name)["problems"])
 
     def upgrade(self, parallelism: int) -> None:
         """Stop the job with a savepoint and start it from there with other subtasks."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import RawIOBase
 from pathlib import Path
 
 import pytest
@@ -59,33 +61,55 @@ def small_disk(folder: Path, mib: int) -> Iterator[None]:
 
 @contextmanager
 def full(folder: Path) -> Iterator[None]:
-    """Have no byte left on the disk of `folder`; afterwards there is room again."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
+    """Have no byte left on the disk of `folder`; afterwards there is room again.
+
+    What others delete meanwhile makes no room: it is taken at once.
+    """
+    ballast, ended = folder / "ballast", threading.Event()
+
+    def fill(file: RawIOBase) -> None:
         for block in (_MIB, 4096):
             with suppress(OSError):
-                while True:
+                while not ended.is_set():
                     file.write(bytes(block))
-    assert shutil.disk_usage(folder).free == 0
-    try:
-        yield
-    finally:
-        ballast.unlink()
+
+    def keep_full(file: RawIOBase) -> None:
+        while not ended.wait(0.05):
+            fill(file)
+
+    with ballast.open("wb", buffering=0) as file:
+        filler = threading.Thread(target=keep_full, args=(file,), daemon=True)
+        filler.start()
+        try:
+            wait_for(lambda: shutil.disk_usage(folder).free == 0, 60, "the disk is full")
+            yield
+        finally:
+            ended.set()
+            filler.join()
+            ballast.unlink()
 
 
 def test_full_disk_of_checkpoints(scene: Scene) -> None:
+    log = scene.stack.place.log("jobmanager")
+    before = told_in(log)
     with scene.under_way(), full(place_of(scene.env.settings) / "checkpoints"):
-        wait_for(lambda: job_failure(scene), BACK_SECONDS, "the job tells why", has_no_space)
+        wait_for(
+            lambda: told_in(log), BACK_SECONDS, "the log tells why", until=lambda now: now > before
+        )
+        wait_for(
+            scene.problems,
+            BACK_SECONDS,
+            "the status tells",
+            until=lambda text: "its newest checkpoint failed" in text,
+        )
 
 
 def test_full_disk_of_the_broker(scene: Scene) -> None:
     log = scene.stack.place.log("kafka")
-    before = log.read_text(errors="replace").count(_FULL)
+    before = told_in(log)
     with scene.under_way(12_000), full(scene.stack.place.data("kafka")):
         wait_for(
-            lambda: log.read_text(errors="replace").count(_FULL) > before,
-            BACK_SECONDS,
-            "the broker's log tells why",
+            lambda: told_in(log), BACK_SECONDS, "the log tells why", until=lambda now: now > before
         )
         wait_for(lambda: state_of(scene, "kafka") != "healthy", BACK_SECONDS, "it does not go on")
         assert "kafka" in {part["name"] for part in ailing(scene)}
@@ -95,18 +119,13 @@ def test_full_disk_of_the_broker(scene: Scene) -> None:
 def test_full_disk_of_clickhouse(scene: Scene) -> None:
     log = scene.env.logs / f"loader-{scene.env.settings.namespace}.log"
     with scene.under_way(), full(scene.stack.place.data("clickhouse")):
-        wait_for(
-            lambda: log.read_text(errors="replace"), BACK_SECONDS, "the loader says", has_no_space
-        )
+        wait_for(lambda: told_in(log), BACK_SECONDS, "the loader tells why")
 
 
-def has_no_space(text: str) -> bool:
-    return _FULL in text or "NOT_ENOUGH_SPACE" in text
-
-
-def job_failure(scene: Scene) -> str:
-    jobs = kappa(scene.env, "status")["jobs"]
-    return str(next(job for job in jobs if job["name"] == scene.env.job_name)["failure"])
+def told_in(log: Path) -> int:
+    """Return how often a log says that there is no space."""
+    text = log.read_text(errors="replace")
+    return text.count(_FULL) + text.count("NOT_ENOUGH_SPACE")
 
 
 def state_of(scene: Scene, part: str) -> str:
