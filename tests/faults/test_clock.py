@@ -1,11 +1,17 @@
 """The machine's clock jumps while everything runs, forwards and back: no row differs.
 
-All parts are started under libfaketime, which reads the offset from a file.
+All parts are started with `clock.c` preloaded, which reads from a file how far the clock is ahead.
+libfaketime does not do: Python can't sleep under it, and librdkafka waits for the instant of the
+clock that is not true.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
+import struct
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,38 +27,35 @@ from tests.own_stack import own_stack
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
-_LIBRARIES = [
-    Path(f"/usr/lib/{place}faketime/libfaketimeMT.so.1") for place in ("x86_64-linux-gnu/", "")
-]
+_SOURCE = Path(__file__).with_name("clock.c")
 _HOUR_MS = 3_600_000
 
 
 class Clock:
-    """The clock of all that was started with `environment`."""
+    """The clock of all that was started with `environment`; `folder` is for all to read."""
 
-    def __init__(self, file: Path) -> None:
-        library = next((one for one in _LIBRARIES if one.exists()), None)
-        if library is None:
-            pytest.fail("This test needs libfaketime: apt-get install libfaketime")
-        self._file = file
+    def __init__(self, folder: Path) -> None:
+        compiler = shutil.which("cc")
+        if compiler is None:
+            pytest.fail("This test needs a C compiler: apt-get install gcc libc6-dev")
+        library, self._file = folder / "clock.so", folder / "ahead"
+        build = [compiler, "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", str(library)]
+        subprocess.run([*build, str(_SOURCE), "-ldl"], check=True)
         self.set(0)
-        self.environment = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(file),
-            "FAKETIME_CACHE_DURATION": "1",
-            # A wait must not end before its time, as none does where a machine's clock is set.
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        self.environment = {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(self._file)}
 
     def set(self, hours: float) -> None:
         """Let it be so many hours later than it is."""
-        self._file.write_text(f"{hours:+g}h\n")
+        # Those who have the file before their eyes must see all eight bytes of it at any time.
+        with self._file.open("r+b" if self._file.exists() else "wb", buffering=0) as file:
+            file.write(struct.pack("=q", round(hours * 3600)))
 
 
 @pytest.fixture
-def clock(tmp_path: Path) -> Clock:
-    tmp_path.chmod(0o755)
-    return Clock(tmp_path / "offset")
+def clock() -> Iterator[Clock]:
+    with tempfile.TemporaryDirectory(prefix="kappa-clock-") as folder:
+        Path(folder).chmod(0o755)
+        yield Clock(Path(folder))
 
 
 @pytest.fixture
