@@ -32,6 +32,7 @@ def flink(
             "jobs": [{"jid": job_id, "name": name, "state": state, "start-time": started_ms}]
         },
         f"/jobs/{job_id}": {"state": state, "vertices": vertices},
+        f"/jobs/{job_id}/status": {"status": state},
         **{
             f"/jobs/{job_id}/vertices/{place}/watermarks": [
                 {"id": f"{subtask}.currentInputWatermark", "value": str(mark)}
