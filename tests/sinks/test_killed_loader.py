@@ -75,7 +75,11 @@ def test_a_loader_killed_before_its_commit(written: Sandbox, stack: Stack) -> No
         goes_on.set()
         threading.Event().wait(1)
         kill(process)
+        # One that woke up would read the request that was sent to it meanwhile.
+        broker.kill()
+    stack.wait_healthy("kafka", other_than=broker.pid)
     assert inserted(written) > 0
+    assert written.lag() > 0
     assert_all_there(written)
 
 
