@@ -288,7 +288,7 @@ class AggregatePanes(KeyedProcessFunction):
         if self._event_timer.get(key, watermark) <= watermark:
             self._event_timer.pop(key, None)
         due = self._merged_at.get(key, 0) + _MERGE_PAUSE_MS
-        if now < due:
+        if due - _MERGE_PAUSE_MS <= now < due:
             timers.register_processing_time_timer(due)
             return
         self._merged_at[key] = now
@@ -355,7 +355,8 @@ class AggregatePanes(KeyedProcessFunction):
     def _ask_early(self, key: int, timers: _Timers) -> None:
         now, pause = timers.current_processing_time(), self.spec.early_fire_ms
         asked = self._early_timer.get(key)
-        if pause and (asked is None or asked[1] < now - _LOST * pause):
+        # Flink waits for the moment it was told, however far that is once the clock was set back.
+        if pause and (asked is None or not now - _LOST * pause <= asked[1] <= now + pause):
             self._early_timer[key] = timers.current_watermark(), now + pause
             timers.register_processing_time_timer(now + pause)
 

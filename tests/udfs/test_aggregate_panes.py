@@ -217,3 +217,24 @@ def test_a_clock_that_jumps_asks_for_two_spare_timers() -> None:
         task.send(65, "/jump")
         spare = {at for _, at in task.state.timers} - {now + 1_000, 2 * MINUTE - 1}
         assert spare == {now + 10_000, now + 20_000}
+
+
+def test_a_clock_that_is_set_back_holds_up_no_row() -> None:
+    task = Task(State())
+    task.now = 7_200_000
+    task.send(65, "/open")
+    task.now = 3_600_000
+    task.send(65, "/open")
+    assert task.advance(TimeDomain.PROCESSING_TIME, 3_601_000) == [
+        '["1970-01-01T00:01:00Z","/open"]'
+    ]
+
+    visits = Task(State(), VISITS_KEY)
+    visits.now = 7_200_000
+    visits.visit(30, "/first", 0)
+    visits.advance(TimeDomain.EVENT_TIME, VISITS.closes(30_000))
+    visits.now = 3_600_000
+    visits.visit(60 * 60, "/second", 1)
+    assert visits.advance(TimeDomain.EVENT_TIME, VISITS.closes(60 * MINUTE)) == [
+        '["/second","1970-01-01T01:00:00Z"]'
+    ]
