@@ -72,7 +72,7 @@ def test_an_outage_longer_than_the_transaction_timeout_stops_the_job_until_a_reb
     loss = loss_of(cluster, name)
     assert loss is not None
     assert set(loss.transactions) <= set(aborted_of(scene))
-    assert "its views lack them until they are rebuilt" in problems(scene)
+    assert "its views lack them until they are rebuilt" in scene.problems()
     assert wait_for(lambda: lost_metric(scene), 60, "the monitor tells") == len(loss.transactions)
     with pytest.raises(SubmissionFailed, match="--accept-lost-rows"):
         submit_page_views(scene.env)
@@ -144,14 +144,15 @@ def open_checkpoints(scene: Scene) -> set[int]:
     finally:
         admin.close()
     names = [one.transactional_id for found in listed.values() for one in found]
-    return set(by_job(names).get(scene.env.job_name, {}).values())
+    return {one.checkpoint for one in by_job(names).get(scene.env.job_name, [])}
 
 
 def aborted_of(scene: Scene) -> dict[str, int]:
     """Return the job's aborted transactions with their checkpoints' numbers."""
     coordinators = Coordinators(scene.env.settings.kafka_client)
     try:
-        return by_job(coordinators.aborted()).get(scene.env.job_name, {})
+        aborted = by_job(coordinators.aborted()).get(scene.env.job_name, [])
+        return {one.name: one.checkpoint for one in aborted}
     finally:
         coordinators.close()
 
@@ -161,12 +162,6 @@ def await_aborted(scene: Scene, checkpoint: int) -> None:
     wait_for(
         lambda: checkpoint in aborted_of(scene).values(), 60, "Kafka aborts what is open for long"
     )
-
-
-def problems(scene: Scene) -> str:
-    """Return what `kappa status` finds wrong with the job."""
-    jobs = kappa(scene.env, "status")["jobs"]
-    return " ".join(next(job for job in jobs if job["name"] == scene.env.job_name)["problems"])
 
 
 def lost_metric(scene: Scene) -> float:
