@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.faults.scene import BACK_SECONDS, Scene
 from tests.harness import (
@@ -96,6 +97,8 @@ def zombie_loader(scene: Scene) -> None:
     """A loader stands still, another takes its place, and the first wakes up again."""
     zombie = scene.env.loader
     assert zombie is not None
+    # One that has only just been started does not know yet how it is told to stop.
+    wait_for(lambda: catches(zombie.pid, signal.SIGTERM), BACK_SECONDS, "the loader has begun")
     zombie.send_signal(signal.SIGSTOP)
     start_loader(scene.env)
     try:
@@ -103,7 +106,15 @@ def zombie_loader(scene: Scene) -> None:
     finally:
         zombie.send_signal(signal.SIGCONT)
     zombie.send_signal(signal.SIGTERM)
-    assert zombie.wait(60) == 0
+    code = zombie.wait(60)
+    assert code == 0, f"the loader that woke up ended with exit code {code}"
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def pause_registry_with_a_cold_cache(scene: Scene) -> None:
