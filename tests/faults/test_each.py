@@ -13,7 +13,21 @@ from tests.faults.faults import CHECKPOINT_SECONDS, FAULTS
 from tests.faults.scene import Scene
 from tests.harness import environment
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
+
+_LONG = {
+    "kill_everything",
+    "pause_broker",
+    "pause_taskmanager",
+    "pause_clickhouse",
+    "time_out_checkpoints",
+    "rescale",
+}
+
+
+def marked(name: str) -> object:
+    """Return the name of a fault as a parameter, marked where it takes long."""
+    return pytest.param(name, marks=pytest.mark.long) if name in _LONG else name
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +39,7 @@ def scene(stack: Stack) -> Iterator[Scene]:
         yield found
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", [marked(name) for name in FAULTS])
 def test_a_fault_leaves_no_trace(scene: Scene, name: str) -> None:
     began = time.monotonic()
     with scene.under_way():

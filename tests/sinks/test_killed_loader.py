@@ -15,8 +15,6 @@ from deploy.stack import Stack
 from tests.harness import standing_still, wait_for
 from tests.sinks.loading import Row, Sandbox, Tap
 
-pytestmark = pytest.mark.long
-
 ROWS: list[Row] = [
     (f"/{key % 97}", key, key * 10 + revision) for revision in range(2) for key in range(500)
 ]
