@@ -131,7 +131,10 @@ class SessionStore:
             if isinstance(encoded, pa.ChunkedArray):
                 encoded = encoded.combine_chunks()
             codes = encoded.indices.to_numpy().astype(np.int64)
-            keys = np.unique(keys * len(encoded.dictionary) + codes, return_inverse=True)[1]
+            if name == self.dimensions[0]:
+                keys = codes
+            else:
+                keys = np.unique(keys * len(encoded.dictionary) + codes, return_inverse=True)[1]
         return keys
 
     def _totals(self, ordered: pa.Table, session: Int64s) -> list[Any]:
