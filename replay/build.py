@@ -367,17 +367,18 @@ def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> d
         clickhouse.close()
 
 
-def await_emitted(settings: Settings, job_plan: JobPlan) -> None:
-    """Wait for two checkpoints more: rows of open windows follow their events by an early fire."""
+def await_emitted(settings: Settings, *plans: JobPlan) -> None:
+    """Wait for two checkpoints more of each: rows follow what they are due to by an early fire."""
     cluster = Cluster(*settings.flink_clusters)
     begun = time.monotonic()
-    first = _completed(cluster, job_plan.name)
-    while (completed := _completed(cluster, job_plan.name)) < first + 2:
-        # A job that was submitted again counts from zero.
-        first = min(first, completed)
-        if time.monotonic() - begun > _STUCK_SECONDS:
-            raise ClusterError(f"{job_plan.name} completes no checkpoint; see `kappa status`.")
-        time.sleep(_POLL_SECONDS)
+    first = {one.name: _completed(cluster, one.name) for one in plans}
+    for one in plans:
+        while (completed := _completed(cluster, one.name)) < first[one.name] + 2:
+            # A job that was submitted again counts from zero.
+            first[one.name] = min(first[one.name], completed)
+            if time.monotonic() - begun > _STUCK_SECONDS:
+                raise ClusterError(f"{one.name} completes no checkpoint; see `kappa status`.")
+            time.sleep(_POLL_SECONDS)
     remaining = 2 * settings.early_fire_seconds - (time.monotonic() - begun)
     time.sleep(max(0.0, remaining))
 

@@ -84,7 +84,8 @@ class Versions:
         if not rows:
             return
         table = pa.Table.from_pylist([{**one, **_origin(revision)} for one in rows])
-        times = {"window_start", "window_end", "began", "ended", "_emitted_at"}
+        times = {"window_start", "window_end", "session_start", "session_end", "_emitted_at"}
+        times |= {"began", "ended"}
         fields = [
             pa.field(f.name, pa.timestamp("ms", "UTC") if f.name in times else f.type)
             for f in table.schema

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from jobs.views import ArrivalView, QueryView, Sliding
+from jobs.views import ArrivalView, QueryView, SessionView, Sliding
 from replay.differences import Cut, Kind, Verdict
 from replay.report import ColumnSum
 from replay.verify import CannotVerify, verify
@@ -274,6 +274,32 @@ def test_rows_of_a_query_count_once_they_are_final_in_both_versions(versions: Ve
             joined, cut=Cut({}, closed_before, passed=at, drained=False)
         ).views
         assert (passed, view.differences) == (passed, found)
+
+
+def test_sessions_count_once_no_event_can_belong_to_them_in_both_versions(
+    versions: Versions,
+) -> None:
+    visits = SessionView(
+        name="sessions",
+        stream=PAGE_VIEWS,
+        dimensions=("user_id",),
+        gap=30 * MINUTE,
+        measures={"pages": Count()},
+        description="Sessions.",
+    )
+
+    def session(user: str, minutes: int, pages: int) -> dict[str, object]:
+        end = NOON + minutes * MINUTE
+        return {"user_id": user, "session_start": NOON, "session_end": end, "pages": pages}
+
+    versions.fill(visits, 1, [session("a", 0, 1), session("b", 5, 2)])
+    versions.fill(visits, 2, [session("a", 0, 1), session("b", 5, 3)])
+    # A session must have ended the gap and a pane of one minute before the cut.
+    for closed, rows, differences in ((30, 0, 0), (31, 1, 0), (35, 1, 0), (36, 2, 1)):
+        cut = Cut({}, {"page_views": NOON + closed * MINUTE})
+        (view,) = versions.verify(visits, cut=cut).views
+        assert (closed, view.old_rows, view.differences) == (closed, rows, differences)
+    assert view.until == NOON + 5 * MINUTE
 
 
 def test_a_late_event_explains_the_rows_of_its_key_that_no_window_has(versions: Versions) -> None:
