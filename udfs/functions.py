@@ -291,9 +291,12 @@ class AggregatePanes(KeyedProcessFunction):
         if due - _MERGE_PAUSE_MS <= now < due:
             timers.register_processing_time_timer(due)
             return
+        fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
+        if not fresh and key in self._event_timer:
+            # A spare timer, and nothing is due before the one that was asked for.
+            return
         self._merged_at[key] = now
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
-        fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
         kept = book.read(_OPEN)
         merged = store.merge(fresh if kept is None else [kept, *fresh])
         if fresh:

@@ -238,3 +238,14 @@ def test_a_clock_that_is_set_back_holds_up_no_row() -> None:
     assert visits.advance(TimeDomain.EVENT_TIME, VISITS.closes(60 * MINUTE)) == [
         '["/second","1970-01-01T01:00:00Z"]'
     ]
+
+
+def test_a_spare_timer_does_not_read_sessions_of_which_none_is_due() -> None:
+    task = Task(State(), VISITS_KEY)
+    task.now = 60_000
+    task.visit(30, "/open", 0)
+    task.visit(20 * 60, "/open", 1)
+    task.advance(TimeDomain.EVENT_TIME, VISITS.closes(30_000))
+    # What is not there can't be read.
+    task.state.panes.clear()
+    assert task.advance(TimeDomain.PROCESSING_TIME, 120_000) == []
