@@ -9,6 +9,7 @@ from datetime import timedelta
 from jobs.views import (
     SOURCE_FIELDS,
     ArrivalView,
+    FoldedView,
     Job,
     QueryView,
     SessionView,
@@ -54,7 +55,7 @@ class Input:
 
     stream: Stream
     topic: str
-    views: tuple[WindowView | SessionView, ...]
+    views: tuple[FoldedView, ...]
     columns: tuple[str, ...]
     fields: tuple[str, ...]
     is_queried: bool
@@ -157,9 +158,7 @@ class JobPlan:
         return {view.name: view.topic(self.version) for view in self.views}
 
     def _input(self, stream: Stream) -> Input:
-        folded = tuple(
-            v for v in self.views if isinstance(v, WindowView | SessionView) and v.stream == stream
-        )
+        folded = tuple(v for v in self.views if isinstance(v, FoldedView) and v.stream == stream)
         reading = [view for view in self.read_queries if stream in view.streams]
         arrivals = [view for view in reading if isinstance(view, ArrivalView)]
         queries = [view for view in reading if not isinstance(view, ArrivalView)]
@@ -219,11 +218,9 @@ def session_store(view: SessionView) -> SessionStore:
     )
 
 
-def used_fields(views: tuple[WindowView | SessionView, ...]) -> set[str]:
+def used_fields(views: tuple[FoldedView, ...]) -> set[str]:
     """Return the event fields that `views` look at."""
-    used = {name for view in views for name in view.dimensions}
-    used |= {m.field for view in views for m in view.measures.values() if m.field}
-    return used - set(SOURCE_FIELDS)
+    return {name for view in views for name in view.used_fields} - set(SOURCE_FIELDS)
 
 
 def whole_ms(duration: timedelta) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Self
@@ -128,15 +128,61 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowView(View):
-    """A windowed aggregate over one stream, folded into panes in Arrow.
+class FoldedView(View):
+    """A view over one stream whose events are folded in Arrow, before they are rows of Flink's.
 
-    `dimensions` are string fields of the stream that group its events; none means one row a
-    window.
+    `dimensions` are string fields of the stream that group its events.
     """
 
     stream: Stream
     dimensions: tuple[str, ...]
+    measures: Mapping[str, Measure | SessionMeasure]
+
+    @property
+    def instants(self) -> tuple[Column, Column]:
+        """The columns with the first and last instant of a row."""
+        raise NotImplementedError
+
+    @property
+    def used_fields(self) -> set[str]:
+        """The fields of an event that the view looks at."""
+        return {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The one stream."""
+        return (self.stream,)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Dimensions, instants and measures."""
+        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
+        return (
+            *(Column(name, ColumnType.STRING, doc=docs.get(name, "")) for name in self.dimensions),
+            *self.instants,
+            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
+        )
+
+    @property
+    def time_columns(self) -> tuple[str, str]:
+        """Names of the instants."""
+        first, last = self.instants
+        return first.name, last.name
+
+    def over(self, streams: Mapping[str, Stream]) -> Self:
+        """Return the same view over another stream of the same name."""
+        return replace(self, stream=streams[self.stream.name])
+
+    def _refuse_unknown_fields(self, more: Iterable[str] = ()) -> None:
+        known = {field["name"] for field in self.stream.schema["fields"]} | {*more}
+        if missing := sorted(self.used_fields - known):
+            raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowView(FoldedView):
+    """A windowed aggregate, kept in panes; without dimensions it has one row a window."""
+
     window: Window
     measures: Mapping[str, Measure]
 
@@ -149,26 +195,12 @@ class WindowView(View):
             )
         if self.window.size % self.window.slide:
             raise InvalidView(f"{self.name}: window size is no multiple of its slide.")
-        known = {f["name"] for f in self.stream.schema["fields"]} | set(SOURCE_FIELDS)
-        used = {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
-        if missing := sorted(used - known):
-            raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")
+        self._refuse_unknown_fields(SOURCE_FIELDS)
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The one stream."""
-        return (self.stream,)
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Dimensions, window and measures."""
-        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
-        return (
-            *(Column(name, ColumnType.STRING, doc=docs.get(name, "")) for name in self.dimensions),
-            WINDOW_START,
-            WINDOW_END,
-            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
-        )
+    def instants(self) -> tuple[Column, Column]:
+        """Start and end of the window."""
+        return WINDOW_START, WINDOW_END
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -180,36 +212,23 @@ class WindowView(View):
         """Dimensions, window and measures, as text."""
         return f"{self.dimensions} {self.window} {dict(self.measures)}"
 
-    @property
-    def time_columns(self) -> tuple[str, str]:
-        """Start and end of the window."""
-        return WINDOW_START.name, WINDOW_END.name
-
-    def over(self, streams: Mapping[str, Stream]) -> Self:
-        """Return the same view over another stream of the same name."""
-        return replace(self, stream=streams[self.stream.name])
-
 
 @dataclass(frozen=True, kw_only=True)
-class SessionView(View):
-    """Sessions over one stream: the events of some `dimensions` with no pause longer than `gap`.
+class SessionView(FoldedView):
+    """Sessions: the events of the same dimensions with no pause longer than `gap`.
 
-    They are folded in Arrow. A row comes once no event in time can belong to the session any more,
-    and stays as it is; its state ends then too.
+    A row comes once no event in time can belong to the session any more, and stays as it is; its
+    state ends then too.
     """
 
-    stream: Stream
-    dimensions: tuple[str, ...]
     gap: timedelta
     measures: Mapping[str, SessionMeasure]
 
     def __post_init__(self) -> None:
-        fields = {field["name"]: field for field in self.stream.schema["fields"]}
-        used = {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
-        if missing := sorted(used - fields.keys()):
-            raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")
+        self._refuse_unknown_fields()
+        types = {field["name"]: field["type"] for field in self.stream.schema["fields"]}
         for name, measure in self.measures.items():
-            if isinstance(measure, First | Last) and fields[measure.field]["type"] != "string":
+            if isinstance(measure, First | Last) and types[measure.field] != "string":
                 raise InvalidView(f"{self.name}: {name} takes text that is never null.")
         if not self.dimensions:
             raise InvalidView(f"{self.name}: a session is somebody's; name dimensions.")
@@ -217,20 +236,9 @@ class SessionView(View):
             raise InvalidView(f"{self.name}: a gap of {self.gap} keeps no events together.")
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The one stream."""
-        return (self.stream,)
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Dimensions, first and last instant, measures."""
-        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
-        return (
-            *(Column(name, ColumnType.STRING, doc=docs.get(name, "")) for name in self.dimensions),
-            SESSION_START,
-            SESSION_END,
-            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
-        )
+    def instants(self) -> tuple[Column, Column]:
+        """Instants of the session's first and last event."""
+        return SESSION_START, SESSION_END
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -243,18 +251,9 @@ class SessionView(View):
         return f"{self.dimensions} {self.gap} {dict(self.measures)}"
 
     @property
-    def time_columns(self) -> tuple[str, str]:
-        """Instants of the session's first and last event."""
-        return SESSION_START.name, SESSION_END.name
-
-    @property
     def settled_after(self) -> timedelta:
         """The gap: an event so much later may still belong to the session."""
         return self.gap
-
-    def over(self, streams: Mapping[str, Stream]) -> Self:
-        """Return the same view over another stream of the same name."""
-        return replace(self, stream=streams[self.stream.name])
 
 
 @dataclass(frozen=True, kw_only=True)

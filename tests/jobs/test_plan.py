@@ -4,15 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from deploy.flink import client_environment, write_cluster_files
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
+from jobs.page_views import PAGE_VIEW_SESSIONS
 from jobs.plan import plan
 from jobs.views import InvalidView, Job
 from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
+from udfs.measures import First, Sum
 from udfs.panes import PaneStore
 from udfs.sessions import SessionStore
 
@@ -98,3 +103,18 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         view_named("page_view_slidin")
     with pytest.raises(UnknownJob, match='did you mean "page_views"'):
         job_named("pageviews")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"dimensions": ()}, "name dimensions"),
+        ({"dimensions": ("visitor",)}, "page_views has no field \\['visitor'\\]"),
+        ({"gap": timedelta(0)}, "keeps no events together"),
+        ({"measures": {"time": First("duration_ms")}}, "time takes text that is never null"),
+        ({"measures": {"time": Sum("seconds")}}, "page_views has no field \\['seconds'\\]"),
+    ],
+)
+def test_sessions_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidView, match=f"page_view_sessions: .*{complaint}"):
+        replace(PAGE_VIEW_SESSIONS, **changes)
