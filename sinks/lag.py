@@ -58,8 +58,15 @@ class LagReader:
 
     def __init__(self, kafka: Mapping[str, Any]) -> None:
         # A broker that is down is told in one sentence, not by the client's log.
-        self._admin = AdminClient({**kafka, "log_level": 0})
+        self._kafka = {**kafka, "log_level": 0}
+        self._client: AdminClient | None = None
         self._address = kafka.get("bootstrap.servers", "")
+
+    @property
+    def _admin(self) -> AdminClient:
+        if self._client is None:
+            self._client = AdminClient(self._kafka)
+        return self._client
 
     def loader(
         self, group: str, prefix: str = "", table_ids: Mapping[str, str] | None = None
@@ -190,9 +197,12 @@ class LagReader:
         except KafkaException as error:
             raise self._unavailable(error) from error
         except TimeoutError as error:
+            self._client = None
             raise KafkaUnavailable(f"Kafka did not {purpose} in {_TIMEOUT_SECONDS:g} s.") from error
 
     def _unavailable(self, error: KafkaException) -> KafkaUnavailable:
+        # One that saw its broker die may not find the next for as long as it lives.
+        self._client = None
         return KafkaUnavailable(
             f"Kafka at {self._address} does not answer: {kafka_error(error).str()}; is it running?"
         )

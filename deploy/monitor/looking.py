@@ -90,14 +90,16 @@ class Lookout:
             replays = self._replays()
         except ControlUnavailable:
             answers["postgres"] = False
-        except KafkaUnavailable:
+        except KafkaUnavailable as error:
+            log.warning("%s", error)
             answers["kafka"] = False
         try:
             found, versions, readers = self._lags()
             prefix = self._settings.topic_prefix
             events = self._events(prefix)
             transactions = self._stable.look(self._reader.stable_offsets(prefix), self._clock())
-        except KafkaUnavailable:
+        except KafkaUnavailable as error:
+            log.warning("%s", error)
             answers["kafka"] = False
         fresh = freshness(found, versions, self._job_group)
         jobs = self._running(readers)
