@@ -13,12 +13,12 @@ from tests.replay.running import SUBMIT, done, newest, project_with, readers, ru
 
 pytestmark = pytest.mark.long
 
-IMPORT = "from udfs.measures import Count, CountDistinct, Mean, Measure"
+IMPORT = "    Last,\n    Mean,\n"
 ERRORS = (
     '"errors": Count("status", ">=", 500, doc="Requests answered with a status of 500 or more.")'
 )
 OLD_COLUMNS = {
-    IMPORT: f"{IMPORT}, Max",
+    IMPORT: f"    Max,\n{IMPORT}",
     ERRORS: '"longest_ms": Max("duration_ms", doc="Longest time on page.")',
 }
 
