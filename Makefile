@@ -30,7 +30,7 @@ test-long: install jars ## All views at once, and rebuilds, repairs and restores
 faults: install jars ## Faults at random, then the quicker ones each alone; SEED=… MINUTES=… choose others
 	@KAPPA_FAULT_SEED=$(or $(SEED),1) KAPPA_FAULT_MINUTES=$(or $(MINUTES),3) \
 	  $(BIN)/pytest -s tests/faults/test_program.py
-	@$(BIN)/pytest -m "not long" tests/faults tests/sinks/test_killed_loader.py
+	@$(BIN)/pytest -m "not slow" tests/faults/test_each.py tests/sinks/test_killed_loader.py
 
 soak: install jars ## A fault every half minute under a steady rate; MINUTES=… RATE=… EVERY=… SEED=…
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),20000) \
