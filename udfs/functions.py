@@ -287,9 +287,9 @@ class AggregatePanes(KeyedProcessFunction):
         watermark, now = timers.current_watermark(), timers.current_processing_time()
         if self._event_timer.get(key, watermark) <= watermark:
             self._event_timer.pop(key, None)
-        due = self._merged_at.get(key, 0) + _MERGE_PAUSE_MS
-        if due - _MERGE_PAUSE_MS <= now < due:
-            timers.register_processing_time_timer(due)
+        merged_at = self._merged_at.get(key, 0)
+        if merged_at <= now < merged_at + _MERGE_PAUSE_MS:
+            timers.register_processing_time_timer(merged_at + _MERGE_PAUSE_MS)
             return
         fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
         if not fresh and key in self._event_timer:

@@ -294,13 +294,17 @@ def buckets_of(store: Grouped, table: pa.Table, count: int) -> npt.NDArray[np.in
         return np.zeros(len(table), dtype=np.int64)
     hashes = np.zeros(len(table), dtype=np.uint64)
     for name in store.dimensions:
-        encoded = table[name].combine_chunks().dictionary_encode()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks()
+        encoded = numbered(table[name])
         uniques = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
         hashed = pd.util.hash_array(uniques, categorize=False)
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + hashed[encoded.indices.to_numpy()]
     return (hashes % np.uint64(count)).astype(np.int64)
+
+
+def numbered(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return `column` as numbers of its distinct values."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
 
 
 def split(store: Grouped, table: pa.Table, count: int) -> Iterable[tuple[int, pa.RecordBatch]]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from schemas.columns import Column, ColumnType
 from udfs.measures import Duration, First, Last, SessionMeasure, Single
-from udfs.panes import EVENTS, Partial, final, partials_of, text
+from udfs.panes import EVENTS, Partial, final, numbered, partials_of, text
 
 START, END = "session_start", "session_end"
 SESSION_START = Column(START, ColumnType.TIMESTAMP, doc="Instant of the session's first event.")
@@ -112,7 +112,7 @@ class SessionStore:
         by_end = np.lexsort((_int64s(table, "last offset")[order], ends, session))
         first = table.take(pa.array(order[edges]))
         last = table.take(pa.array(order[by_end[np.append(edges[1:], len(order)) - 1]]))
-        totals = self._totals(table.take(pa.array(order)), session)
+        totals = self._totals(table, order, session)
         return pa.table(
             [
                 *(first[name] for name in (*self.dimensions, START)),
@@ -127,9 +127,7 @@ class SessionStore:
         """Return a number for each row, the same where the dimensions are."""
         keys = np.zeros(len(table), dtype=np.int64)
         for name in self.dimensions:
-            encoded = table[name].combine_chunks().dictionary_encode()
-            if isinstance(encoded, pa.ChunkedArray):
-                encoded = encoded.combine_chunks()
+            encoded = numbered(table[name])
             codes = encoded.indices.to_numpy().astype(np.int64)
             if name == self.dimensions[0]:
                 keys = codes
@@ -137,12 +135,12 @@ class SessionStore:
                 keys = np.unique(keys * len(encoded.dictionary) + codes, return_inverse=True)[1]
         return keys
 
-    def _totals(self, ordered: pa.Table, session: Int64s) -> list[Any]:
-        """Return the partial aggregates of each session, sessions ascending."""
+    def _totals(self, table: pa.Table, order: Int64s, session: Int64s) -> list[Any]:
+        """Return the partial aggregates of each session, ascending; `session` is of `order`."""
         merges = [(partial.name, partial.merge) for partial in self.partials]
-        numbered = ordered.select([name for name, _ in merges])
-        numbered = numbered.append_column("session", pa.array(session))
-        folded = numbered.group_by("session", use_threads=False).aggregate(merges)
+        ordered = table.select([name for name, _ in merges]).take(pa.array(order))
+        ordered = ordered.append_column("session", pa.array(session))
+        folded = ordered.group_by("session", use_threads=False).aggregate(merges)
         # Groups come in the order in which they were first seen.
         return [folded[f"{name}_{merge}"] for name, merge in merges]
 
