@@ -8,7 +8,16 @@ from datetime import timedelta
 
 from jobs.catalogue import job_of
 from jobs.plan import plan
-from jobs.views import ArrivalView, Job, QueryView, SessionView, View, WindowView
+from jobs.views import (
+    ArrivalView,
+    Job,
+    JoinView,
+    Keeps,
+    QueryView,
+    SessionView,
+    View,
+    WindowView,
+)
 from schemas.streams import Stream
 
 _INTRODUCTION = """\
@@ -73,6 +82,16 @@ def nature(view: View) -> str:
             f"Sessions without a pause of more than {span(view.gap)}. A row comes at the latest "
             f"once events {span(_delay(view) + view.gap)} newer than its last have been read, and "
             "its state ends with it."
+        )
+    elif isinstance(view, JoinView):
+        comes = f"once events {span(_delay(view) + view.settled_after)} newer have been read"
+        when = f"of an event without a partner {comes}"
+        if view.keeps is Keeps.PAIRS:
+            when = "with the later of its two events, however far time has come"
+        how = (
+            f"Events of `{view.left.name}` and `{view.right.name}` with the same `{view.on}`, the "
+            f"second at most {span(view.before)} before and {span(view.after)} after the first. A "
+            f"row comes {when}; state ends {comes}."
         )
     elif isinstance(view, ArrivalView):
         how = f"Flink SQL that answers each event as it arrives; {_state(view)}."

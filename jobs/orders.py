@@ -3,88 +3,75 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from jobs.views import WINDOW_END, WINDOW_START, Job, QueryView
+from jobs.views import WINDOW_END, WINDOW_START, Job, JoinView, Keeps, QueryView
 from schemas.columns import Column, ColumnType
 from schemas.streams import CUSTOMER_SEGMENTS, ORDERS, PAYMENTS
+from udfs.joins import Apart, Left, Right
 
 PAYMENT_WINDOW = timedelta(minutes=1)
 
 _KEPT = timedelta(days=5 * 365)
-_ORDER_ID = Column("order_id", ColumnType.STRING, doc="The order.")
 _CUSTOMER_ID = Column("customer_id", ColumnType.STRING, doc="The customer.")
-_PAYMENT_ID = Column("payment_id", ColumnType.STRING, doc="The payment.")
-_PAID_CENTS = Column("paid_cents", ColumnType.LONG, doc="What was paid.")
-_PAID_AT = Column("paid_at", ColumnType.TIMESTAMP, doc="When the payment was confirmed.")
-_ORDERED_AT = Column("ordered_at", ColumnType.TIMESTAMP, doc="When the order was placed.")
-_ORDERED_CENTS = Column("ordered_cents", ColumnType.LONG, doc="The price of the order.")
 
-ORDER_PAYMENTS = QueryView(
-    name="order_payments",
-    sources=(ORDERS, PAYMENTS),
-    key_columns=("payment_id",),
-    query_columns=(
-        _PAYMENT_ID,
-        _ORDER_ID,
-        _CUSTOMER_ID,
-        _ORDERED_AT,
-        _PAID_AT,
-        _ORDERED_CENTS,
-        _PAID_CENTS,
-        Column("delay_ms", ColumnType.LONG, doc="From order to payment; negative where it led."),
-    ),
+_TOGETHER: dict[str, Any] = {
+    "left": ORDERS,
+    "right": PAYMENTS,
+    "on": "order_id",
     # Before or after: the clocks of shop and payment provider are not the same.
-    sql="""
-        SELECT p.payment_id, o.order_id, o.customer_id, o.event_time, p.event_time,
-            o.amount_cents, p.paid_cents, p.event_ms - o.event_ms
-        FROM orders AS o
-        JOIN payments AS p
-            ON p.order_id = o.order_id
-            AND p.event_time BETWEEN o.event_time - INTERVAL '1' MINUTE
-                                 AND o.event_time + INTERVAL '1' MINUTE
-        WHERE o.status = 'placed'
-    """,
-    time_columns=("ordered_at", "paid_at"),
-    settled_after=PAYMENT_WINDOW,
+    "before": PAYMENT_WINDOW,
+    "after": PAYMENT_WINDOW,
+    "left_where": {"status": "placed"},
+}
+"""What makes an order and a payment a pair."""
+
+ORDER_PAYMENTS = JoinView(
+    name="order_payments",
+    **_TOGETHER,
+    key_columns=("payment_id",),
+    values={
+        "payment_id": Right("payment_id", doc="The payment."),
+        "order_id": Left("order_id", doc="The order."),
+        "customer_id": Left("customer_id", doc="The customer."),
+        "ordered_at": Left("event_time", doc="When the order was placed."),
+        "paid_at": Right("event_time", doc="When the payment was confirmed."),
+        "ordered_cents": Left("amount_cents", doc="The price of the order."),
+        "paid_cents": Right("paid_cents", doc="What was paid."),
+        "delay_ms": Apart(doc="From order to payment; negative where it led."),
+    },
+    instants=("ordered_at", "paid_at"),
     description="Each payment with its order, where they are at most a minute apart.",
 )
 
-UNMATCHED_ORDERS = QueryView(
+UNMATCHED_ORDERS = JoinView(
     name="unmatched_orders",
-    sources=(ORDERS, PAYMENTS),
+    **_TOGETHER,
+    keeps=Keeps.LEFT_ALONE,
     key_columns=("order_id",),
-    query_columns=(_ORDER_ID, _CUSTOMER_ID, _ORDERED_AT, _ORDERED_CENTS),
-    sql="""
-        SELECT o.order_id, o.customer_id, o.event_time, o.amount_cents
-        FROM (SELECT * FROM orders WHERE status = 'placed') AS o
-        LEFT JOIN payments AS p
-            ON p.order_id = o.order_id
-            AND p.event_time BETWEEN o.event_time - INTERVAL '1' MINUTE
-                                 AND o.event_time + INTERVAL '1' MINUTE
-        WHERE p.payment_id IS NULL
-    """,
-    time_columns=("ordered_at", "ordered_at"),
-    settled_after=PAYMENT_WINDOW,
+    values={
+        "order_id": Left("order_id", doc="The order."),
+        "customer_id": Left("customer_id", doc="The customer."),
+        "ordered_at": Left("event_time", doc="When the order was placed."),
+        "ordered_cents": Left("amount_cents", doc="The price of the order."),
+    },
+    instants=("ordered_at", "ordered_at"),
     description="Orders without a payment within a minute, told once newer orders and payments "
     "make that sure.",
 )
 
-UNMATCHED_PAYMENTS = QueryView(
+UNMATCHED_PAYMENTS = JoinView(
     name="unmatched_payments",
-    sources=(ORDERS, PAYMENTS),
+    **_TOGETHER,
+    keeps=Keeps.RIGHT_ALONE,
     key_columns=("payment_id",),
-    query_columns=(_PAYMENT_ID, _ORDER_ID, _PAID_AT, _PAID_CENTS),
-    sql="""
-        SELECT p.payment_id, p.order_id, p.event_time, p.paid_cents
-        FROM payments AS p
-        LEFT JOIN (SELECT * FROM orders WHERE status = 'placed') AS o
-            ON o.order_id = p.order_id
-            AND o.event_time BETWEEN p.event_time - INTERVAL '1' MINUTE
-                                 AND p.event_time + INTERVAL '1' MINUTE
-        WHERE o.customer_id IS NULL
-    """,
-    time_columns=("paid_at", "paid_at"),
-    settled_after=PAYMENT_WINDOW,
+    values={
+        "payment_id": Right("payment_id", doc="The payment."),
+        "order_id": Right("order_id", doc="The order."),
+        "paid_at": Right("event_time", doc="When the payment was confirmed."),
+        "paid_cents": Right("paid_cents", doc="What was paid."),
+    },
+    instants=("paid_at", "paid_at"),
     description="Payments without an order within a minute, told once newer orders and payments "
     "make that sure.",
 )
@@ -106,9 +93,17 @@ REVENUE_PER_MINUTE = QueryView(
     ),
     # An order sent twice gives its payment two rows.
     sql="""
-        WITH each_payment AS (
+        WITH paid_orders AS (
+            SELECT p.payment_id, p.paid_cents, p.event_time
+            FROM orders AS o
+            JOIN payments AS p
+                ON p.order_id = o.order_id
+                AND p.event_time BETWEEN o.event_time - INTERVAL '1' MINUTE
+                                     AND o.event_time + INTERVAL '1' MINUTE
+            WHERE o.status = 'placed'),
+        each_payment AS (
             SELECT window_start, window_end, MAX(paid_cents) AS paid
-            FROM TABLE(TUMBLE(TABLE order_payments, DESCRIPTOR(paid_at), INTERVAL '1' MINUTE))
+            FROM TABLE(TUMBLE(TABLE paid_orders, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
             GROUP BY payment_id, window_start, window_end)
         SELECT window_start, window_end, COUNT(*), SUM(paid)
         FROM each_payment

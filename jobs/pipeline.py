@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from pyflink.common import Configuration, Types
-from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import DataTypes, Schema, StatementSet, StreamTableEnvironment
 from pyflink.table.udf import udf
 
@@ -15,7 +16,7 @@ from jobs.arrivals import SETTINGS, add_arrivals
 from jobs.options import JobOptions, idle_option, sink_options, source_options
 from jobs.plan import Input, JobPlan, whole_ms
 from jobs.queries import add_queries, event_fields
-from jobs.views import versions_table
+from jobs.views import JoinView, View, versions_table
 from udfs.functions import (
     NOT_LATE,
     AggregatePanes,
@@ -25,9 +26,15 @@ from udfs.functions import (
     event_column,
     unpack_packet,
 )
+from udfs.joins import JoinStore
+from udfs.panes import PaneStore
 from udfs.rows import RowEncoder
+from udfs.sessions import SessionStore
 
 MAX_PARALLELISM = 128
+
+_BODY = Types.PRIMITIVE_ARRAY(Types.BYTE())
+_PLAIN = "SELECT topic, CAST(NULL AS MAP<STRING, BYTES>) AS headers, k, v FROM {table}"
 
 
 def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOptions) -> Any:
@@ -41,14 +48,24 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
         tables.get_config().set("table.exec.uid.generation", "ALWAYS")
     _output(tables, plan, options)
     statements: StatementSet = tables.create_statement_set()
-    written = []
+    written, joined = [], _Joined(plan.joins, options.buckets)
     for source in plan.inputs:
-        keys = bucket_keys(source, options.buckets)
-        decoded = _decode(tables, plan, source, options, keys)
-        records = _aggregate(tables, decoded, plan, source, options, keys)
+        keys = bucket_keys(source.stores, options.buckets)
+        decoded = _decode(tables, plan, source, options, keys, joined)
+        parcels = _parcels(tables, decoded, "packet")
+        spec = PaneSpec(
+            source.stores,
+            keys,
+            _encoders(plan, source.views, options),
+            whole_ms(options.early_fire),
+            source.hold,
+        )
         name = source.stream.name
+        records = _records(parcels, spec, f"panes of {name}")
         tables.create_temporary_view(f"{name}_decoded", decoded)
-        tables.create_temporary_view(f"{name}_records", records)
+        tables.create_temporary_view(f"{name}_records", tables.from_data_stream(records))
+        if source.joins:
+            joined.parcels.append(_parcels(tables, decoded, "join_packet"))
         if source.is_queried:
             tables.execute_sql(_events_ddl(source))
         if source.has_versions:
@@ -56,6 +73,10 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
         if source.has_arrivals:
             add_arrivals(tables, plan, source, options)
         written.append(_output_sql(plan, source))
+    if joined.parcels:
+        records = joined.records(plan, options)
+        tables.create_temporary_view("joined_records", tables.from_data_stream(records))
+        written.append(_PLAIN.format(table="joined_records"))
     statements.add_insert_sql(f"INSERT INTO output {' UNION ALL '.join(written)}")
     if plan.queries:
         add_queries(tables, statements, plan, options)
@@ -102,7 +123,9 @@ def state_locations(name: str) -> dict[str, str]:
     return {key: f"{base.rstrip('/')}/{name}"} if base else {}
 
 
-def bucket_keys(source: Input, buckets: int) -> tuple[tuple[int, ...], ...]:
+def bucket_keys(
+    stores: Sequence[PaneStore | SessionStore | JoinStore], buckets: int
+) -> tuple[tuple[int, ...], ...]:
     """Return, per store, the Flink key of each bucket.
 
     Flink spreads keys over subtasks by hash. With few keys chance would load one subtask more
@@ -113,7 +136,7 @@ def bucket_keys(source: Input, buckets: int) -> tuple[tuple[int, ...], ...]:
 
     group_of = get_gateway().jvm.org.apache.flink.runtime.state.KeyGroupRangeAssignment
     result = []
-    for store in source.stores:
+    for store in stores:
         count = buckets if store.dimensions else 1
         own = zlib.crc32(store.name.encode())
         keys, candidate = [], own >> 1
@@ -133,6 +156,7 @@ def _decode(
     source: Input,
     options: JobOptions,
     keys: tuple[tuple[int, ...], ...],
+    joined: _Joined,
 ) -> Any:
     """Return the decoded rows of `source`, which no query makes the planner decode twice."""
     stream = source.stream
@@ -149,13 +173,15 @@ def _decode(
         options.start.known,
         source.columns,
         source.hold,
+        source.joins,
+        tuple(joined.keys[join.store.name] for join in source.joins),
     )
     function, table = f"decode_{stream.name}", f"{stream.name}_source"
     tables.create_temporary_function(function, decode_function(spec))
     tables.execute_sql(_source_ddl(table, plan, source, options))
     decoded = tables.sql_query(
         f"""
-        SELECT k, v, ts, source_partition, source_offset, verdict
+        SELECT k, ts, source_partition, source_offset, verdict
         FROM (
             SELECT *, {function}(
                 v, source_partition, source_offset, ts,
@@ -164,6 +190,7 @@ def _decode(
         WHERE verdict.reason IS NOT NULL
            OR verdict.missed_pane <> {NOT_LATE}
            OR verdict.packet IS NOT NULL
+           {"OR verdict.join_packet IS NOT NULL" if source.joins else ""}
            {"OR verdict.in_time" if source.is_queried else ""}
         """
     )
@@ -173,7 +200,20 @@ def _decode(
         .watermark("event_ts", "SOURCE_WATERMARK()")
         .build()
     )
-    return tables.from_data_stream(tables.to_data_stream(decoded), schema)
+    return tables.from_data_stream(_as_it_is(tables, decoded), schema)
+
+
+def _as_it_is(tables: StreamTableEnvironment, table: Any) -> DataStream:
+    """Return the stream of a table's rows in Flink's own form, converted neither way.
+
+    Only for streams that become a table again: Python can't read these rows.
+    """
+    from pyflink.java_gateway import get_gateway
+
+    rows = get_gateway().jvm.org.apache.flink.table.data.RowData
+    kind = table._j_table.getResolvedSchema().toPhysicalRowDataType()
+    internal = kind.notNull().bridgedTo(rows._java_lang_class)
+    return DataStream(tables._j_tenv.toDataStream(table._j_table, internal))
 
 
 def _events_ddl(source: Input) -> str:
@@ -205,7 +245,7 @@ def _add_versions(tables: StreamTableEnvironment, source: Input) -> None:
     schema.column("event_ts", "TIMESTAMP_LTZ(3)")
     schema.column_by_metadata(stream.event_time_field, "TIMESTAMP_LTZ(3)", "rowtime", True)
     schema.watermark(stream.event_time_field, "SOURCE_WATERMARK()").primary_key(stream.key_field)
-    versions = tables.from_data_stream(tables.to_data_stream(events), schema.build())
+    versions = tables.from_data_stream(_as_it_is(tables, events), schema.build())
     tables.create_temporary_view(versions_table(stream), versions)
 
 
@@ -218,50 +258,59 @@ def decode_function(spec: DecodeSpec) -> Any:
             DataTypes.FIELD("schema_id", DataTypes.BIGINT()),
             DataTypes.FIELD("event_ms", DataTypes.BIGINT()),
             DataTypes.FIELD("missed_pane", DataTypes.BIGINT()),
-            DataTypes.FIELD("packet", DataTypes.BYTES()),
+            DataTypes.FIELD("value", DataTypes.BYTES()),
             DataTypes.FIELD("in_time", DataTypes.BOOLEAN()),
+            DataTypes.FIELD("packet", DataTypes.BYTES()),
+            *([DataTypes.FIELD("join_packet", DataTypes.BYTES())] if spec.joins else []),
             *event_fields(spec.stream, spec.columns),
         ]
     )
     return udf(DecodeEvents(spec), result_type=verdict, func_type="pandas", deterministic=False)
 
 
-def _aggregate(
-    tables: StreamTableEnvironment,
-    decoded: Any,
-    plan: JobPlan,
-    source: Input,
-    options: JobOptions,
-    keys: tuple[tuple[int, ...], ...],
-) -> Any:
+def _parcels(tables: StreamTableEnvironment, decoded: Any, packet: str) -> DataStream:
+    """Return the parcels (key, first due, body) in the decoded rows' column `packet`."""
     packets = tables.sql_query(
-        f"SELECT t.verdict.packet AS packet FROM {decoded} AS t WHERE t.verdict.packet IS NOT NULL"
+        f"SELECT t.verdict.{packet} AS packet FROM {decoded} AS t "
+        f"WHERE t.verdict.{packet} IS NOT NULL"
     )
-    body = Types.PRIMITIVE_ARRAY(Types.BYTE())
-    spec = PaneSpec(
-        source.stores,
-        keys,
-        _encoders(plan, source, options),
-        whole_ms(options.early_fire),
-        source.hold,
-    )
-    name = f"panes of {source.stream.name}"
-    records = (
-        tables.to_data_stream(packets)
-        .flat_map(unpack_packet, output_type=Types.TUPLE([Types.INT(), Types.LONG(), body]))
-        .key_by(lambda parcel: parcel[0], key_type=Types.INT())
+    parcel = Types.TUPLE([Types.INT(), Types.LONG(), _BODY])
+    return tables.to_data_stream(packets).flat_map(unpack_packet, output_type=parcel)
+
+
+def _records(parcels: DataStream, spec: PaneSpec, name: str) -> DataStream:
+    """Return the records (topic, k, v) of the views that are kept as `spec` says."""
+    return (
+        parcels.key_by(lambda parcel: parcel[0], key_type=Types.INT())
         .process(
             AggregatePanes(spec),
-            output_type=Types.ROW_NAMED(["topic", "k", "v"], [Types.STRING(), body, body]),
+            output_type=Types.ROW_NAMED(["topic", "k", "v"], [Types.STRING(), _BODY, _BODY]),
         )
         .name(name)
         .uid(name)
     )
-    return tables.from_data_stream(records)
+
+
+class _Joined:
+    """The joins of a job, while the streams that are their sides are added one by one."""
+
+    def __init__(self, stores: tuple[JoinStore, ...], buckets: int) -> None:
+        self._stores = stores
+        found = bucket_keys(stores, buckets)
+        self.keys = dict(zip((store.name for store in stores), found, strict=True))
+        self.parcels: list[DataStream] = []
+
+    def records(self, plan: JobPlan, options: JobOptions) -> DataStream:
+        """Return the records of all joins, whose time is that of the stream furthest behind."""
+        views = [view for view in plan.views if isinstance(view, JoinView)]
+        hold = min(source.hold for source in plan.inputs if source.joins)
+        keys = tuple(self.keys[store.name] for store in self._stores)
+        spec = PaneSpec(self._stores, keys, _encoders(plan, views, options), 0, hold)
+        return _records(self.parcels[0].union(*self.parcels[1:]), spec, "joins")
 
 
 def _encoders(
-    plan: JobPlan, source: Input, options: JobOptions
+    plan: JobPlan, views: Sequence[View], options: JobOptions
 ) -> tuple[tuple[str, RowEncoder], ...]:
     return tuple(
         (
@@ -273,7 +322,7 @@ def _encoders(
                 view.key,
             ),
         )
-        for view in source.views
+        for view in views
     )
 
 
@@ -307,6 +356,7 @@ def _interval(milliseconds: int) -> str:
 def _output(tables: StreamTableEnvironment, plan: JobPlan, options: JobOptions) -> None:
     """Declare the table that writes panes' rows, dead letters and late events."""
     topics = [view.topic(plan.version) for source in plan.inputs for view in source.views]
+    topics += [view.topic(plan.version) for view in plan.views if isinstance(view, JoinView)]
     for source in plan.inputs:
         topics.append(source.stream.dead_letter_topic(plan.version))
         topics.append(source.stream.late_topic(plan.version))
@@ -338,7 +388,7 @@ def _output_sql(plan: JobPlan, source: Input) -> str:
         'offset', ENCODE(CAST(source_offset AS STRING), 'UTF-8'),
         'timestamp', ENCODE(CAST(d.verdict.event_ms AS STRING), 'UTF-8')"""
     return f"""
-        SELECT topic, CAST(NULL AS MAP<STRING, BYTES>) AS headers, k, v FROM {stream.name}_records
+        {_PLAIN.format(table=f"{stream.name}_records")}
         UNION ALL
         SELECT '{stream.dead_letter_topic(plan.version)}',
             MAP['reason', ENCODE(d.verdict.reason, 'UTF-8'),
@@ -346,12 +396,12 @@ def _output_sql(plan: JobPlan, source: Input) -> str:
                 'schema_id', ENCODE(
                     IF(d.verdict.schema_id < 0, '', CAST(d.verdict.schema_id AS STRING)), 'UTF-8'),
                 {where}],
-            k, v
+            k, d.verdict.`value`
         FROM {stream.name}_decoded AS d WHERE d.verdict.reason IS NOT NULL
         UNION ALL
         SELECT '{stream.late_topic(plan.version)}',
             MAP['window_start', ENCODE(CAST(d.verdict.missed_pane AS STRING), 'UTF-8'),
                 'window_end', ENCODE(CAST(d.verdict.missed_pane + {pane} AS STRING), 'UTF-8'),
                 {where}],
-            k, v
+            k, d.verdict.`value`
         FROM {stream.name}_decoded AS d WHERE d.verdict.missed_pane <> {NOT_LATE}"""

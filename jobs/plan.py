@@ -11,6 +11,7 @@ from jobs.views import (
     ArrivalView,
     FoldedView,
     Job,
+    JoinView,
     QueryView,
     SessionView,
     Tumbling,
@@ -18,6 +19,8 @@ from jobs.views import (
     WindowView,
 )
 from schemas.streams import Stream
+from udfs.avro_columns import reader_type
+from udfs.joins import LEFT, RIGHT, SIDES, JoinInput, JoinRows, JoinSide, JoinStore
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
 from udfs.panes import PaneStore, WindowedView
@@ -50,7 +53,8 @@ class Input:
     `fields` are all that are looked at. `hold` is how far the watermark of the source trails the
     stream's, in milliseconds: queries must not find an event late that the decode let through.
     `arrival_columns` are what the views read that look at events as they arrive. With
-    `has_versions` a query joins the stream as of its own events' times.
+    `has_versions` a query joins the stream as of its own events' times. `joins` are those that the
+    stream is a side of.
     """
 
     stream: Stream
@@ -62,6 +66,7 @@ class Input:
     arrival_columns: tuple[str, ...] = ()
     has_arrivals: bool = False
     has_versions: bool = False
+    joins: tuple[JoinInput, ...] = ()
 
     @property
     def accounting(self) -> View:
@@ -148,6 +153,11 @@ class JobPlan:
         return tuple(needed)
 
     @property
+    def joins(self) -> tuple[JoinStore, ...]:
+        """A store for all views over the same pairs."""
+        return join_stores(tuple(v for v in self.views if isinstance(v, JoinView)))
+
+    @property
     def layout(self) -> dict[str, str]:
         """What each view computes, as text by view name; state fits only the same."""
         return {view.name: view.layout for view in self.views}
@@ -164,16 +174,24 @@ class JobPlan:
         queries = [view for view in reading if not isinstance(view, ArrivalView)]
         columns = dict.fromkeys(name for view in queries for name in view.fields_of(stream))
         at_once = dict.fromkeys(name for view in arrivals for name in view.fields_of(stream))
+        joins = tuple(
+            JoinInput(store, side)
+            for store in self.joins
+            for side in SIDES
+            if store.sides[side].stream == stream.name
+        )
+        joined = {name for one in joins for name in one.used_fields}
         return Input(
             stream,
             self.copy or stream.topic,
             folded,
             tuple(columns),
-            tuple(sorted(used_fields(folded) | set(columns))),
+            tuple(sorted(used_fields(folded) | joined | set(columns))),
             bool(queries),
             tuple(at_once),
             bool(arrivals),
             any(view.joins(stream) for view in queries),
+            joins,
         )
 
 
@@ -216,6 +234,37 @@ def session_store(view: SessionView) -> SessionStore:
     return SessionStore(
         f"{view.name}@sessions", view.name, view.dimensions, gap, pane, lateness, measures
     )
+
+
+def join_stores(views: tuple[JoinView, ...]) -> tuple[JoinStore, ...]:
+    """Group `views` into stores of the same pairs."""
+    grouped: dict[tuple[object, ...], list[JoinView]] = defaultdict(list)
+    for view in views:
+        where = tuple(sorted(view.left_where.items()))
+        names = (view.left.name, view.right.name)
+        grouped[(*names, view.on, view.before, view.after, where)].append(view)
+    return tuple(_join_store(tuple(members)) for members in grouped.values())
+
+
+def _join_store(views: tuple[JoinView, ...]) -> JoinStore:
+    first = views[0]
+    before, after = whole_ms(first.before), whole_ms(first.after)
+    where = tuple(sorted(first.left_where.items()))
+    sides = []
+    for side, reach in ((LEFT, after), (RIGHT, before)):
+        stream = first.streams[side]
+        used = {name for view in views for name in view.kept_fields[side]}
+        kept = tuple(
+            (f["name"], reader_type(f)) for f in stream.schema["fields"] if f["name"] in used
+        )
+        _, lateness, pane = milliseconds(stream)
+        conditions = where if side == LEFT else ()
+        sides.append(JoinSide(stream.name, kept, conditions, reach, pane, lateness))
+    name = f"{first.left.name}+{first.right.name}@{first.on} {before} {after} {dict(where)}"
+    rows = tuple(JoinRows(v.name, v.keeps.value, tuple(v.values.items())) for v in views)
+    left, right = sides
+    pane = max(left.pane, right.pane)
+    return JoinStore(name, first.on, before, after, pane, (left, right), rows)
 
 
 def used_fields(views: tuple[FoldedView, ...]) -> set[str]:

@@ -6,10 +6,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from enum import Enum
 from typing import Any, Self
+
+import pyarrow as pa
 
 from schemas.columns import Column, ColumnType
 from schemas.streams import Stream
+from udfs.avro_columns import reader_type
+from udfs.joins import LEFT, RIGHT, Apart, JoinValue
 from udfs.measures import First, Last, Measure, SessionMeasure
 from udfs.sessions import SESSION_END, SESSION_START
 
@@ -254,6 +259,128 @@ class SessionView(FoldedView):
     def settled_after(self) -> timedelta:
         """The gap: an event so much later may still belong to the session."""
         return self.gap
+
+
+class Keeps(Enum):
+    """What a view writes of a join: its pairs, or the events of one side that find no partner."""
+
+    PAIRS = None
+    LEFT_ALONE = LEFT
+    RIGHT_ALONE = RIGHT
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinView(View):
+    """An interval join: events of two streams with the same `on`, a text, little apart in time.
+
+    A right event matches a left one if it is no more than `before` ahead of it and no more than
+    `after` behind. `left_where` are values of fields that a left event must have to count.
+    `values` are the view's columns by name. The row of a pair comes with the later of its events,
+    however far time has come; that of an event left alone once no partner can come in time, and
+    its state ends then too.
+    """
+
+    left: Stream
+    right: Stream
+    on: str
+    before: timedelta
+    after: timedelta
+    key_columns: tuple[str, ...]
+    values: Mapping[str, JoinValue]
+    instants: tuple[str, str]
+    left_where: Mapping[str, str] = field(default_factory=dict)
+    keeps: Keeps = Keeps.PAIRS
+
+    def __post_init__(self) -> None:
+        for side, used in zip(self.streams, self.used_fields, strict=True):
+            known = {one["name"] for one in side.schema["fields"]}
+            if missing := sorted(used - known):
+                raise InvalidView(f"{self.name}: stream {side.name} has no field {missing}.")
+        columns = {column.name: column for column in self.columns}
+        if missing := sorted({*self.key_columns, *self.instants} - columns.keys()):
+            raise InvalidView(f"{self.name}: {missing} is none of its columns.")
+        if not self.key_columns or any(columns[name].nullable for name in self.key_columns):
+            raise InvalidView(f"{self.name}: a view needs a key that is never null.")
+        if min(self.before, self.after) < timedelta(0):
+            raise InvalidView(f"{self.name}: before and after are no less than zero.")
+        sides = {v.side for v in self.values.values() if not isinstance(v, Apart)}
+        pairs = self.keeps is Keeps.PAIRS
+        if not pairs and (sides != {self.keeps.value} or len(sides) < 1 or self._is_apart):
+            raise InvalidView(f"{self.name}: an event left alone has no values of the other side.")
+
+    @property
+    def _is_apart(self) -> bool:
+        return any(isinstance(value, Apart) for value in self.values.values())
+
+    @property
+    def kept_fields(self) -> tuple[set[str], set[str]]:
+        """The fields of left and of right events that are columns."""
+        named = [v for v in self.values.values() if not isinstance(v, Apart)]
+        left, right = ({v.field for v in named if v.side == side} for side in (LEFT, RIGHT))
+        return left, right
+
+    @property
+    def used_fields(self) -> tuple[set[str], set[str]]:
+        """The fields of left and of right events that the view looks at."""
+        left, right = self.kept_fields
+        return left | {self.on, *self.left_where}, right | {self.on}
+
+    @property
+    def streams(self) -> tuple[Stream, Stream]:
+        """Left and right."""
+        return self.left, self.right
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The values."""
+        return tuple(self._column(name, value) for name, value in self.values.items())
+
+    def _column(self, name: str, value: JoinValue) -> Column:
+        if isinstance(value, Apart):
+            return Column(name, ColumnType.LONG, doc=value.doc)
+        fields = {one["name"]: one for one in self.streams[value.side].schema["fields"]}
+        found = fields[value.field]
+        nullable = isinstance(found["type"], list)
+        doc = value.doc or found.get("doc", "")
+        return Column(name, _column_type(reader_type(found)), nullable, doc)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The declared key."""
+        return self.key_columns
+
+    @property
+    def layout(self) -> str:
+        """Both streams, what matches and what is kept, as text."""
+        return (
+            f"{self.left.name} {self.right.name} {self.on} {self.before} {self.after} "
+            f"{dict(self.left_where)} {self.keeps.name} {dict(self.values)}"
+        )
+
+    @property
+    def time_columns(self) -> tuple[str, str]:
+        """Names of the instants."""
+        return self.instants
+
+    @property
+    def settled_after(self) -> timedelta:
+        """The wider side of the interval: a partner may come so much later."""
+        return max(self.before, self.after)
+
+    def over(self, streams: Mapping[str, Stream]) -> Self:
+        """Return the same view over other streams of the same names."""
+        return replace(self, left=streams[self.left.name], right=streams[self.right.name])
+
+
+def _column_type(kind: pa.DataType) -> ColumnType:
+    """Return the type of a column with values of an Arrow type."""
+    if pa.types.is_timestamp(kind):
+        return ColumnType.TIMESTAMP
+    if pa.types.is_integer(kind):
+        return ColumnType.LONG
+    if pa.types.is_floating(kind):
+        return ColumnType.DOUBLE
+    return ColumnType.BOOLEAN if pa.types.is_boolean(kind) else ColumnType.STRING
 
 
 @dataclass(frozen=True, kw_only=True)

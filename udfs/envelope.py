@@ -1,4 +1,4 @@
-"""How panes and sessions travel: from the decode function to their operator, and in its state.
+"""How panes, sessions and events to be joined travel, from decode to operator, and in its state.
 
 No I/O. A parcel is a table of them for one bucket of one store, as an Arrow record batch without
 its schema, which both ends know. A packet is all parcels of one decoded batch.
@@ -10,15 +10,25 @@ import hashlib
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
-
-from udfs.panes import PaneStore
-from udfs.sessions import SessionStore
 
 _PARCEL = struct.Struct("<iqI")
 _BOOK = struct.Struct("<8sqII")
 _PAGE_FORMAT = 2
+
+
+class Kept(Protocol):
+    """A store of panes, of sessions or of a join's events."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of its tables."""
+
+    @property
+    def layout(self) -> str:
+        """What state must be written by to be read again."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,12 @@ def table_bytes(table: pa.Table) -> bytes:
     return to_bytes(batches[0] if batches else empty)
 
 
-def from_bytes(store: PaneStore | SessionStore, body: bytes) -> pa.Table:
-    """Return the table of panes or sessions in `body`."""
+def from_bytes(store: Kept, body: bytes) -> pa.Table:
+    """Return the table of `store` in `body`."""
     return pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(body), store.schema)])
 
 
-def fingerprint(store: PaneStore | SessionStore) -> bytes:
+def fingerprint(store: Kept) -> bytes:
     """Return 8 bytes that change whenever the store's state can't be read any more."""
     text = f"{_PAGE_FORMAT} {store.layout}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyflink.table.udf import ScalarFunction
 from deploy.settings import Settings
 from schemas.streams import Stream
 from udfs import lateness, windows
+from udfs.arrow_frames import arrow_frame, take_arrow_frames
 from udfs.dead_letter_limit import DeadLetterGuard
 from udfs.decode import Decoder, chosen, needed_fields
 from udfs.envelope import (
@@ -34,6 +35,7 @@ from udfs.envelope import (
     to_bytes,
     unpack,
 )
+from udfs.joins import JoinInput, JoinStore
 from udfs.kafka_letters import DeadBefore
 from udfs.kafka_time import NewestBefore
 from udfs.panes import PANE, PaneStore, split
@@ -52,7 +54,7 @@ _MERGE_PAUSE_MS = 1_000
 # The one place in which a bucket's state holds its open sessions.
 _OPEN = 0
 
-Store = PaneStore | SessionStore
+Store = PaneStore | SessionStore | JoinStore
 
 NOT_LATE = -1
 """What stands for no missed pane; Kafka has no timestamps before 1970."""
@@ -65,11 +67,12 @@ class DecodeSpec:
     `topic` is the one that is read, `known` as in `NewestBefore`. Dead letters go to topic
     `dead_letters`; those before `accepted`, offsets by partition, are no reason to stop. `columns`
     are the event fields handed on row by row, and `hold` is how far Flink's watermark trails the
-    stream's, in ms.
+    stream's, in ms. `joins` are those that the stream is a side of; their parcels go elsewhere than
+    those of `stores`.
     """
 
     stream: Stream
-    stores: tuple[Store, ...]
+    stores: tuple[PaneStore | SessionStore, ...]
     fields: tuple[str, ...]
     bucket_keys: tuple[tuple[int, ...], ...]
     registry_url: str
@@ -80,6 +83,8 @@ class DecodeSpec:
     known: tuple[tuple[int, tuple[int, int]], ...] = ()
     columns: tuple[str, ...] = ()
     hold: int = 0
+    joins: tuple[JoinInput, ...] = ()
+    join_keys: tuple[tuple[int, ...], ...] = ()
 
 
 def event_column(name: str) -> str:
@@ -99,6 +104,7 @@ class DecodeEvents(ScalarFunction):
 
     def open(self, function_context: Any) -> None:
         """Connect to the registry, and to Kafka for the time before a restart."""
+        take_arrow_frames()
         spec = self.spec
         fields = needed_fields(spec.stream, set(spec.fields))
         self._decoder = Decoder(spec.stream, WriterSchemas(spec.registry_url), fields)
@@ -115,7 +121,8 @@ class DecodeEvents(ScalarFunction):
         """Judge one batch; the series have one entry per Kafka record, in partition order."""
         times = _epoch_ms(timestamps)
         where = partitions.to_numpy(dtype=np.int64), offsets.to_numpy(dtype=np.int64)
-        batch = self._decoder.decode(values.to_numpy(), times)
+        records = values.to_numpy()
+        batch = self._decoder.decode(records, times)
         self._guard.judge(*where, batch.reasons)
         newest = self._clock.newest(*where, times)
         flink = _epoch_ms(watermarks)
@@ -130,23 +137,25 @@ class DecodeEvents(ScalarFunction):
         events = chosen(batch.events, in_time)
         here = np.zeros(len(times), dtype=bool)
         here[rows] = True
-        packets = np.full(len(times), None, dtype=object)
-        if len(rows):
-            packets[0] = self._packet(events, times[rows], where[0][rows], where[1][rows])
-        return pd.DataFrame(
+        given = events, times[rows], where[0][rows], where[1][rows]
+        return arrow_frame(
             {
-                "reason": batch.reasons,
-                "detail": batch.details,
-                "schema_id": batch.schema_ids,
-                "event_ms": times,
-                "missed_pane": missed,
-                "packet": packets,
-                "in_time": here,
+                "reason": pa.array(batch.reasons, pa.string()),
+                "detail": pa.array(batch.details, pa.string()),
+                "schema_id": pa.array(batch.schema_ids),
+                "event_ms": pa.array(times),
+                "missed_pane": pa.array(missed),
+                # Only letters have the bytes: Flink would copy those of each event to no end.
+                "value": pa.array(records, pa.binary(), mask=here),
+                "in_time": pa.array(here),
             }
+            | self._packets(*given, len(times))
             | self._columns(events, rows, len(times))
         )
 
-    def _columns(self, events: pa.Table, rows: npt.NDArray[np.int64], count: int) -> dict[str, Any]:
+    def _columns(
+        self, events: pa.Table, rows: npt.NDArray[np.int64], count: int
+    ) -> dict[str, pa.Array]:
         """Return the event columns that queries read, null where there is no good event."""
         if not self.spec.columns:
             return {}
@@ -154,25 +163,45 @@ class DecodeEvents(ScalarFunction):
         places[rows] = np.arange(len(rows))
         taken = pa.array(places, mask=places < 0)
         return {
-            event_column(name): events[name].take(taken).to_pandas(integer_object_nulls=True)
+            event_column(name): events[name].combine_chunks().take(taken)
             for name in self.spec.columns
         }
 
-    def _packet(
+    def _packets(
         self,
         events: pa.Table,
         times: npt.NDArray[np.int64],
         partitions: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
-    ) -> bytes:
+        count: int,
+    ) -> dict[str, pa.Array]:
+        """Return the packets for panes and for joins, each in the first of `count` rows."""
         events = events.append_column("source_partition", pa.array(partitions).cast(pa.string()))
         events = events.append_column("source_offset", pa.array(offsets))
-        parcels = []
-        for store, keys in zip(self.spec.stores, self.spec.bucket_keys, strict=True):
-            folded = store.from_events(events, times)
-            for bucket, batch in split(store, folded, len(keys)):
-                parcels.append(Parcel(keys[bucket], store.first_due(batch), to_bytes(batch)))
-        return pack(parcels)
+        spec = self.spec
+        packets = {"packet": _packet(spec.stores, spec.bucket_keys, events, times)}
+        if spec.joins:
+            packets["join_packet"] = _packet(spec.joins, spec.join_keys, events, times)
+        rest = pa.nulls(count - 1, pa.binary())
+        return {
+            name: pa.concat_arrays([pa.array([packet], pa.binary()), rest])
+            for name, packet in packets.items()
+        }
+
+
+def _packet(
+    stores: Sequence[PaneStore | SessionStore | JoinInput],
+    bucket_keys: Sequence[tuple[int, ...]],
+    events: pa.Table,
+    times: npt.NDArray[np.int64],
+) -> bytes | None:
+    """Return the packet of what `stores` make of `events`; None where they make nothing."""
+    parcels = []
+    for store, keys in zip(stores, bucket_keys, strict=True):
+        folded = store.from_events(events, times)
+        for bucket, batch in split(store, folded, len(keys)):
+            parcels.append(Parcel(keys[bucket], store.first_due(batch), to_bytes(batch)))
+    return pack(parcels) or None
 
 
 def _epoch_ms(series: Any) -> npt.NDArray[np.int64]:
@@ -203,12 +232,12 @@ class PaneSpec:
 
 
 class AggregatePanes(KeyedProcessFunction):
-    """Keeps the panes or sessions of one (store, bucket) in keyed state, writes its views' rows.
+    """Keeps what one (store, bucket) is made of in keyed state, and writes its views' rows.
 
     Parcels are appended to a list state as they come, which costs no read, and folded into what
     there is when a timer fires: at each window's end, at each pane's expiry, at the pane in which
-    a session closes, and, for early rows of windows, each `early_fire_ms` of processing time while
-    something changed.
+    a session closes, and each `early_fire_ms` of processing time while windows still open changed.
+    What is to be joined is held against what is kept each second.
     """
 
     def __init__(self, spec: PaneSpec) -> None:
@@ -241,6 +270,11 @@ class AggregatePanes(KeyedProcessFunction):
         timers = _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
         self._ask_spare(key, timers)
+        if isinstance(store, JoinStore):
+            now = timers.current_processing_time()
+            # All parcels of a second ask for the same timer.
+            timers.register_processing_time_timer(now - now % _MERGE_PAUSE_MS + _MERGE_PAUSE_MS)
+            return
         if isinstance(store, SessionStore):
             self._ask_event_time(key, max(store.closes(first_due), watermark + 1), timers)
             return
@@ -256,8 +290,8 @@ class AggregatePanes(KeyedProcessFunction):
         store, watermark = self._store_of[key], timers.current_watermark()
         early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
         self._ask_spare(key, timers)
-        if isinstance(store, SessionStore):
-            yield from self._sessions(key, store, timers)
+        if not isinstance(store, PaneStore):
+            yield from self._merged(key, store, timers)
             return
         if early:
             before, _ = self._early_timer.pop(key, (watermark, timestamp))
@@ -282,8 +316,8 @@ class AggregatePanes(KeyedProcessFunction):
         book.commit()
         self._ask_event_time(key, windows.next_deadline(store, book.starts(), watermark), timers)
 
-    def _sessions(self, key: int, store: SessionStore, timers: _Timers) -> Iterable[Row]:
-        """Merge what came into the open sessions, write those that are closed and forget them."""
+    def _merged(self, key: int, store: SessionStore | JoinStore, timers: _Timers) -> Iterable[Row]:
+        """Merge what came into what is kept, write what is due, forget what has expired."""
         watermark, now = timers.current_watermark(), timers.current_processing_time()
         if self._event_timer.get(key, watermark) <= watermark:
             self._event_timer.pop(key, None)
@@ -297,17 +331,38 @@ class AggregatePanes(KeyedProcessFunction):
             return
         self._merged_at[key] = now
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
-        kept = book.read(_OPEN)
-        merged = store.merge(fresh if kept is None else [kept, *fresh])
         if fresh:
             self._fresh.clear()
+        if isinstance(store, SessionStore):
+            deadline = yield from self._sessions(store, book, fresh, watermark)
+        else:
+            deadline = yield from self._pairs(store, book, fresh, watermark)
+        book.page.fired = max(book.page.fired, watermark)
+        book.commit()
+        self._ask_event_time(key, deadline, timers)
+
+    def _sessions(
+        self, store: SessionStore, book: _StateBook, fresh: Sequence[pa.Table], watermark: int
+    ) -> Generator[Row, None, int | None]:
+        """Merge fragments, write sessions that are closed; return when the next one closes."""
+        kept = book.read(_OPEN)
+        merged = store.merge(fresh if kept is None else [kept, *fresh])
         closed, still_open = store.closed(merged, watermark)
         if len(closed):
             yield from self._encoded(store.view, store.rows(closed))
         book.write(_OPEN, still_open)
-        book.page.fired = max(book.page.fired, watermark)
-        book.commit()
-        self._ask_event_time(key, store.next_deadline(still_open), timers)
+        return store.next_deadline(still_open)
+
+    def _pairs(
+        self, store: JoinStore, book: _StateBook, fresh: Sequence[pa.Table], watermark: int
+    ) -> Generator[Row, None, int | None]:
+        """Write new pairs and what stays alone; return when events next expire."""
+        if fresh:
+            for view, rows in store.add(book, fresh):
+                yield from self._encoded(view.name, rows)
+        for view, rows in store.expire(book, watermark):
+            yield from self._encoded(view.name, rows)
+        return store.next_deadline(book.starts())
 
     def _early(
         self,

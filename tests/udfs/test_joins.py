@@ -1,0 +1,244 @@
+"""Interval joins from parcels: however events are split and mixed, the same as by a plain loop."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from udfs.joins import LEFT, RIGHT, Apart, JoinInput, JoinRows, JoinSide, JoinStore, Left, Right
+
+SECOND, MINUTE = 1_000, 60_000
+BEFORE, AFTER = 20 * SECOND, MINUTE
+PANE = 10 * SECOND
+LATENESS = 30 * SECOND
+STORE = JoinStore(
+    name="orders+payments",
+    on="order",
+    before=BEFORE,
+    after=AFTER,
+    pane=PANE,
+    sides=(
+        JoinSide(
+            "orders",
+            (("order", pa.string()), ("cents", pa.int64()), ("at", pa.timestamp("ms"))),
+            (("status", "placed"),),
+            AFTER,
+            PANE,
+            LATENESS,
+        ),
+        JoinSide(
+            "payments",
+            (("payment", pa.string()), ("paid", pa.int64())),
+            (),
+            BEFORE,
+            PANE,
+            LATENESS,
+        ),
+    ),
+    views=(
+        JoinRows(
+            "pairs",
+            None,
+            (
+                ("payment", Right("payment")),
+                ("order", Left("order")),
+                ("cents", Left("cents")),
+                ("paid", Right("paid")),
+                ("delay", Apart()),
+            ),
+        ),
+        JoinRows("unpaid", LEFT, (("order", Left("order")), ("at", Left("at")))),
+        JoinRows("stray", RIGHT, (("payment", Right("payment")), ("paid", Right("paid")))),
+    ),
+)
+SCHEMAS = (
+    pa.schema(
+        [
+            ("order", pa.string()),
+            ("status", pa.string()),
+            ("cents", pa.int64()),
+            ("at", pa.timestamp("ms")),
+        ]
+    ),
+    pa.schema([("order", pa.string()), ("payment", pa.string()), ("paid", pa.int64())]),
+)
+Event = dict[str, Any]
+Found = dict[str, list[tuple[Any, ...]]]
+
+
+class Book:
+    """A `PaneBook` in memory."""
+
+    def __init__(self) -> None:
+        self.tables: dict[int, pa.Table] = {}
+
+    def starts(self) -> Sequence[int]:
+        return sorted(self.tables)
+
+    def read(self, pane: int) -> pa.Table | None:
+        return self.tables.get(pane)
+
+    def write(self, pane: int, table: pa.Table) -> None:
+        self.tables[pane] = table.combine_chunks()
+
+    def remove(self, pane: int) -> None:
+        del self.tables[pane]
+
+
+def order(time: int, name: str = "a", status: str = "placed", cents: int | None = 5) -> Event:
+    return {"side": LEFT, "time": time, "order": name, "status": status, "cents": cents}
+
+
+def payment(time: int, name: str = "a", number: str = "p") -> Event:
+    return {"side": RIGHT, "time": time, "order": name, "payment": number, "paid": 5}
+
+
+def parcels(events: Iterable[Event]) -> list[pa.Table]:
+    """Return what the decode functions of both streams make of `events`."""
+    found = []
+    for side in (LEFT, RIGHT):
+        own = [one for one in events if one["side"] == side]
+        times = np.array([one["time"] for one in own], dtype=np.int64)
+        rows = [{**one, "at": one["time"]} for one in own]
+        columns = {
+            field.name: pa.array([row[field.name] for row in rows], field.type)
+            for field in SCHEMAS[side]
+        }
+        found.append(JoinInput(STORE, side).from_events(pa.table(columns), times))
+    return found
+
+
+def collect(found: Found, rows: Iterable[tuple[JoinRows, pa.Table]]) -> None:
+    for view, table in rows:
+        columns = [table[name] for name, _ in view.values]
+        values = [c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c for c in columns]
+        found.setdefault(view.name, []).extend(
+            zip(*(column.to_pylist() for column in values), strict=True)
+        )
+
+
+def by_loop(events: Sequence[Event]) -> Found:
+    """Return the rows that two loops over all events make."""
+    orders = [e for e in events if e["side"] == LEFT and e["status"] == "placed"]
+    payments = [e for e in events if e["side"] == RIGHT]
+    pairs = [
+        (o, p)
+        for o in orders
+        for p in payments
+        if o["order"] == p["order"] and -BEFORE <= p["time"] - o["time"] <= AFTER
+    ]
+    paid, told = {id(o) for o, _ in pairs}, {id(p) for _, p in pairs}
+    rows: Found = {
+        "pairs": [
+            (p["payment"], o["order"], o["cents"], p["paid"], p["time"] - o["time"])
+            for o, p in pairs
+        ],
+        "unpaid": [(o["order"], o["time"]) for o in orders if id(o) not in paid],
+        "stray": [(p["payment"], p["paid"]) for p in payments if id(p) not in told],
+    }
+    return {name: sorted(found, key=repr) for name, found in rows.items() if found}
+
+
+def joined(portions: Iterable[Sequence[Event]], watermarks: Iterable[int] = ()) -> Found:
+    """Return the rows when events come in `portions`, time passing after each, and at the end."""
+    book, found = Book(), Found()
+    for portion, watermark in zip(portions, [*watermarks, *[-(2**62)] * 10_000], strict=False):
+        collect(found, STORE.add(book, parcels(portion)))
+        collect(found, STORE.expire(book, watermark))
+    collect(found, STORE.expire(book, 2**62))
+    assert book.tables == {}
+    return {name: sorted(rows, key=repr) for name, rows in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("delay", "matches"),
+    [(-BEFORE - 1, False), (-BEFORE, True), (0, True), (AFTER, True), (AFTER + 1, False)],
+)
+def test_the_edges_of_the_interval(delay: int, matches: bool) -> None:
+    at = 1_000_000
+    events = [order(at), payment(at + delay)]
+
+    found = joined([events])
+
+    assert ("pairs" in found) is matches
+    assert found == by_loop(events)
+
+
+@pytest.mark.parametrize("first", [LEFT, RIGHT])
+def test_a_partner_that_comes_later_in_another_parcel(first: int) -> None:
+    events = [order(1_000), payment(2_000)]
+    one, other = (events, events[::-1])[first]
+
+    assert joined([[one], [other]]) == {"pairs": [("p", "a", 5, 5, 1_000)]}
+
+
+def test_only_events_with_the_wanted_values_count() -> None:
+    events = [order(1_000, status="shipped"), payment(1_000)]
+
+    assert joined([events]) == {"stray": [("p", 5)]}
+
+
+def test_an_event_sent_twice_has_two_pairs_and_none_is_alone() -> None:
+    events = [order(1_000), order(1_000), payment(1_500)]
+
+    assert joined([[one] for one in events]) == {"pairs": [("p", "a", 5, 5, 500)] * 2}
+
+
+def test_values_may_be_missing() -> None:
+    events = [order(1_000, cents=None), payment(1_500)]
+
+    assert joined([events])["pairs"] == [("p", "a", None, 5, 500)]
+
+
+def test_what_is_alone_is_told_once_no_partner_can_come() -> None:
+    book, found = Book(), Found()
+    collect(found, STORE.add(book, parcels([order(5_000)])))
+    # A payment of 9,999 + 60,000 ms is in time until the pane in which it lies is closed, and late.
+    closes = 70_000 - 1 + LATENESS
+
+    collect(found, STORE.expire(book, closes - 1))
+    assert found == {}
+    assert STORE.next_deadline(book.starts()) == closes
+
+    collect(found, STORE.expire(book, closes))
+    assert found == {"unpaid": [("a", 5_000)]}
+    assert book.starts() == []
+    assert STORE.next_deadline(book.starts()) is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_order_and_any_parcels_give_the_rows_of_a_loop(seed: int) -> None:
+    chance = random.Random(seed)
+    events: list[Event] = []
+    for number in range(300):
+        name, at = f"o{chance.randrange(120)}", chance.randrange(0, 10 * MINUTE)
+        if chance.random() < 0.5:
+            events.append(order(at, name, chance.choice(["placed", "placed", "shipped"]), number))
+        else:
+            events.append(payment(at, name, f"p{number}"))
+    chance.shuffle(events)
+    edges = sorted(chance.sample(range(len(events)), 15))
+    portions = [events[a:b] for a, b in pairwise([0, *edges, len(events)])]
+
+    assert joined(portions) == by_loop(events)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_while_time_passes_nothing_in_time_is_missed(seed: int) -> None:
+    chance = random.Random(seed)
+    events = [
+        (order, payment)[chance.randrange(2)](chance.randrange(10 * MINUTE), f"o{number % 60}")
+        for number in range(400)
+    ]
+    events.sort(key=lambda one: one["time"] + chance.randrange(20 * SECOND))
+    portions = [events[begin : begin + 25] for begin in range(0, len(events), 25)]
+    # The watermark stays as far behind as the events are out of order.
+    newest = np.maximum.accumulate([max(e["time"] for e in portion) for portion in portions])
+
+    assert joined(portions, (newest - 20 * SECOND).tolist()) == by_loop(events)
