@@ -13,6 +13,7 @@ from jobs.views import (
     Job,
     JoinView,
     Keeps,
+    MilestoneView,
     QueryView,
     SessionView,
     View,
@@ -82,6 +83,12 @@ def nature(view: View) -> str:
             f"Sessions without a pause of more than {span(view.gap)}. A row comes at the latest "
             f"once events {span(_delay(view) + view.gap)} newer than its last have been read, and "
             "its state ends with it."
+        )
+    elif isinstance(view, MilestoneView):
+        how = (
+            f"Each {view.every:,}th event in the order of time. A row comes at the latest once "
+            f"events {span(_delay(view))} newer have been read; state ends "
+            f"{span(view.state_retention)} after a key's last event."
         )
     elif isinstance(view, JoinView):
         comes = f"once events {span(_delay(view) + view.settled_after)} newer have been read"

@@ -8,6 +8,7 @@ from jobs.views import (
     WINDOW_END,
     WINDOW_START,
     Job,
+    MilestoneView,
     QueryView,
     SessionView,
     Sliding,
@@ -153,36 +154,14 @@ PAGE_STATS = QueryView(
     "exact it remembers every visitor of a page.",
 )
 
-PAGE_MILESTONES = QueryView(
+PAGE_MILESTONES = MilestoneView(
     name="page_milestones",
-    sources=(PAGE_VIEWS,),
-    key_columns=("page_id", "views"),
-    query_columns=(
-        Column("page_id", ColumnType.STRING, doc="The page."),
-        Column("views", ColumnType.LONG, doc="Requests up to this one: a multiple of 1,000."),
-        Column("reached_at", ColumnType.TIMESTAMP, doc="Time of the request that made it."),
-        Column("event_id", ColumnType.STRING, doc="Id of the request that made it."),
-    ),
-    # A page's requests are counted in the order of their times; those of one millisecond in that
-    # of their ids, because no order holds between partitions. The window of a millisecond, the
-    # least there is, gathers those: an OVER would count them as one, in any order.
-    sql=f"""
-        WITH instants AS (
-            SELECT page_id, window_start, window_time AS instant,
-                COUNT(*) AS requests, ARRAY_SORT(ARRAY_AGG(event_id)) AS ids
-            FROM TABLE(TUMBLE(
-                TABLE page_views, DESCRIPTOR(event_time), INTERVAL '0.001' SECOND(1, 3)))
-            GROUP BY page_id, window_start, window_end, window_time),
-        counted AS (
-            SELECT page_id, window_start, requests, ids,
-                SUM(requests) OVER (PARTITION BY page_id ORDER BY instant) AS total
-            FROM instants)
-        SELECT page_id, total - requests + place, window_start, event_id
-        FROM counted CROSS JOIN UNNEST(ids) WITH ORDINALITY AS request (event_id, place)
-        WHERE MOD(total, {MILESTONE_VIEWS}) < requests
-            AND MOD(total - requests + place, {MILESTONE_VIEWS}) = 0
-    """,
-    time_columns=("reached_at", "reached_at"),
+    stream=PAGE_VIEWS,
+    dimensions=("page_id",),
+    every=MILESTONE_VIEWS,
+    counted=Column("views", ColumnType.LONG, doc="Requests up to this one: a multiple of 1,000."),
+    reached=Column("reached_at", ColumnType.TIMESTAMP, doc="Time of the request that made it."),
+    id_field="event_id",
     state_retention=ALL_TIME,
     description=f"Each time a page has had another {MILESTONE_VIEWS:,} views, and with which.",
 )

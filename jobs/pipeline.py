@@ -23,13 +23,12 @@ from udfs.functions import (
     DecodeEvents,
     DecodeSpec,
     PaneSpec,
+    Store,
     event_column,
     unpack_packet,
 )
 from udfs.joins import JoinStore
-from udfs.panes import PaneStore
 from udfs.rows import RowEncoder
-from udfs.sessions import SessionStore
 
 MAX_PARALLELISM = 128
 
@@ -123,9 +122,7 @@ def state_locations(name: str) -> dict[str, str]:
     return {key: f"{base.rstrip('/')}/{name}"} if base else {}
 
 
-def bucket_keys(
-    stores: Sequence[PaneStore | SessionStore | JoinStore], buckets: int
-) -> tuple[tuple[int, ...], ...]:
+def bucket_keys(stores: Sequence[Store], buckets: int) -> tuple[tuple[int, ...], ...]:
     """Return, per store, the Flink key of each bucket.
 
     Flink spreads keys over subtasks by hash. With few keys chance would load one subtask more

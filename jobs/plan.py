@@ -12,6 +12,7 @@ from jobs.views import (
     FoldedView,
     Job,
     JoinView,
+    MilestoneView,
     QueryView,
     SessionView,
     Tumbling,
@@ -23,6 +24,7 @@ from udfs.avro_columns import reader_type
 from udfs.joins import LEFT, RIGHT, SIDES, JoinInput, JoinRows, JoinSide, JoinStore
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
+from udfs.milestones import MilestoneStore
 from udfs.panes import PaneStore, WindowedView
 from udfs.sessions import SessionStore
 
@@ -74,11 +76,16 @@ class Input:
         return self.views[-1]
 
     @property
-    def stores(self) -> tuple[PaneStore | SessionStore, ...]:
-        """A pane store for all views of the same dimensions and pane; one for each of sessions."""
+    def stores(self) -> tuple[PaneStore | SessionStore | MilestoneStore, ...]:
+        """A pane store for all views of the same dimensions and pane; one for each other view."""
         windowed = tuple(view for view in self.views if isinstance(view, WindowView))
         sessions = (view for view in self.views if isinstance(view, SessionView))
-        return (*pane_stores(self.stream, windowed), *map(session_store, sessions))
+        milestones = (view for view in self.views if isinstance(view, MilestoneView))
+        return (
+            *pane_stores(self.stream, windowed),
+            *map(session_store, sessions),
+            *map(milestone_store, milestones),
+        )
 
     @property
     def hold(self) -> int:
@@ -233,6 +240,23 @@ def session_store(view: SessionView) -> SessionStore:
     gap = whole_ms(view.gap)
     return SessionStore(
         f"{view.name}@sessions", view.name, view.dimensions, gap, pane, lateness, measures
+    )
+
+
+def milestone_store(view: MilestoneView) -> MilestoneStore:
+    """Return the store of the events and counts of `view`."""
+    _, lateness, pane = milliseconds(view.stream)
+    return MilestoneStore(
+        name=f"{view.name}@milestones",
+        view=view.name,
+        dimensions=view.dimensions,
+        id_field=view.id_field,
+        counted=view.counted.name,
+        reached=view.reached.name,
+        every=view.every,
+        pane=pane,
+        allowed_lateness=lateness,
+        kept=whole_ms(view.state_retention),
     )
 
 

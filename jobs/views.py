@@ -261,6 +261,60 @@ class SessionView(FoldedView):
         return self.gap
 
 
+@dataclass(frozen=True, kw_only=True)
+class MilestoneView(FoldedView):
+    """Each event of the same dimensions that makes their number a multiple of `every`.
+
+    Events count in the order of event time, those of one instant in that of `id_field`. A row comes
+    once no event in time can be older, and stays as it is. `counted` is its column with the number;
+    `measures` are none. Dimensions without events for `state_retention` are counted anew.
+    """
+
+    every: int
+    counted: Column
+    reached: Column
+    id_field: str
+    state_retention: timedelta
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._refuse_unknown_fields()
+        if self.every < 1:
+            raise InvalidView(f"{self.name}: every {self.every} events is no milestone.")
+        if self.measures:
+            raise InvalidView(f"{self.name}: a milestone measures nothing.")
+        if not self.dimensions:
+            raise InvalidView(f"{self.name}: name dimensions; they are what is counted by.")
+
+    @property
+    def instants(self) -> tuple[Column, Column]:
+        """When the event happened, twice."""
+        return self.reached, self.reached
+
+    @property
+    def used_fields(self) -> set[str]:
+        """The dimensions and the id."""
+        return {*self.dimensions, self.id_field}
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Dimensions, the number, the event's time and its id."""
+        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
+        named = [Column(n, ColumnType.STRING, doc=docs.get(n, "")) for n in self.dimensions]
+        event_id = Column(self.id_field, ColumnType.STRING, doc="Id of the event that made it.")
+        return (*named, self.counted, self.reached, event_id)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The dimensions and the number."""
+        return (*self.dimensions, self.counted.name)
+
+    @property
+    def layout(self) -> str:
+        """Dimensions, number, and what orders events, as text."""
+        return f"{self.dimensions} {self.every} {self.id_field}"
+
+
 class Keeps(Enum):
     """What a view writes of a join: its pairs, or the events of one side that find no partner."""
 

@@ -14,7 +14,7 @@ from jobs.catalogue import job_named
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.status import job_offsets, watermarks
-from jobs.views import JoinView, SessionView
+from jobs.views import JoinView, MilestoneView, SessionView
 from replay.build import await_emitted, await_loaded
 from replay.differences import Cut, cut_at
 from replay.offsets import Offsets, read_by_any, read_by_both
@@ -110,8 +110,8 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
     if emitted:
         await_emitted(settings, before, after)
     old, new = _await_both_read(settings, before, after)
-    if any(isinstance(view, SessionView | JoinView) for view in before.views):
-        # What is merged, sessions and pairs, is written a little after both have read it.
+    if any(isinstance(view, SessionView | MilestoneView | JoinView) for view in before.views):
+        # What is merged is written a little after both have read it.
         await_emitted(settings, before, after)
     for one in (before, after):
         await_loaded(settings, one, lambda progress: None)

@@ -38,6 +38,7 @@ from udfs.envelope import (
 from udfs.joins import JoinInput, JoinStore
 from udfs.kafka_letters import DeadBefore
 from udfs.kafka_time import NewestBefore
+from udfs.milestones import MilestoneStore
 from udfs.panes import PANE, PaneStore, split
 from udfs.rows import RowEncoder, window_columns
 from udfs.sessions import SessionStore
@@ -54,7 +55,8 @@ _MERGE_PAUSE_MS = 1_000
 # The one place in which a bucket's state holds its open sessions.
 _OPEN = 0
 
-Store = PaneStore | SessionStore | JoinStore
+FoldedStore = PaneStore | SessionStore | MilestoneStore
+Store = FoldedStore | JoinStore
 
 NOT_LATE = -1
 """What stands for no missed pane; Kafka has no timestamps before 1970."""
@@ -72,7 +74,7 @@ class DecodeSpec:
     """
 
     stream: Stream
-    stores: tuple[PaneStore | SessionStore, ...]
+    stores: tuple[FoldedStore, ...]
     fields: tuple[str, ...]
     bucket_keys: tuple[tuple[int, ...], ...]
     registry_url: str
@@ -190,7 +192,7 @@ class DecodeEvents(ScalarFunction):
 
 
 def _packet(
-    stores: Sequence[PaneStore | SessionStore | JoinInput],
+    stores: Sequence[FoldedStore | JoinInput],
     bucket_keys: Sequence[tuple[int, ...]],
     events: pa.Table,
     times: npt.NDArray[np.int64],
@@ -275,7 +277,7 @@ class AggregatePanes(KeyedProcessFunction):
             # All parcels of a second ask for the same timer.
             timers.register_processing_time_timer(now - now % _MERGE_PAUSE_MS + _MERGE_PAUSE_MS)
             return
-        if isinstance(store, SessionStore):
+        if not isinstance(store, PaneStore):
             self._ask_event_time(key, max(store.closes(first_due), watermark + 1), timers)
             return
         deadline = windows.next_deadline(store, [first_due], watermark)
@@ -316,7 +318,9 @@ class AggregatePanes(KeyedProcessFunction):
         book.commit()
         self._ask_event_time(key, windows.next_deadline(store, book.starts(), watermark), timers)
 
-    def _merged(self, key: int, store: SessionStore | JoinStore, timers: _Timers) -> Iterable[Row]:
+    def _merged(
+        self, key: int, store: SessionStore | MilestoneStore | JoinStore, timers: _Timers
+    ) -> Iterable[Row]:
         """Merge what came into what is kept, write what is due, forget what has expired."""
         watermark, now = timers.current_watermark(), timers.current_processing_time()
         if self._event_timer.get(key, watermark) <= watermark:
@@ -335,6 +339,8 @@ class AggregatePanes(KeyedProcessFunction):
             self._fresh.clear()
         if isinstance(store, SessionStore):
             deadline = yield from self._sessions(store, book, fresh, watermark)
+        elif isinstance(store, MilestoneStore):
+            deadline = yield from self._milestones(store, book, fresh, watermark)
         else:
             deadline = yield from self._pairs(store, book, fresh, watermark)
         book.page.fired = max(book.page.fired, watermark)
@@ -352,6 +358,17 @@ class AggregatePanes(KeyedProcessFunction):
             yield from self._encoded(store.view, store.rows(closed))
         book.write(_OPEN, still_open)
         return store.next_deadline(still_open)
+
+    def _milestones(
+        self, store: MilestoneStore, book: _StateBook, fresh: Sequence[pa.Table], watermark: int
+    ) -> Generator[Row, None, int | None]:
+        """Write the milestones that are sure by now; return when more events are."""
+        if fresh:
+            store.add(book, fresh)
+        for rows in store.close(book, watermark):
+            if len(rows):
+                yield from self._encoded(store.view, rows)
+        return store.next_deadline(book.starts())
 
     def _pairs(
         self, store: JoinStore, book: _StateBook, fresh: Sequence[pa.Table], watermark: int

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs.panes import text
-from udfs.windows import PaneBook
+from udfs.windows import PaneBook, append
 
 LEFT, RIGHT = 0, 1
 SIDES = (LEFT, RIGHT)
@@ -160,7 +160,8 @@ class JoinStore:
         if self.tells_alone:
             matched[left] = matched[right] = True
             self._mark(book, kept, matched[len(new) :])
-        self._keep(book, _with_matched(new, matched[: len(new)]))
+        times = _int64s(new, _TIME)
+        append(book, _with_matched(new, matched[: len(new)]), times - times % self.pane)
 
     def expire(self, book: PaneBook, watermark: int) -> Iterable[tuple[JoinRows, pa.Table]]:
         """Forget events for which no partner can come, and yield the rows of those left alone."""
@@ -239,14 +240,6 @@ class JoinStore:
             if not flags[mine].all():
                 flags[mine] = True
                 book.write(pane, _with_matched(table, flags))
-
-    def _keep(self, book: PaneBook, new: pa.Table) -> None:
-        panes = _int64s(new, _TIME)
-        panes = panes - panes % self.pane
-        for pane in np.unique(panes).tolist():
-            part = new.filter(pa.array(panes == pane))
-            kept = book.read(pane)
-            book.write(pane, part if kept is None else pa.concat_tables([kept, part]))
 
 
 @dataclass(frozen=True)

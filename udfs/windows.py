@@ -45,7 +45,7 @@ class Rows:
 def fold(store: PaneStore, book: PaneBook, fresh: Sequence[pa.Table]) -> pa.Table:
     """Merge `fresh` pane tables into the book; return the (pane, dimensions) that changed."""
     merged = store.merge(fresh)
-    for pane, part in _by_pane(merged):
+    for pane, part in _by_pane(merged, merged[PANE].to_numpy()):
         kept = book.read(pane)
         book.write(pane, part if kept is None else store.merge([kept, part]))
     return row_keys(store, merged)
@@ -151,8 +151,14 @@ def _overlaps(pane: int, view: WindowedView, windows: npt.NDArray[np.int64]) -> 
     return bool(first < len(windows) and windows[first] <= last)
 
 
-def _by_pane(table: pa.Table) -> Iterable[tuple[int, pa.Table]]:
-    panes = table[PANE].to_numpy()
+def append(book: PaneBook, table: pa.Table, panes: npt.NDArray[np.int64]) -> None:
+    """Add the rows of `table` to the panes in which, as `panes` says, they lie."""
+    for pane, part in _by_pane(table, panes):
+        kept = book.read(pane)
+        book.write(pane, part if kept is None else pa.concat_tables([kept, part]))
+
+
+def _by_pane(table: pa.Table, panes: npt.NDArray[np.int64]) -> Iterable[tuple[int, pa.Table]]:
     if len(panes) and panes[0] == panes[-1] and (panes == panes[0]).all():
         yield int(panes[0]), table
         return

@@ -13,13 +13,16 @@ import pytest
 from deploy.flink import client_environment, write_cluster_files
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
+from jobs.orders import ORDER_PAYMENTS, UNMATCHED_ORDERS
 from jobs.page_views import PAGE_VIEW_SESSIONS
 from jobs.plan import plan
-from jobs.views import InvalidView, Job
+from jobs.views import InvalidView, Job, Keeps
 from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
 from udfs.measures import First, Sum
 from udfs.panes import PaneStore
 from udfs.sessions import SessionStore
+
+_HOUR = timedelta(hours=1)
 
 
 @pytest.mark.stack
@@ -72,25 +75,75 @@ def test_a_version_has_topics_of_its_own() -> None:
 
 
 def test_a_view_chosen_alone_brings_what_it_reads_and_writes_only_itself() -> None:
-    alone = plan(JOBS["orders"], 2, ("revenue_per_minute",))
+    alone = plan(JOBS["bidding"], 2, ("pacing_alerts",))
 
-    assert [view.name for view in alone.queries] == ["revenue_per_minute"]
-    assert [view.name for view in alone.read_queries] == ["order_payments", "revenue_per_minute"]
+    assert [view.name for view in alone.queries] == ["pacing_alerts"]
+    read = [view.name for view in alone.read_queries]
+    assert read == ["campaign_spend_per_minute", "pacing_alerts"]
     assert {source.stream.name: source.columns for source in alone.inputs} == {
-        "orders": ("order_id", "customer_id", "status", "amount_cents"),
-        "payments": ("payment_id", "order_id", "paid_cents"),
-        "customer_segments": (),
+        "bid_requests": (),
+        "bids": (),
+        "impressions": ("request_id", "campaign_id", "price_micros", "daily_budget_micros"),
+        "clicks": (),
     }
 
 
 def test_a_query_must_read_its_streams_itself_or_through_an_earlier_view() -> None:
-    orders = JOBS["orders"]
-    by_name = {view.name: view for view in orders.views}
-    matched, revenue = by_name["order_payments"], by_name["revenue_per_minute"]
+    bidding = JOBS["bidding"]
+    by_name = {view.name: view for view in bidding.views}
+    spend, alerts = by_name["campaign_spend_per_minute"], by_name["pacing_alerts"]
 
-    Job("sales", orders.streams, (matched, revenue))
-    with pytest.raises(InvalidView, match="revenue_per_minute: its query does not read orders"):
-        Job("sales", orders.streams, (revenue, matched))
+    Job("pacing", bidding.streams, (spend, alerts))
+    with pytest.raises(InvalidView, match="pacing_alerts: its query does not read impressions"):
+        Job("pacing", bidding.streams, (alerts, spend))
+
+
+def test_views_over_the_same_pairs_share_what_is_kept() -> None:
+    orders = JOBS["orders"].within("blue")
+
+    (store,) = plan(orders, 1).joins
+    assert [rows.name for rows in store.views] == [
+        "order_payments",
+        "unmatched_orders",
+        "unmatched_payments",
+    ]
+    wider = replace(UNMATCHED_ORDERS.over({s.name: s for s in orders.streams}), after=_HOUR)
+    both = Job("both", orders.streams, (*orders.views, replace(wider, name="never_paid")))
+    assert [[rows.name for rows in one.views] for one in plan(both, 1).joins][1:] == [
+        ["never_paid"]
+    ]
+
+
+def test_a_join_alone_keeps_only_what_its_columns_say() -> None:
+    alone = plan(JOBS["orders"], 1, ("unmatched_payments",))
+
+    (store,) = alone.joins
+    assert [[name for name, _ in side.fields] for side in store.sides] == [
+        [],
+        ["event_time", "payment_id", "order_id", "paid_cents"],
+    ]
+    assert {one.stream.name: one.fields for one in alone.inputs} == {
+        "orders": ("order_id", "status"),
+        "payments": ("event_time", "order_id", "paid_cents", "payment_id"),
+        "customer_segments": (),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"on": "customer_id"}, "stream payments has no field \\['customer_id'\\]"),
+        ({"left_where": {"state": "placed"}}, "stream orders has no field \\['state'\\]"),
+        ({"key_columns": ("payment",)}, "\\['payment'\\] is none of its columns"),
+        ({"key_columns": ()}, "needs a key that is never null"),
+        ({"instants": ("ordered_at", "told_at")}, "\\['told_at'\\] is none of its columns"),
+        ({"before": -_HOUR}, "no less than zero"),
+        ({"keeps": Keeps.LEFT_ALONE}, "has no values of the other side"),
+    ],
+)
+def test_joins_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidView, match=f"order_payments: .*{complaint}"):
+        replace(ORDER_PAYMENTS, **changes)
 
 
 def test_a_job_reads_a_topic_once() -> None:

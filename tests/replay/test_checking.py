@@ -19,12 +19,12 @@ def test_a_query_has_passed_what_its_own_operators_have_in_both_versions() -> No
         1: [
             ("Source: orders_source", []),
             ("Window -> sales_by_segment_topic[9]: Writer -> Committer", [90_000, 80_000]),
-            ("Join -> order_payments_topic[5]: Writer", [40_000]),
+            ("Window -> revenue_per_minute_topic[5]: Writer", [40_000]),
             ("Rank -> current_segments_topic[7]: Writer", [NONE]),
         ],
         2: [
             ("Window -> sales_by_segment_topic[9]: Writer -> Committer", [70_000]),
-            ("Join -> order_payments_topic[5]: Writer", [50_000]),
+            ("Window -> revenue_per_minute_topic[5]: Writer", [50_000]),
             ("Rank -> current_segments_topic[7]: Writer", [60_000]),
             ("Window -> resales_by_segment_topic[8]: Writer", [10_000]),
         ],
@@ -42,5 +42,5 @@ def test_a_query_has_passed_what_its_own_operators_have_in_both_versions() -> No
         found = passed_by_all(settings, *versions)
     assert found == {
         "sales_by_segment": datetime.fromtimestamp(70, UTC),
-        "order_payments": datetime.fromtimestamp(40, UTC),
+        "revenue_per_minute": datetime.fromtimestamp(40, UTC),
     }

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.udfs.book import Book
 from udfs.joins import LEFT, RIGHT, Apart, JoinInput, JoinRows, JoinSide, JoinStore, Left, Right
 
 SECOND, MINUTE = 1_000, 60_000
@@ -70,25 +71,6 @@ SCHEMAS = (
 )
 Event = dict[str, Any]
 Found = dict[str, list[tuple[Any, ...]]]
-
-
-class Book:
-    """A `PaneBook` in memory."""
-
-    def __init__(self) -> None:
-        self.tables: dict[int, pa.Table] = {}
-
-    def starts(self) -> Sequence[int]:
-        return sorted(self.tables)
-
-    def read(self, pane: int) -> pa.Table | None:
-        return self.tables.get(pane)
-
-    def write(self, pane: int, table: pa.Table) -> None:
-        self.tables[pane] = table.combine_chunks()
-
-    def remove(self, pane: int) -> None:
-        del self.tables[pane]
 
 
 def order(time: int, name: str = "a", status: str = "placed", cents: int | None = 5) -> Event:
