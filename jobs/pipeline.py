@@ -33,7 +33,10 @@ from udfs.rows import RowEncoder
 MAX_PARALLELISM = 128
 
 _BODY = Types.PRIMITIVE_ARRAY(Types.BYTE())
-_PLAIN = "SELECT topic, CAST(NULL AS MAP<STRING, BYTES>) AS headers, k, v FROM {table}"
+_BODIES = Types.OBJECT_ARRAY(_BODY)
+_UNPACKED = """
+        SELECT topic, CAST(NULL AS MAP<STRING, BYTES>) AS headers, k, record_values[place] AS v
+        FROM {table} CROSS JOIN UNNEST(record_keys) WITH ORDINALITY AS record (k, place)"""
 
 
 def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOptions) -> Any:
@@ -75,7 +78,7 @@ def build(environment: StreamExecutionEnvironment, plan: JobPlan, options: JobOp
     if joined.parcels:
         records = joined.records(plan, options)
         tables.create_temporary_view("joined_records", tables.from_data_stream(records))
-        written.append(_PLAIN.format(table="joined_records"))
+        written.append(_UNPACKED.format(table="joined_records"))
     statements.add_insert_sql(f"INSERT INTO output {' UNION ALL '.join(written)}")
     if plan.queries:
         add_queries(tables, statements, plan, options)
@@ -276,12 +279,14 @@ def _parcels(tables: StreamTableEnvironment, decoded: Any, packet: str) -> DataS
 
 
 def _records(parcels: DataStream, spec: PaneSpec, name: str) -> DataStream:
-    """Return the records (topic, k, v) of the views that are kept as `spec` says."""
+    """Return the records (topic, keys, values) of the views that are kept as `spec` says."""
     return (
         parcels.key_by(lambda parcel: parcel[0], key_type=Types.INT())
         .process(
             AggregatePanes(spec),
-            output_type=Types.ROW_NAMED(["topic", "k", "v"], [Types.STRING(), _BODY, _BODY]),
+            output_type=Types.ROW_NAMED(
+                ["topic", "record_keys", "record_values"], [Types.STRING(), _BODIES, _BODIES]
+            ),
         )
         .name(name)
         .uid(name)
@@ -385,7 +390,7 @@ def _output_sql(plan: JobPlan, source: Input) -> str:
         'offset', ENCODE(CAST(source_offset AS STRING), 'UTF-8'),
         'timestamp', ENCODE(CAST(d.verdict.event_ms AS STRING), 'UTF-8')"""
     return f"""
-        {_PLAIN.format(table=f"{stream.name}_records")}
+        {_UNPACKED.format(table=f"{stream.name}_records")}
         UNION ALL
         SELECT '{stream.dead_letter_topic(plan.version)}',
             MAP['reason', ENCODE(d.verdict.reason, 'UTF-8'),

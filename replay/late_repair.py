@@ -284,11 +284,10 @@ def _write(settings: Settings, planned: RepairPlan) -> None:
         schema_id = registry.register(view.subject(target.version), view.avro_schema)
     encoder = RowEncoder(target.topic, json.dumps(view.avro_schema), schema_id, view.key)
     keys = rows_by_key(target.store, planned.rows)
+    encoded = encoder.encode(window_columns(windowed, planned.rows))
     records = [
-        RowRecord(topic, planned.partitions.get(key), record_key, value)
-        for key, (topic, record_key, value) in zip(
-            keys, encoder.encode(window_columns(windowed, planned.rows)), strict=True
-        )
+        RowRecord(target.topic, planned.partitions.get(key), record_key, value)
+        for key, record_key, value in zip(keys, *encoded, strict=True)
     ]
     name = f"kappa-repair-{target.topic}"
     write_rows(settings.kafka_client, name, records)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyruhvro
@@ -15,6 +15,7 @@ from schemas.framing import header
 from udfs.panes import WINDOW, WindowedView
 
 _TIME = pa.timestamp("ms")
+_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,22 @@ class RowEncoder:
     schema_id: int
     key: tuple[str, ...]
 
-    def encode(self, rows: pa.Table) -> Iterable[tuple[str, bytes, bytes]]:
-        """Yield (topic, key, value) per row; the key is a JSON array of the view's key."""
+    def encode(self, rows: pa.Table) -> tuple[list[bytes], list[bytes]]:
+        """Return the keys and the values of `rows`; a key is a JSON array of the view's key."""
         batch = rows.combine_chunks().to_batches()[0]
         frame = header(self.schema_id)
         bodies = pyruhvro.serialize_record_batch(batch, self.schema, 1)[0].to_pylist()
-        for key, body in zip(self._keys(rows), bodies, strict=True):
-            yield self.topic, key, frame + body
+        return list(self._keys(rows)), [frame + body for body in bodies]
+
+    def packed(self, rows: pa.Table) -> Iterable[tuple[str, list[bytes], list[bytes]]]:
+        """Yield (topic, keys, values) for a thousand rows at a time."""
+        keys, values = self.encode(rows)
+        for begin in range(0, len(keys), _AT_ONCE):
+            yield self.topic, keys[begin : begin + _AT_ONCE], values[begin : begin + _AT_ONCE]
 
     def _keys(self, rows: pa.Table) -> Iterable[bytes]:
         for key in zip(*(_in_json(rows[name]) for name in self.key), strict=True):
-            yield json.dumps(key, ensure_ascii=False, separators=(",", ":")).encode()
+            yield orjson.dumps(key)
 
 
 def window_columns(view: WindowedView, rows: pa.Table) -> pa.Table:

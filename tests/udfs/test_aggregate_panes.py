@@ -114,7 +114,7 @@ class Task:
         for timer in sorted(t for t in self.state.timers if t[0] == domain and t[1] <= to):
             self.state.timers.discard(timer)
             rows = self.operator.on_timer(timer[1], self._context(domain))
-            keys += [row[1].decode() for row in rows]
+            keys += [key.decode() for row in rows for key in row[1]]
         return keys
 
 
