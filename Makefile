@@ -32,9 +32,9 @@ faults: install jars ## Faults at random, then the quicker ones each alone; SEED
 	  $(BIN)/pytest -s tests/faults/test_program.py
 	@$(BIN)/pytest -m "not slow" tests/faults/test_each.py tests/sinks/test_killed_loader.py
 
-soak: install jars ## A fault every half minute under a steady rate; MINUTES=… RATE=… EVERY=… SEED=…
+soak: install jars ## A fault every half minute under a steady rate; MINUTES=… RATE=… EVERY=… SEED=… JSON=1
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),20000) \
-	  --every $(or $(EVERY),30) --seed $(or $(SEED),1)
+	  --every $(or $(EVERY),30) --seed $(or $(SEED),1) $(if $(JSON),--json)
 
 test-unit: install tools ## The tests that start no process, in under a minute
 	@$(BIN)/pytest -m "not stack and not process and not long"
