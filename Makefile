@@ -8,6 +8,7 @@ UV_VERSION := 0.13.8
 
 # Changes with the pom's content, so that a second run has nothing to do.
 POM_SUM := $(shell cksum < deploy/pom.xml | cut -d' ' -f1)
+FAULTS := program each killed_loader
 PEERS := kafka_streams clickhouse spark pathway bytewax quix
 INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
@@ -28,13 +29,12 @@ test-long: install jars ## All views at once, and rebuilds, repairs and restores
 	@$(BIN)/pytest -m long
 
 faults: install jars ## Faults at random, then the quicker ones each alone; SEED=… MINUTES=… choose others
-	@KAPPA_FAULT_SEED=$(or $(SEED),1) KAPPA_FAULT_MINUTES=$(or $(MINUTES),3) \
-	  $(BIN)/pytest -s tests/faults/test_program.py
-	@$(BIN)/pytest -m "not slow" tests/faults/test_each.py tests/sinks/test_killed_loader.py
+	@KAPPA_FAULT_SEED=$(or $(SEED),1) KAPPA_FAULT_MINUTES=$(or $(MINUTES),2) \
+	  $(BIN)/pytest -s -m "not long" $(FAULTS:%=tests/faults/test_%.py)
 
-soak: install jars ## A fault every half minute under a steady rate; MINUTES=… RATE=… EVERY=… SEED=…
+soak: install jars ## A fault every half minute under a steady rate; MINUTES=… RATE=… EVERY=… SEED=… JSON=1
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),20000) \
-	  --every $(or $(EVERY),30) --seed $(or $(SEED),1)
+	  --every $(or $(EVERY),30) --seed $(or $(SEED),1) $(if $(JSON),--json)
 
 test-unit: install tools ## The tests that start no process, in under a minute
 	@$(BIN)/pytest -m "not stack and not process and not long"

@@ -13,10 +13,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
-from tests.own_stack import own_stack
+from tests.own_stack import own_stack, shown, shown_stack
 
 _LOG_LINES, _LINE_LENGTH = 20, 240
-_STACK = pytest.StashKey[Stack]()
+_FAULTS = Path(__file__).with_name("faults")
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +28,11 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     if given := os.environ.get("KAPPA_TEST_STACK"):
         home, _, port_base = given.rpartition(":")
         found = Stack(Settings(home=Path(home), port_base=int(port_base)))
-        request.config.stash[_STACK] = found
-        found.up()
-        yield found
+        with shown(request.config, found):
+            found.up()
+            yield found
         return
-    with own_stack() as own:
-        request.config.stash[_STACK] = own
+    with own_stack() as own, shown(request.config, own):
         own.up()
         yield own
 
@@ -66,7 +65,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the tails of the stack's logs to the report of a failed test."""
     report = yield
-    running = item.config.stash.get(_STACK, None)
+    running = shown_stack(item.config)
     if report.failed and running is not None and "stack" in getattr(item, "fixturenames", ()):
         report.sections.extend(_log_tails(running))
     return report
@@ -87,9 +86,18 @@ def _telling_lines(path: Path) -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """Mark what uses the stack or other processes, and run the stack's after the quick tests."""
+    """Mark what uses the stack or other processes, and run the quick tests first.
+
+    Then come the faults, whose stack is down again before the one of all others comes up.
+    """
     for item in items:
         for marker, fixture in ((pytest.mark.stack, "stack"), (pytest.mark.process, "processes")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
-    items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))
+    items.sort(key=_turn)
+
+
+def _turn(item: Any) -> int:
+    if "stack" not in getattr(item, "fixturenames", ()):
+        return 0
+    return 1 if item.path.is_relative_to(_FAULTS) else 2

@@ -125,12 +125,15 @@ def environment(stack: Stack, **changed: Any) -> Iterator[Environment]:
 
 def python_workers(stack: Stack) -> list[psutil.Process]:
     """Return the processes that run Python functions of the stack's jobs."""
-    found = []
-    for process in members(stack.place.home, ["taskmanager"]):
-        with suppress(psutil.Error):
-            if any("beam_boot" in word for word in process.cmdline()):
-                found.append(process)
-    return found
+    return list(filter(is_python_worker, members(stack.place.home, ["taskmanager"])))
+
+
+def is_python_worker(process: psutil.Process) -> bool:
+    """Whether a process of the TaskManager's runs Python functions; one that is gone does not."""
+    try:
+        return any("beam_boot" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A stack with a home and ports of its own, which is gone afterwards."""
+"""A stack with a home and ports of its own, which is gone afterwards; whose logs are shown."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from deploy.settings import Settings
 from deploy.stack import Stack
 
 # Below the ports that the system gives to outgoing connections.
 _PORT_BASES = range(25_000, 32_000, 600)
+_SHOWN = pytest.StashKey[Stack | None]()
 
 
 @contextmanager
@@ -28,6 +31,22 @@ def own_stack() -> Iterator[Stack]:
     finally:
         own.down()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def shown(config: pytest.Config, stack: Stack) -> Iterator[None]:
+    """Have the logs of `stack` shown where a test that uses it fails meanwhile."""
+    before = shown_stack(config)
+    config.stash[_SHOWN] = stack
+    try:
+        yield
+    finally:
+        config.stash[_SHOWN] = before
+
+
+def shown_stack(config: pytest.Config) -> Stack | None:
+    """Return the stack whose logs are to be shown, if one is up."""
+    return config.stash.get(_SHOWN, None)
 
 
 def _free_port_base(home: Path) -> int:

@@ -8,26 +8,25 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from multiprocessing import get_context
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import typer
 
 from bench.workload import Workload, batches, fill_live
-from deploy.console import OUT, print_table
-from deploy.processes import members
+from deploy.console import ERR, OUT, print_json, print_table
 from deploy.settings import Settings
 from schemas.registry import Registry
 from schemas.streams import PAGE_VIEWS
 from schemas.topics import end_offsets
 from tests.faults import faults
+from tests.faults.memory import WARM_UP_MINUTES, Memory
 from tests.faults.scene import Scene, Watcher
 from tests.harness import Environment, environment, rows, wait_for
 from tests.own_stack import own_stack
@@ -47,7 +46,6 @@ FAULTS = (
     faults.pause_clickhouse,
     faults.zombie_loader,
 )
-_MIB = 2**20
 _SETTLE_SECONDS = 900.0
 _MINUTE_MS = 60_000
 
@@ -55,31 +53,13 @@ Expected = dict[tuple[int, str], tuple[int, int, float | None, int]]
 """Views, unique users, mean duration, errors by (start of the minute in epoch ms, page or "")."""
 
 
-@dataclass
-class Memory:
-    """Resident memory of each part over time, in MiB; a part is all of its processes."""
+@dataclass(frozen=True)
+class Happened:
+    """A fault, the minute of the run in which it began, and how long it took to be over."""
 
-    stack_home: Settings
-    samples: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-
-    def watch(self, parts: Sequence[str], env: Environment, ended: threading.Event) -> None:
-        """Note the memory of `parts` and of the loader every five seconds."""
-        began = time.monotonic()
-        while not ended.wait(5):
-            at = (time.monotonic() - began) / 60
-            for part in parts:
-                self.samples[part].append((at, _resident(members(self.stack_home.home, [part]))))
-            if env.loader is not None:
-                self.samples["loader"].append((at, _resident([_process(env.loader.pid)])))
-
-    def growth(self, part: str) -> tuple[float, float, float]:
-        """Return a part's memory at half time and at the end, and the slope in MiB a minute."""
-        at, mib = np.array(self.samples[part]).T
-        later = at >= at[-1] / 2
-        slope = float(np.polyfit(at[later], mib[later], 1)[0]) if later.sum() > 2 else 0.0
-        quarter = at >= at[-1] * 0.75
-        middle = later & ~quarter
-        return float(np.median(mib[middle])), float(np.median(mib[quarter])), slope
+    minute: float
+    fault: str
+    seconds: float
 
 
 def main(
@@ -87,6 +67,7 @@ def main(
     rate: Annotated[int, typer.Option(min=50, help="Events a second.")] = 20_000,
     every: Annotated[float, typer.Option(min=1, help="Seconds from fault to fault.")] = 30.0,
     seed: Annotated[int, typer.Option(min=0)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all samples.")] = False,
 ) -> None:
     """Send events, bring about faults, and compare every row at the end.
 
@@ -106,22 +87,24 @@ def main(
             happened, memory = _run(scene, workload, minutes, every)
             differences = _differences(env, workload)
     again = f"make soak MINUTES={minutes:g} RATE={rate} EVERY={every:g} SEED={seed}"
-    _tell(workload, happened, memory, differences)
+    if as_json:
+        print_json(_document(workload, happened, memory, differences))
+    else:
+        _tell(workload, happened, memory, differences)
     if differences:
-        OUT.print(f"Repeat it with: {again}", highlight=False)
+        ERR.print(f"Repeat it with: {again}", highlight=False)
         raise typer.Exit(1)
 
 
 def _run(
     scene: Scene, workload: Workload, minutes: float, every: float
-) -> tuple[Counter[str], Memory]:
+) -> tuple[list[Happened], Memory]:
     env = scene.env
     scene.begin(views=(BY_PAGE, OF_SITE))
     feeder = get_context("spawn").Process(target=feed, args=(env.settings, workload), daemon=True)
-    memory, ended = Memory(scene.stack.settings), threading.Event()
-    parts = [part.name for part in scene.stack.parts if part.name != "loader"]
-    noting = threading.Thread(target=memory.watch, args=(parts, env, ended), daemon=True)
-    happened: Counter[str] = Counter()
+    memory, ended = Memory(), threading.Event()
+    noting = threading.Thread(target=memory.watch, args=(scene.stack, env, ended), daemon=True)
+    happened: list[Happened] = []
     with Watcher(env, (OF_SITE,)) as watcher:
         feeder.start()
         noting.start()
@@ -129,12 +112,7 @@ def _run(
         while (left := ends - time.monotonic()) > 0:
             ended.wait(min(every, left))
             if time.monotonic() + 10 < ends:
-                fault, began = scene.chance.choice(FAULTS), time.monotonic()
-                fault(scene)
-                happened[fault.__name__] += 1
-                took = time.monotonic() - began
-                said = f"{left / 60:5.1f} min left: {fault.__name__}, over after {took:.0f} s"
-                OUT.print(said, highlight=False)
+                happened.append(_bring_about(scene, memory))
         feeder.join(600)
         assert feeder.exitcode == 0, "the producer gave up"
         _await_all(env, workload)
@@ -142,6 +120,15 @@ def _run(
         noting.join()
     assert watcher.faults == [], watcher.faults[:5]
     return happened, memory
+
+
+def _bring_about(scene: Scene, memory: Memory) -> Happened:
+    fault, began = scene.chance.choice(FAULTS), time.time()
+    fault(scene)
+    done = Happened((began - memory.began) / 60, fault.__name__, time.time() - began)
+    said = f"minute {done.minute:4.1f}: {done.fault}, over after {done.seconds:.0f} s"
+    ERR.print(said, highlight=False)
+    return done
 
 
 def feed(settings: Settings, workload: Workload) -> None:
@@ -236,36 +223,53 @@ def _same(one: Sequence[float | None] | None, other: Sequence[float | None] | No
     )
 
 
-def _tell(workload: Workload, happened: Counter[str], memory: Memory, differences: int) -> None:
+def _tell(
+    workload: Workload, happened: Sequence[Happened], memory: Memory, differences: int
+) -> None:
     OUT.print(
-        f"{workload.events:,} events at {workload.per_second:,.0f}/s, {happened.total()} faults, "
+        f"{workload.events:,} events at {workload.per_second:,.0f}/s, {len(happened)} faults, "
         f"{differences} differences.",
         highlight=False,
     )
-    print_table("Faults", ("fault", "times"), sorted(happened.items()))
-    growth = {part: memory.growth(part) for part in sorted(memory.samples)}
+    times = Counter(each.fault for each in happened)
+    print_table("Faults", ("fault", "times"), sorted(times.items()))
     print_table(
-        "Resident memory, MiB",
-        ("part", "third quarter", "last quarter", "a minute"),
-        [(part, *(round(mib, 1) for mib in found)) for part, found in growth.items()],
+        f"Resident memory in MiB, medians, from {WARM_UP_MINUTES:g} minutes after each start on",
+        ("process", "starts", "first third", "last third", "growth", "longest life", "a minute"),
+        [
+            (
+                name,
+                found.restarts + 1,
+                found.first_third,
+                found.last_third,
+                found.grown,
+                f"{found.longest:.0f} min",
+                found.slope,
+            )
+            for name, found in memory.growths().items()
+        ],
     )
 
 
-def _resident(processes: Sequence[psutil.Process | None]) -> float:
-    total = 0
-    for process in processes:
-        try:
-            total += process.memory_info().rss if process is not None else 0
-        except psutil.NoSuchProcess:
-            continue
-    return total / _MIB
-
-
-def _process(pid: int) -> psutil.Process | None:
-    try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return None
+def _document(
+    workload: Workload, happened: Sequence[Happened], memory: Memory, differences: int
+) -> dict[str, Any]:
+    return {
+        "events": workload.events,
+        "per_second": workload.per_second,
+        "differences": differences,
+        "minutes": memory.minutes,
+        "warm_up_minutes": WARM_UP_MINUTES,
+        "faults": [asdict(each) for each in happened],
+        "memory": {
+            name: {
+                **asdict(found),
+                "grown": found.grown,
+                "samples": [asdict(sample) for sample in memory.samples[name]],
+            }
+            for name, found in memory.growths().items()
+        },
+    }
 
 
 if __name__ == "__main__":

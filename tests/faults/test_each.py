@@ -13,9 +13,9 @@ from tests.faults.faults import CHECKPOINT_SECONDS, FAULTS
 from tests.faults.scene import Scene
 from tests.harness import environment
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
-_SLOW = {
+_LONG = {
     "kill_everything",
     "pause_broker",
     "pause_taskmanager",
@@ -27,7 +27,7 @@ _SLOW = {
 
 def marked(name: str) -> object:
     """Return the name of a fault as a parameter, marked where it takes minutes."""
-    return pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name
+    return pytest.param(name, marks=pytest.mark.long) if name in _LONG else name
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,8 @@ def test_pictures_of_it(
     pictures: Path,
 ) -> None:
     """Also writes the README's pictures of the dashboard, on a calm machine."""
-    _fill_other_views(Database(running.settings), history)
+    # A page is looked up once, and the server's list of views may be a second old.
+    _fill_other_views(Database(running.settings, server=dashboard), history)
     _promote_fraud_alerts(running)
     page.goto(dashboard.url)
     if FOR_README:
@@ -265,10 +266,16 @@ def _fill_other_views(database: Database, history: History) -> None:
         for place, alert in enumerate(alerts)
     ]
     database.view("fraud_alerts", ALERTS, ("transaction_id",), rows, version=2)
-    pages = database.clickhouse.query(
+    of_pages = (
         "SELECT page_id, sum(views), max(unique_users), max(window_end)"
         " FROM page_views_per_minute GROUP BY page_id"
-    ).rows
+    )
+    pages = wait_for(
+        lambda: database.clickhouse.query(of_pages).rows,
+        MILLISECONDS / 1000,
+        "the pages' views are loaded",
+        until=lambda found: sum(views for _, views, *_ in found) >= history.events,
+    )
     stats = [dict(zip(STATS, row, strict=True)) for row in pages]
     database.view("page_stats", STATS, ("page_id",), stats)
     database.clickhouse.close()

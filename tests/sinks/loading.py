@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from deploy.settings import PROJECT_ROOT, Settings
+from deploy.stack import Stack
 from schemas.framing import frame
 from schemas.registry import Registry, publish
 from schemas.topics import end_offsets, ensure_raw_topic, ensure_view_topic
@@ -26,6 +28,7 @@ from sinks.batches import Limits
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
 from sinks.loader import group_of, open_loader
+from sinks.sql import identifier
 from tests.harness import wait_for
 from tests.sinks.samples import COUNTS, body
 
@@ -191,6 +194,17 @@ class Sandbox:
             with suppress(ProcessLookupError):
                 started.send_signal(signal.SIGKILL)
             started.communicate()
+
+
+@contextmanager
+def sandbox_on(stack: Stack) -> Iterator[Sandbox]:
+    """Yield a namespace of its own on `stack`, whose database is gone afterwards."""
+    settings = changed_settings(stack.settings, namespace=f"s{uuid.uuid4().hex[:8]}")
+    yield Sandbox(settings)
+    # The test may not have made its database, and a request to none is refused.
+    clickhouse = ClickHouse(stack.settings)
+    clickhouse.command(f"DROP DATABASE IF EXISTS {identifier(settings.database)}")
+    clickhouse.close()
 
 
 def changed_settings(settings: Settings, **changed: Any) -> Settings:

@@ -15,9 +15,6 @@ from deploy.stack import Stack
 from tests.harness import standing_still, wait_for
 from tests.sinks.loading import Row, Sandbox, Tap
 
-# What follows on the stack whose broker was killed is not to be judged by it.
-pytestmark = pytest.mark.long
-
 ROWS: list[Row] = [
     (f"/{key % 97}", key, key * 10 + revision) for revision in range(2) for key in range(500)
 ]
