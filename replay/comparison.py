@@ -156,8 +156,19 @@ def count_query(table: StoredTable) -> str:
 
 def moving_query(comparison: Comparison, table: StoredTable) -> str:
     """Ask for the rows of `table` that were written too lately to count."""
-    still = _still(comparison, table)
-    return f"SELECT count() FROM {identifier(table.name)} FINAL WHERE NOT {still}"
+    return (
+        f"SELECT count() FROM {identifier(table.name)} FINAL WHERE NOT {still(comparison, table)}"
+    )
+
+
+def still(comparison: Comparison, table: StoredTable) -> str:
+    """Return the condition that a row of `table` is none of those written too lately."""
+    if comparison.emitted is None:
+        return "true"
+    ends = comparison.emitted[0 if table is comparison.old else 1]
+    revision, partition = identifier(REVISION), identifier(PARTITION)
+    terms = (f"({partition} = {part} AND {revision} < {end})" for part, end in ends.items())
+    return f"({' OR '.join(terms) or 'false'})"
 
 
 def bucket_size(first_ms: int, last_ms: int) -> timedelta:
@@ -180,7 +191,7 @@ def bucket_query(comparison: Comparison, table: StoredTable) -> str:
     return (
         f"SELECT {_bucket(comparison)} AS _bucket, count(), {fingerprint}{sums} "
         f"FROM {identifier(table.name)} FINAL"
-        f"{_where([*_bounds(comparison), _still(comparison, table)])} GROUP BY _bucket"
+        f"{_where([*_bounds(comparison), still(comparison, table)])} GROUP BY _bucket"
     )
 
 
@@ -298,6 +309,11 @@ def dropped_query(
     )
 
 
+def bucket_of(moment: datetime, size: timedelta) -> int:
+    """Return the bucket of time that `moment` falls into."""
+    return (moment - _EPOCH) // size
+
+
 def bucket_start(bucket: int, size: timedelta) -> datetime:
     """Return the first instant of a bucket of time."""
     return _EPOCH + bucket * size
@@ -348,18 +364,8 @@ def _side(comparison: Comparison, table: StoredTable, buckets: Sequence[int]) ->
     # The inner names are those of the table, so that bounds see its own column types.
     inner = f"SELECT *, {_bucket(comparison)} AS _bucket FROM {identifier(table.name)} FINAL{where}"
     # A key counts only where neither version has just written it, which no side knows alone.
-    still = f"toNullable({_still(comparison, table)}) AS _still"
-    return f"(SELECT {_nullable(table)}, toNullable(_bucket) AS _bucket, {still} FROM ({inner}))"
-
-
-def _still(comparison: Comparison, table: StoredTable) -> str:
-    """Return the condition that a row of `table` is none of those written too lately."""
-    if comparison.emitted is None:
-        return "true"
-    ends = comparison.emitted[0 if table is comparison.old else 1]
-    revision, partition = identifier(REVISION), identifier(PARTITION)
-    terms = (f"({partition} = {part} AND {revision} < {end})" for part, end in ends.items())
-    return f"({' OR '.join(terms) or 'false'})"
+    counts = f"toNullable({still(comparison, table)}) AS _still"
+    return f"(SELECT {_nullable(table)}, toNullable(_bucket) AS _bucket, {counts} FROM ({inner}))"
 
 
 def _nullable(table: StoredTable) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from deploy.settings import Settings
 from jobs.views import WINDOW_END, WINDOW_START, ArrivalView, QueryView, View, WindowView
 from replay import comparison as sql
+from replay.bracket import Bracketed, Looks, Outside
 from replay.comparison import Bucket, Comparison, StoredTable
 from replay.differences import (
     Cut,
@@ -61,14 +62,17 @@ def verify(
     now: datetime | None = None,
     count_schema_changes: bool = False,
     progress: Callable[[str], None] = lambda view: None,
+    read_on: Callable[[], object] | None = None,
 ) -> VerifyReport:
     """Return how `views` at both versions compare over the input of `cut`.
 
     `old_version` is that of all views or says it by view's name.
     Each table is read once, to hash its rows in buckets; keys are compared only in the buckets
     whose hashes differ. `now` decides which rows are about to expire; without it, it is this
-    moment. `progress` is told the name of each view as its comparison begins. Raises
-    `CannotVerify` and `ClickHouseFailed`.
+    moment. `progress` is told the name of each view as its comparison begins. `read_on` returns
+    once each version has read all that the other had, and its rows are loaded: with it, rows that
+    are written meanwhile are held too, between two looks at the old version. Raises `CannotVerify`
+    and `ClickHouseFailed`.
     """
     started, at = time.monotonic(), now or datetime.now(UTC)
     declared = expected or Expectation()
@@ -80,7 +84,7 @@ def verify(
     try:
         pairs = {v.name: _tables(clickhouse, v, old[v.name], new_version) for v in views}
         by_view = _expectations(declared, pairs)
-        reports = []
+        comparisons = []
         for view in views:
             progress(view.name)
             compared = _comparison(view, pairs[view.name], cut, at, count_schema_changes)
@@ -89,7 +93,12 @@ def verify(
             compare = _ViewComparison(
                 clickhouse, view, between, compared, by_view[view.name], reader
             )
-            reports.append(compare.report())
+            compare.compare()
+            comparisons.append(compare)
+        moving = [one for one in comparisons if one.moving]
+        if moving and read_on is not None:
+            _bracket(moving, read_on)
+        reports = [one.report() for one in comparisons]
     finally:
         reader.close()
         clickhouse.close()
@@ -103,6 +112,18 @@ def verify(
         unused=unused_expectations(declared, reports),
         seconds=time.monotonic() - started,
     )
+
+
+def _bracket(moving: Sequence[_ViewComparison], read_on: Callable[[], object]) -> None:
+    """Hold the rows that are written meanwhile; each look is later than all that it must be."""
+    for one in moving:
+        one.look_at_old()
+    read_on()
+    for one in moving:
+        one.look_at_new()
+    read_on()
+    for one in moving:
+        one.judge_moving()
 
 
 def unused_expectations(declared: Expectation, reports: Iterable[ViewReport]) -> tuple[str, ...]:
@@ -265,55 +286,100 @@ class _ViewComparison:
         self._tally = _Tally()
         self._patterns: dict[tuple[int, str, str], _Known] = {}
         self._problems: list[str] = []
-        self._scanned = self._drilled = 0
+        self._scanned = self._drilled = self._moving = 0
+        self._seconds = 0.0
+        self._is_comparable = compared.old.key == compared.new.key
+        self._span: tuple[datetime, datetime] | None = None
+        self._old: dict[int, Bucket] = {}
+        self._new: dict[int, Bucket] = {}
+        self._differing: list[int] = []
+        self._looks: Looks | None = None
+        self._bracketed: Bracketed | None = None
 
-    def report(self) -> ViewReport:
+    @property
+    def moving(self) -> int:
+        """How many rows do not count as they were just written: of the version with more."""
+        return self._moving
+
+    def compare(self) -> None:
+        """Compare the rows that count."""
         started = time.monotonic()
-        compared = self._compared
-        if compared.old.key != compared.new.key:
-            return self._incomparable(started)
-        self._check_conditions()
-        span = self._cut_into_buckets()
-        old, new = self._hashed(self._compared.old), self._hashed(self._compared.new)
-        differing = sql.differing_buckets(old, new)
+        if self._is_comparable:
+            self._check_conditions()
+            self._span = self._cut_into_buckets()
+            self._old, self._new = (
+                self._hashed(table) for table in (self._compared.old, self._compared.new)
+            )
+            self._compare_buckets()
+            self._moving = self._count_moving()
+        self._seconds += time.monotonic() - started
+
+    def _compare_buckets(self) -> None:
+        old, new = self._old, self._new
+        differing = self._differing = sql.differing_buckets(old, new)
         rows = {b: sum(of[b].rows for of in (old, new) if b in of) for b in differing}
         for chunk in sql.chunks(differing, rows, CHUNK_ROWS):
             self._drill_down(chunk)
-        moving = self._moving()
-        if not any(bucket.rows for of in (old, new) for bucket in of.values()):
-            self._problems += self._uncompared(moving)
-        if differing and not self._tally.counts and compared.emitted is None:
+        if differing and not self._tally.counts and self._compared.emitted is None:
             self._problems.append(
                 f"{len(differing):,} buckets differed when they were hashed and no more when their "
                 "rows were compared: rows still arrive; verify again."
             )
-        size = self._compared.size
+
+    def look_at_old(self) -> None:
+        """Look at the old version's rows that are just being written."""
+        self._moving = self._count_moving()
+        self._looks = Looks(self._ask, self._view, self._compared, self._moving)
+
+    def look_at_new(self) -> None:
+        """Look at the new version's, once it has read as far as the old one had then."""
+        if self._looks is not None:
+            self._looks.look_at_new()
+
+    def judge_moving(self) -> None:
+        """Look at the old version's again, once it has read as far, and judge."""
+        if self._looks is None:
+            return
+        self._bracketed, outside = self._looks.judge()
+        self._take([self._outside(one) for one in outside])
+
+    def report(self) -> ViewReport:
+        """Return what was found."""
+        if not self._is_comparable:
+            return self._incomparable()
+        compared, held = self._compared, self._bracketed
+        moving = self._moving if held is None else held.open_rows
+        old, new, size = self._old, self._new, compared.size
+        rows = [sum(bucket.rows for bucket in of.values()) for of in (old, new)]
+        if not any(rows) and not (held and held.rows):
+            self._problems += self._uncompared(moving)
         return ViewReport(
             view=self._view.name,
             old_version=self._versions[0],
-            old_rows=sum(bucket.rows for bucket in old.values()),
-            new_rows=sum(bucket.rows for bucket in new.values()),
+            old_rows=rows[0],
+            new_rows=rows[1],
             sums=self._sums(old, new),
             schema_changes=sql.schema_changes(compared.old, compared.new),
             counts=dict(self._tally.counts),
             kinds=dict(self._tally.kinds),
             columns={name: dict(counts) for name, counts in self._tally.columns.items()},
             timeline=self._timeline(),
-            span=span,
+            span=self._span,
             bucket_seconds=None if size is None else size.total_seconds(),
             buckets=len({*old, *new}),
-            differing_buckets=len(differing),
+            differing_buckets=len(self._differing),
             samples=tuple(self._tally.samples),
             needed=frozenset(self._tally.needed),
             problems=tuple(self._problems),
             moving_rows=moving,
+            bracketed=held or Bracketed(),
             until=compared.until,
-            seconds=time.monotonic() - started,
+            seconds=self._seconds,
             scanned_rows=self._scanned,
             drilled_rows=self._drilled,
         )
 
-    def _incomparable(self, started: float) -> ViewReport:
+    def _incomparable(self) -> ViewReport:
         old, new = self._compared.old, self._compared.new
         rows = [self._ask(sql.count_query(table)).rows[0][0] for table in (old, new)]
         problem = (
@@ -327,7 +393,7 @@ class _ViewComparison:
             new_rows=rows[1],
             schema_changes=sql.schema_changes(old, new),
             problems=(problem,),
-            seconds=time.monotonic() - started,
+            seconds=self._seconds,
         )
 
     def _ask(self, query: str) -> Answer:
@@ -364,8 +430,7 @@ class _ViewComparison:
         )
         return sql.bucket_start(edges[0], size), sql.bucket_start(edges[1] + 1, size)
 
-    def _moving(self) -> int:
-        """Return how many rows do not count as they were just written: of the version with more."""
+    def _count_moving(self) -> int:
         compared = self._compared
         if compared.emitted is None:
             return 0
@@ -376,8 +441,9 @@ class _ViewComparison:
         """Return why nothing was compared, if there is anything to compare."""
         if moving:
             return [
-                f"all its {moving:,} rows were written anew while they were compared, so none "
-                "was; verify again when fewer events come."
+                f"all its {moving:,} rows were written anew while they were compared, and none of "
+                "their columns could be held; declare those that more events never lessen, or "
+                "verify again when fewer come."
             ]
         tables = (self._compared.old, self._compared.new)
         there = max(int(self._ask(sql.count_query(table)).rows[0][0]) for table in tables)
@@ -418,12 +484,34 @@ class _ViewComparison:
                 self._tally.count(Verdict.EXPECTED, known.pattern, values[0])
             else:
                 rows.append((values[0], self._row(values)))
+        self._take(rows)
+
+    def _take(self, rows: Sequence[tuple[int, DifferingRow]]) -> None:
+        """Class and count rows that differ, each with its bucket."""
         skipped = self._skipped([row for _, row in rows])
         for bucket, row in rows:
             one = self._classify(row, skipped)
             if self._tally.takes_samples(one.verdict):
                 self._tally.samples.append(one)
             self._tally.count(one.verdict, row.pattern, bucket)
+            if one.verdict is Verdict.EXPECTED:
+                self._tally.needed.update(needed(row.pattern, self._expectation))
+
+    def _outside(self, one: Outside) -> tuple[int, DifferingRow]:
+        """Return the differing row of a key that was held between two looks, and its bucket."""
+        compared = self._compared
+        names = [column.name for column in compared.columns]
+        key = dict(zip(compared.key, one.key, strict=True))
+        old, new, later = (
+            None if seen is None else dict(zip(names, seen.values, strict=True))
+            for seen in (one.before or one.after, one.new, one.after)
+        )
+        # No condition is held against a row that moves.
+        holds = (False,) * len(self._expectation.conditions)
+        pattern = Pattern(one.judgement.kind, one.judgement.differs, holds)
+        window = self._window({**(new or {}), **(old or {}), **key}, None)
+        bucket = 0 if compared.size is None else sql.bucket_of(key[compared.time[0]], compared.size)
+        return bucket, DifferingRow(key, pattern, old, new, window, None if later == old else later)
 
     def _classify(self, row: DifferingRow, skipped: SkippedEvents) -> Difference:
         _, new_version = self._versions

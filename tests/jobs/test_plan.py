@@ -13,7 +13,7 @@ import pytest
 from deploy.flink import client_environment, write_cluster_files
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
-from jobs.page_views import PAGE_VIEW_SESSIONS
+from jobs.page_views import PAGE_STATS, PAGE_VIEW_SESSIONS
 from jobs.plan import plan
 from jobs.views import InvalidView, Job
 from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
@@ -91,6 +91,19 @@ def test_a_query_must_read_its_streams_itself_or_through_an_earlier_view() -> No
     Job("sales", orders.streams, (matched, revenue))
     with pytest.raises(InvalidView, match="revenue_per_minute: its query does not read orders"):
         Job("sales", orders.streams, (revenue, matched))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"grows": ("view", "views")}, r"grows names \['view'\], .*; there are: .*, views"),
+        ({"falls": ("page_id",)}, r"falls names \['page_id'\], .* beside the key"),
+        ({"grows": ("views",), "falls": ("views",)}, r"\['views'\] can't both grow and fall"),
+    ],
+)
+def test_only_columns_beside_the_key_grow_or_fall(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidView, match=f"page_stats: {complaint}"):
+        replace(PAGE_STATS, **changes)
 
 
 def test_a_job_reads_a_topic_once() -> None:
