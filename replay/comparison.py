@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from jobs.views import WINDOW_END, WINDOW_START
 from replay.differences import Condition
 from sinks.sql import identifier, literal
 from sinks.tables import INTERNAL_COLUMNS, PARTITION, REVISION
 
 MAX_BUCKETS = 4096
 MAX_RANGES = 200
+WINDOW = (WINDOW_START.name, WINDOW_END.name)
 _INTERNAL = frozenset(column.name for column in INTERNAL_COLUMNS)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -22,6 +24,10 @@ _BUCKET_SIZES = tuple(
     timedelta(minutes=minutes)
     for minutes in (1, 5, 15, 60, 360, 1440, 7 * 1440, 28 * 1440, 364 * 1440)
 )
+
+
+class CannotVerify(Exception):
+    """Two versions that can't be held against each other; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Comparison:
     new: StoredTable
     columns: tuple[ComparedColumn, ...]
     sums: tuple[str, ...]
-    time: tuple[str, str] = ("window_start", "window_end")
+    time: tuple[str, str] = WINDOW
     after: datetime | None = None
     until: datetime | None = None
     size: timedelta | None = None

@@ -9,9 +9,10 @@ import pytest
 
 from jobs.views import ArrivalView, QueryView, SessionView, Sliding
 from replay.bracket import Between, Bracketed
+from replay.comparison import CannotVerify
 from replay.differences import Cut, Kind, Verdict
 from replay.report import ColumnSum, ViewReport
-from replay.verify import CannotVerify, verify
+from replay.verify import verify
 from schemas.columns import Column, ColumnType
 from schemas.framing import frame
 from schemas.streams import ORDERS, PAGE_VIEWS
