@@ -354,7 +354,7 @@ def moving(view: ViewReport) -> Iterator[str]:
             f"{view.old_version}" + (f" ({sums})" if sums else "")
         )
         if loose:
-            yield f"not held in rows written meanwhile, as they may go either way: {loose}"
+            yield f"of these, not held: {loose}"
     if view.moving_rows:
         sampled = f"; one key in {held.one_in:,} was looked at" if held.one_in > 1 else ""
         yield f"{view.moving_rows:,} rows just written, not compared{sampled}"
