@@ -110,6 +110,13 @@ def test_what_goes_either_way_is_not_held_in_a_row_that_moved() -> None:
     assert wrong == Judgement(Kind.CHANGED, ("views", "users", "oldest"), ("mean", "last"))
 
 
+def test_a_row_that_was_written_anew_as_it_was_may_have_been_another_meanwhile() -> None:
+    rule = Rule({"last": Course.EITHER_WAY})
+    assert rule.judge(seen("a", at=1), seen("b"), seen("a", at=2)) is None
+    stood = rule.judge(seen("a", at=1), seen("b"), seen("a", at=1))
+    assert stood == Judgement(Kind.CHANGED, ("last",))
+
+
 def test_a_row_that_comes_is_held_from_one_side() -> None:
     after = seen(5, 3, 9, 0, 4.0, "a")
     assert RULE.judge(None, seen(1, 1, 1, 1, 1.0, "z"), after) == Judgement(
