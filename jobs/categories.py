@@ -24,6 +24,7 @@ CURRENT_CATEGORIES = QueryView(
             FROM pages)
         WHERE place = 1
     """,
+    grows=("since",),
     state_retention=timedelta(days=10 * 365),
     description="The category that each page is in, known as soon as it changes.",
 )

@@ -55,6 +55,7 @@ EXPERIMENT_RESULTS = QueryView(
                 / exposed_users) / exposed_users
         FROM results
     """,
+    grows=("exposed_users", "converted_users"),
     state_retention=timedelta(days=180),
     description="Each experiment's variants so far: users, conversions and rate; to whatever goal.",
 )
@@ -117,6 +118,7 @@ EXPERIMENT_GOALS = QueryView(
             AND c.event_time BETWEEN e.event_time AND e.event_time + INTERVAL '1' HOUR
         GROUP BY e.experiment, e.`variant`, c.goal
     """,
+    grows=("converted_users",),
     state_retention=timedelta(days=180),
     description="Each variant's conversions by goal so far; who reached several counts in each. "
     "`experiment_results` has how many saw the variant.",

@@ -144,6 +144,7 @@ DAILY_SALES = QueryView(
         WHERE told = 1 AND status IN ('placed', 'refunded')
         GROUP BY FLOOR(placed_at TO DAY), category
     """,
+    grows=("orders_placed", "refunds", "refunded_cents"),
     state_retention=_KEPT,
     description="Sales by category and day of order; a refund corrects the day it belongs to. An "
     "event sent twice, with the same id and time, counts once.",
@@ -169,6 +170,7 @@ CUSTOMER_ORDERS = QueryView(
         WHERE told = 1 AND status = 'placed'
         GROUP BY customer_id
     """,
+    grows=("orders_placed", "total_cents", "last_order_at"),
     state_retention=_KEPT,
     description="How often, and for how much, each customer has ordered. An event sent twice, with "
     "the same id and time, counts once.",
@@ -218,6 +220,7 @@ CURRENT_SEGMENTS = QueryView(
             FROM customer_segments)
         WHERE place = 1
     """,
+    grows=("since",),
     state_retention=_KEPT,
     description="The segment that each customer is in, known as soon as it changes.",
 )

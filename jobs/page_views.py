@@ -149,6 +149,8 @@ PAGE_STATS = QueryView(
         FROM page_views
         GROUP BY page_id
     """,
+    grows=("views", "unique_users", "errors", "last_seen"),
+    falls=("first_seen",),
     state_retention=ALL_TIME,
     description="All-time figures of each page, which /api/page-stats/<page_id> answers. To be "
     "exact it remembers every visitor of a page.",

@@ -456,7 +456,9 @@ class QueryView(View):
 
     `time_columns` hold the first and last instant of a row, and nothing changes it once events are
     `settled_after` past the last; without them a replay compares rows whose events may not all have
-    come in both versions.
+    come in both versions. Rows that go on being written are then held by the columns which no event
+    more can lessen (`grows`: counts, sums of what is never negative, maxima) or raise (`falls`:
+    minima); not by a sum that a refund takes from.
     """
 
     sources: tuple[Stream, ...]
@@ -467,6 +469,8 @@ class QueryView(View):
     functions: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     time_columns: tuple[str, str] | None = None
     settled_after: timedelta = timedelta(0)
+    grows: tuple[str, ...] = ()
+    falls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = {column.name for column in self.query_columns}
@@ -477,6 +481,17 @@ class QueryView(View):
         nullable = [c.name for c in self.query_columns if c.nullable and c.name in self.key_columns]
         if nullable:
             raise InvalidView(f"{self.name}: key column {nullable} must never be null.")
+        self._check_courses(names - set(self.key_columns))
+
+    def _check_courses(self, names: set[str]) -> None:
+        for option, chosen in (("grows", self.grows), ("falls", self.falls)):
+            if unknown := [name for name in chosen if name not in names]:
+                raise InvalidView(
+                    f"{self.name}: {option} names {unknown}, which is none of its columns beside "
+                    f"the key; there are: {', '.join(sorted(names))}."
+                )
+        if both := sorted(set(self.grows) & set(self.falls)):
+            raise InvalidView(f"{self.name}: {both} can't both grow and fall; name it once.")
 
     @property
     def streams(self) -> tuple[Stream, ...]:

@@ -22,6 +22,7 @@ WORD_COUNTS = QueryView(
             CROSS JOIN UNNEST(found) AS token (word)
         GROUP BY word
     """,
+    grows=("occurrences",),
     state_retention=timedelta(days=365),
     description="How often each word occurs; one that does not for a year is counted anew.",
 )

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
@@ -88,7 +89,16 @@ def _compare(
         expected=replay.plan.expected,
         replay=f"{settings.topic_prefix}replay-{replay.id}",
         progress=progress,
+        read_on=partial(_read_on, settings, before, after),
     )
+
+
+def _read_on(settings: Settings, before: JobPlan, after: JobPlan) -> None:
+    """Wait until each version has read all that is in the other's rows, and its own are loaded."""
+    # What is in rows may not be in a checkpoint yet, which tells how far a job has read.
+    await_emitted(settings, before, after)
+    _await_both_read(settings, before, after)
+    _await_both_loaded(settings, before, after)
 
 
 def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
@@ -113,8 +123,7 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
     if any(isinstance(view, SessionView | MilestoneView | JoinView) for view in before.views):
         # What is merged is written a little after both have read it.
         await_emitted(settings, before, after)
-    for one in (before, after):
-        await_loaded(settings, one, lambda progress: None)
+    _await_both_loaded(settings, before, after)
     reader = LagReader(kafka)
     still = (job_offsets(reader, before), job_offsets(reader, after)) == (old, new)
     lesser = read_by_both(old, new)
@@ -180,3 +189,8 @@ def _await_both_read(
         time.sleep(_POLL_SECONDS)
         old, new = job_offsets(reader, before), job_offsets(reader, after)
     return old, new
+
+
+def _await_both_loaded(settings: Settings, before: JobPlan, after: JobPlan) -> None:
+    for one in (before, after):
+        await_loaded(settings, one, lambda progress: None)

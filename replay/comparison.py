@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from jobs.views import WINDOW_END, WINDOW_START
 from replay.differences import Condition
 from sinks.sql import identifier, literal
 from sinks.tables import INTERNAL_COLUMNS, PARTITION, REVISION
 
 MAX_BUCKETS = 4096
 MAX_RANGES = 200
+WINDOW = (WINDOW_START.name, WINDOW_END.name)
 _INTERNAL = frozenset(column.name for column in INTERNAL_COLUMNS)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -22,6 +24,10 @@ _BUCKET_SIZES = tuple(
     timedelta(minutes=minutes)
     for minutes in (1, 5, 15, 60, 360, 1440, 7 * 1440, 28 * 1440, 364 * 1440)
 )
+
+
+class CannotVerify(Exception):
+    """Two versions that can't be held against each other; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Comparison:
     new: StoredTable
     columns: tuple[ComparedColumn, ...]
     sums: tuple[str, ...]
-    time: tuple[str, str] = ("window_start", "window_end")
+    time: tuple[str, str] = WINDOW
     after: datetime | None = None
     until: datetime | None = None
     size: timedelta | None = None
@@ -156,8 +162,19 @@ def count_query(table: StoredTable) -> str:
 
 def moving_query(comparison: Comparison, table: StoredTable) -> str:
     """Ask for the rows of `table` that were written too lately to count."""
-    still = _still(comparison, table)
-    return f"SELECT count() FROM {identifier(table.name)} FINAL WHERE NOT {still}"
+    return (
+        f"SELECT count() FROM {identifier(table.name)} FINAL WHERE NOT {still(comparison, table)}"
+    )
+
+
+def still(comparison: Comparison, table: StoredTable) -> str:
+    """Return the condition that a row of `table` is none of those written too lately."""
+    if comparison.emitted is None:
+        return "true"
+    ends = comparison.emitted[0 if table is comparison.old else 1]
+    revision, partition = identifier(REVISION), identifier(PARTITION)
+    terms = (f"({partition} = {part} AND {revision} < {end})" for part, end in ends.items())
+    return f"({' OR '.join(terms) or 'false'})"
 
 
 def bucket_size(first_ms: int, last_ms: int) -> timedelta:
@@ -180,7 +197,7 @@ def bucket_query(comparison: Comparison, table: StoredTable) -> str:
     return (
         f"SELECT {_bucket(comparison)} AS _bucket, count(), {fingerprint}{sums} "
         f"FROM {identifier(table.name)} FINAL"
-        f"{_where([*_bounds(comparison), _still(comparison, table)])} GROUP BY _bucket"
+        f"{_where([*_bounds(comparison), still(comparison, table)])} GROUP BY _bucket"
     )
 
 
@@ -298,6 +315,11 @@ def dropped_query(
     )
 
 
+def bucket_of(moment: datetime, size: timedelta) -> int:
+    """Return the bucket of time that `moment` falls into."""
+    return (moment - _EPOCH) // size
+
+
 def bucket_start(bucket: int, size: timedelta) -> datetime:
     """Return the first instant of a bucket of time."""
     return _EPOCH + bucket * size
@@ -348,18 +370,8 @@ def _side(comparison: Comparison, table: StoredTable, buckets: Sequence[int]) ->
     # The inner names are those of the table, so that bounds see its own column types.
     inner = f"SELECT *, {_bucket(comparison)} AS _bucket FROM {identifier(table.name)} FINAL{where}"
     # A key counts only where neither version has just written it, which no side knows alone.
-    still = f"toNullable({_still(comparison, table)}) AS _still"
-    return f"(SELECT {_nullable(table)}, toNullable(_bucket) AS _bucket, {still} FROM ({inner}))"
-
-
-def _still(comparison: Comparison, table: StoredTable) -> str:
-    """Return the condition that a row of `table` is none of those written too lately."""
-    if comparison.emitted is None:
-        return "true"
-    ends = comparison.emitted[0 if table is comparison.old else 1]
-    revision, partition = identifier(REVISION), identifier(PARTITION)
-    terms = (f"({partition} = {part} AND {revision} < {end})" for part, end in ends.items())
-    return f"({' OR '.join(terms) or 'false'})"
+    counts = f"toNullable({still(comparison, table)}) AS _still"
+    return f"(SELECT {_nullable(table)}, toNullable(_bucket) AS _bucket, {counts} FROM ({inner}))"
 
 
 def _nullable(table: StoredTable) -> str:

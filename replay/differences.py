@@ -332,7 +332,8 @@ class SkippedEvents:
 class DifferingRow:
     """A key whose rows differ; `old` and `new` are its values by column, None where it is absent.
 
-    `window` is first instant and first instant after; None in a view without windows.
+    `window` is first instant and first instant after; None in a view without windows. `later` are
+    the old version's values once more, where it wrote the row anew while the new one was looked at.
     """
 
     key: Mapping[str, Any]
@@ -340,6 +341,7 @@ class DifferingRow:
     old: Mapping[str, Any] | None
     new: Mapping[str, Any] | None
     window: tuple[datetime, datetime] | None = None
+    later: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

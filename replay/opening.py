@@ -52,6 +52,7 @@ def _plain_errors() -> Iterator[None]:
     from jobs.state import StateUnavailable
     from jobs.submit import SubmissionFailed
     from replay.archive_files import ArchiveFailed
+    from replay.comparison import CannotVerify
     from replay.control import Busy, ControlUnavailable, LeaseTaken, Overtaken
     from replay.ending import LoaderHolds
     from replay.facts import DifferentJobs
@@ -61,7 +62,6 @@ def _plain_errors() -> Iterator[None]:
     from replay.plan import Refused
     from replay.quota import QuotaFailed
     from replay.switch import NotAllowed
-    from replay.verify import CannotVerify
     from schemas.registry import RegistryError
     from schemas.topics import KafkaUnavailable, UnknownTopic
     from sinks.clickhouse import ClickHouseFailed

@@ -13,6 +13,8 @@ from replay.report import (
     ViewReport,
     compared_part,
     moving,
+    number,
+    old_value,
     printable,
     shown,
 )
@@ -139,7 +141,7 @@ def _head(report: VerifyReport, title: str) -> str:
 
 
 def _tiles(report: VerifyReport) -> str:
-    rows = sum(max(view.old_rows, view.new_rows) for view in report.views)
+    rows = sum(view.rows for view in report.views)
     problems = sum(len(view.problems) for view in report.views)
     counts = {verdict: report.count(verdict) for verdict in Verdict}
     tiles = [_tile("", f"{rows:,}", f"rows in {len(report.views)} views")]
@@ -194,7 +196,7 @@ def _facts(view: ViewReport) -> str:
                 f"{view.old_rows:,} rows old, {view.new_rows:,} new",
                 *([f"up to {_moment(view.until)} UTC"] if view.until else ()),
                 *kinds,
-                *([moving(view)] if view.moving_rows else ()),
+                *moving(view),
                 f"{view.differing_buckets:,} of {view.buckets:,} buckets differ",
                 f"{view.scanned_rows:,} rows hashed, {view.drilled_rows:,} compared",
                 f"{view.seconds:.1f} s",
@@ -282,7 +284,7 @@ def _totals(view: ViewReport) -> str:
     if not changed or not view.differences:
         return ""
     rows = [
-        (one.column, _number(one.old), _number(one.new), _number(one.new - one.old, sign=True))
+        (one.column, number(one.old), number(one.new), number(one.new - one.old, sign=True))
         for one in changed
     ]
     return "<h3>Sums that differ</h3>" + _table(("column", "old", "new", "change"), rows)
@@ -333,7 +335,8 @@ def _changes(one: Difference) -> str:
         return f"<b>{one.row.pattern.kind.value}</b>{values}"
     return "".join(
         f'<span class="change"><span class="soft">{_text(name)}</span> '
-        f"<code><del>{_value(old.get(name))}</del> → <ins>{_value(new.get(name))}</ins></code>"
+        f"<code><del>{old_value(one.row, name, _value)}</del> → "
+        f"<ins>{_value(new.get(name))}</ins></code>"
         "</span>"
         for name in one.row.pattern.columns
     )
@@ -354,11 +357,6 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
-
-
-def _number(value: float, *, sign: bool = False) -> str:
-    plus = "+" if sign else ""
-    return format(value, f"{plus}," if isinstance(value, int) else f"{plus},.3f")
 
 
 def _value(value: object) -> str:

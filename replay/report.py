@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any
 
 from deploy.console import OUT, json_value, print_json, print_table
 from deploy.settings import Settings
-from replay.differences import Cut, Difference, Expectation, Kind, Verdict
+from replay.bracket import Bracketed
+from replay.differences import Cut, Difference, DifferingRow, Expectation, Kind, Verdict
 
 _SHOWN_SAMPLES = 5
 _MAX_CELL = 80
@@ -49,7 +50,8 @@ class ViewReport:
     `columns` the same by column. `problems` each block a promotion like an unexplained difference.
     `bucket_seconds` is the span of a bucket and of a `Moment`, None where buckets are no spans of
     time. `needed` are the declared columns and conditions that expected differences rest on.
-    `moving_rows` were written too lately to be compared. `until` is the instant by which the rows
+    `moving_rows` were written too lately to be compared, other than those that were held between
+    two looks at the old version: `bracketed` says which. `until` is the instant by which the rows
     ended that were; None where that did not matter. `scanned_rows` were read to hash the
     buckets, `drilled_rows` to find the keys in those that differ.
     """
@@ -72,10 +74,16 @@ class ViewReport:
     needed: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
     moving_rows: int = 0
+    bracketed: Bracketed = field(default_factory=Bracketed)
     until: datetime | None = None
     seconds: float = 0.0
     scanned_rows: int = 0
     drilled_rows: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows compared, of the version with more, and those held while they were written."""
+        return max(self.old_rows, self.new_rows) + self.bracketed.rows
 
     @property
     def differences(self) -> int:
@@ -144,7 +152,7 @@ class VerifyReport:
     @property
     def sentence(self) -> str:
         """The result in one sentence."""
-        rows = sum(max(view.old_rows, view.new_rows) for view in self.views)
+        rows = sum(view.rows for view in self.views)
         old, _, new = self.versions.partition("-")
         versions = f"{new} against {old}"
         if self.unexplained:
@@ -209,10 +217,23 @@ def _view_json(view: ViewReport) -> dict[str, Any]:
         "samples": [_difference_json(one) for one in view.samples],
         "problems": list(view.problems),
         "moving_rows": view.moving_rows,
+        "bracketed": _bracketed_json(view.bracketed),
         "until": json_value(view.until),
         "seconds": round(view.seconds, 3),
         "scanned_rows": view.scanned_rows,
         "drilled_rows": view.drilled_rows,
+    }
+
+
+def _bracketed_json(found: Bracketed) -> dict[str, Any]:
+    return {
+        "rows": found.rows,
+        "one_in": found.one_in,
+        "not_held": dict(found.loose),
+        "sums": {
+            name: {"least": plain(of.least), "new": plain(of.new), "most": plain(of.most)}
+            for name, of in found.sums.items()
+        },
     }
 
 
@@ -227,6 +248,7 @@ def _difference_json(one: Difference) -> dict[str, Any]:
         "key": _plain_row(one.row.key),
         "columns": list(one.row.pattern.columns),
         "old": None if one.row.old is None else _plain_row(one.row.old),
+        "old_later": None if one.row.later is None else _plain_row(one.row.later),
         "new": None if one.row.new is None else _plain_row(one.row.new),
         "cause": one.cause,
         "events": [
@@ -298,8 +320,8 @@ def _print_view(view: ViewReport) -> None:
     kinds = [f"{view.kinds[kind]:,} {kind.value}" for kind in Kind if view.kinds.get(kind)]
     if kinds:
         _print_line(f"{view.view}: {', '.join(kinds)}")
-    if view.moving_rows:
-        _print_line(f"{view.view}: {moving(view)}")
+    for text in moving(view):
+        _print_line(f"{view.view}: {text}")
     for change in view.schema_changes:
         _print_line(f"{view.view}: column {change}")
     for problem in view.problems:
@@ -318,9 +340,30 @@ def _print_view(view: ViewReport) -> None:
             print_table(title, ("key", "difference", "why"), map(sample_cells, samples))
 
 
-def moving(view: ViewReport) -> str:
-    """Return how many rows were left out, in words."""
-    return f"{view.moving_rows:,} rows just written, not compared"
+def moving(view: ViewReport) -> Iterator[str]:
+    """Yield in words how many rows were held while they were written, and how many left out."""
+    held = view.bracketed
+    if held.rows:
+        sums = ", ".join(
+            f"{name} {number(of.new)} of {number(of.least)} to {number(of.most)}"
+            for name, of in held.sums.items()
+        )
+        loose = ", ".join(f"{name} in {count:,}" for name, count in held.loose.items())
+        yield (
+            f"{held.rows:,} rows written meanwhile, held between two looks at version "
+            f"{view.old_version}" + (f" ({sums})" if sums else "")
+        )
+        if loose:
+            yield f"of these, not held: {loose}"
+    if view.moving_rows:
+        sampled = f"; one key in {held.one_in:,} was looked at" if held.one_in > 1 else ""
+        yield f"{view.moving_rows:,} rows just written, not compared{sampled}"
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """Return a number as people read it."""
+    plus = "+" if sign else ""
+    return format(value, f"{plus}," if isinstance(value, int) else f"{plus},.3f")
 
 
 def sample_cells(one: Difference) -> tuple[str, str, str]:
@@ -336,7 +379,14 @@ def changes(one: Difference) -> Iterable[str]:
         yield one.row.pattern.kind.value
         return
     for name in one.row.pattern.columns:
-        yield f"{name} {_short(old.get(name))} → {_short(new.get(name))}"
+        yield f"{name} {old_value(one.row, name, _short)} → {_short(new.get(name))}"
+
+
+def old_value(row: DifferingRow, name: str, shown_as: Callable[[Any], str]) -> str:
+    """Return the old version's value of a column, and where it moved, the one seen later too."""
+    old, later = (row.old or {}).get(name), (row.later or {}).get(name)
+    one = shown_as(old)
+    return one if later is None or later == old else f"{one} to {shown_as(later)}"
 
 
 def shown(value: Any) -> str:

@@ -3,50 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import compress
-from typing import Any
 
 from deploy.settings import Settings
-from jobs.views import WINDOW_END, WINDOW_START, ArrivalView, QueryView, View, WindowView
+from jobs.views import ArrivalView, QueryView, View, WindowView
 from replay import comparison as sql
-from replay.comparison import Bucket, Comparison, StoredTable
+from replay.comparison import WINDOW, CannotVerify, Comparison, StoredTable
 from replay.differences import (
     Cut,
-    Difference,
-    DifferingRow,
     Expectation,
-    Kind,
-    Pattern,
-    SkippedEvent,
-    SkippedEvents,
     UnusableExpectation,
-    Verdict,
     ViewExpectation,
-    classify,
     expectations,
-    is_expected,
-    needed,
 )
-from replay.report import ColumnSum, Moment, VerifyReport, ViewReport
+from replay.report import VerifyReport, ViewReport
 from replay.skipped import SkippedReader
-from sinks.clickhouse import Answer, ClickHouse, ClickHouseFailed
-from udfs.measures import Count, CountDistinct, Sum
+from replay.view_comparison import ViewComparison
+from sinks.clickhouse import ClickHouse
 
-CHUNK_ROWS = 100_000
-SAMPLES = 20
-_KINDS = (Kind.CHANGED, Kind.ONLY_OLD, Kind.ONLY_NEW)
 # Rows about to expire may be gone from one table and not yet from the other.
 _EXPIRY_MARGIN = timedelta(hours=1)
-_INSTANT = timedelta(milliseconds=1)
-_WINDOW = (WINDOW_START.name, WINDOW_END.name)
-
-
-class CannotVerify(Exception):
-    """Two versions that can't be held against each other; the message says what to do."""
 
 
 def verify(
@@ -61,14 +39,17 @@ def verify(
     now: datetime | None = None,
     count_schema_changes: bool = False,
     progress: Callable[[str], None] = lambda view: None,
+    read_on: Callable[[], object] | None = None,
 ) -> VerifyReport:
     """Return how `views` at both versions compare over the input of `cut`.
 
     `old_version` is that of all views or says it by view's name.
     Each table is read once, to hash its rows in buckets; keys are compared only in the buckets
     whose hashes differ. `now` decides which rows are about to expire; without it, it is this
-    moment. `progress` is told the name of each view as its comparison begins. Raises
-    `CannotVerify` and `ClickHouseFailed`.
+    moment. `progress` is told the name of each view as its comparison begins. `read_on` returns
+    once each version has read all that the other had, and its rows are loaded: with it, rows that
+    are written meanwhile are held too, between two looks at the old version. Raises `CannotVerify`
+    and `ClickHouseFailed`.
     """
     started, at = time.monotonic(), now or datetime.now(UTC)
     declared = expected or Expectation()
@@ -80,16 +61,21 @@ def verify(
     try:
         pairs = {v.name: _tables(clickhouse, v, old[v.name], new_version) for v in views}
         by_view = _expectations(declared, pairs)
-        reports = []
+        comparisons = []
         for view in views:
             progress(view.name)
             compared = _comparison(view, pairs[view.name], cut, at, count_schema_changes)
             compared = replace(compared, conditions=by_view[view.name].conditions)
             between = (old[view.name], new_version)
-            compare = _ViewComparison(
+            compare = ViewComparison(
                 clickhouse, view, between, compared, by_view[view.name], reader
             )
-            reports.append(compare.report())
+            compare.compare()
+            comparisons.append(compare)
+        moving = [one for one in comparisons if one.moving]
+        if moving and read_on is not None:
+            _bracket(moving, read_on)
+        reports = [one.report() for one in comparisons]
     finally:
         reader.close()
         clickhouse.close()
@@ -103,6 +89,18 @@ def verify(
         unused=unused_expectations(declared, reports),
         seconds=time.monotonic() - started,
     )
+
+
+def _bracket(moving: Sequence[ViewComparison], read_on: Callable[[], object]) -> None:
+    """Hold the rows that are written meanwhile; each look is later than all that it must be."""
+    for one in moving:
+        one.look_at_old()
+    read_on()
+    for one in moving:
+        one.look_at_new()
+    read_on()
+    for one in moving:
+        one.judge_moving()
 
 
 def unused_expectations(declared: Expectation, reports: Iterable[ViewReport]) -> tuple[str, ...]:
@@ -173,7 +171,7 @@ def _comparison(
 
 def _time(view: View) -> tuple[str, str]:
     """Return the columns with the first and last instant of a row."""
-    return view.time_columns or _WINDOW
+    return view.time_columns or WINDOW
 
 
 def _until(view: View, cut: Cut) -> datetime | None:
@@ -193,315 +191,3 @@ def _until(view: View, cut: Cut) -> datetime | None:
     if passed is None or passed > newest:
         return held - view.settled_after
     return max(held, passed) - view.settled_after
-
-
-def _adds_up(view: View, compared: Comparison) -> dict[str, str | None]:
-    """Return, of the columns alike in both versions, those to which each event adds something.
-
-    With the field whose value it is, or None where it is one at most.
-    """
-    measures = view.measures if isinstance(view, WindowView) else {}
-    found: dict[str, str | None] = {}
-    for column in compared.columns:
-        match measures.get(column.name):
-            case _ if column.as_text:
-                continue
-            case Count() | CountDistinct():
-                found[column.name] = None
-            case Sum(field=name):
-                found[column.name] = name
-    return found
-
-
-@dataclass
-class _Tally:
-    """Counts differences of one view as they come, and keeps the first of each class."""
-
-    counts: Counter[Verdict] = field(default_factory=Counter)
-    kinds: Counter[Kind] = field(default_factory=Counter)
-    columns: dict[str, Counter[Verdict]] = field(default_factory=lambda: defaultdict(Counter))
-    moments: dict[int, Counter[Verdict]] = field(default_factory=lambda: defaultdict(Counter))
-    samples: list[Difference] = field(default_factory=list)
-    needed: set[str] = field(default_factory=set)
-
-    def count(self, verdict: Verdict, pattern: Pattern, bucket: int) -> None:
-        self.counts[verdict] += 1
-        self.kinds[pattern.kind] += 1
-        self.moments[bucket][verdict] += 1
-        for column in pattern.columns:
-            self.columns[column][verdict] += 1
-
-    def takes_samples(self, verdict: Verdict) -> bool:
-        return self.counts[verdict] < SAMPLES
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A pattern as ClickHouse writes it, looked up once."""
-
-    pattern: Pattern
-    expected: bool
-
-
-class _ViewComparison:
-    """Runs the comparison of one view and counts what it reads."""
-
-    def __init__(
-        self,
-        clickhouse: ClickHouse,
-        view: View,
-        versions: tuple[int, int],
-        compared: Comparison,
-        expectation: ViewExpectation,
-        reader: SkippedReader,
-    ) -> None:
-        self._clickhouse = clickhouse
-        self._view = view
-        self._versions = versions
-        self._compared = compared
-        self._expectation = expectation
-        self._reader = reader
-        self._adds_up = _adds_up(view, compared)
-        self._tally = _Tally()
-        self._patterns: dict[tuple[int, str, str], _Known] = {}
-        self._problems: list[str] = []
-        self._scanned = self._drilled = 0
-
-    def report(self) -> ViewReport:
-        started = time.monotonic()
-        compared = self._compared
-        if compared.old.key != compared.new.key:
-            return self._incomparable(started)
-        self._check_conditions()
-        span = self._cut_into_buckets()
-        old, new = self._hashed(self._compared.old), self._hashed(self._compared.new)
-        differing = sql.differing_buckets(old, new)
-        rows = {b: sum(of[b].rows for of in (old, new) if b in of) for b in differing}
-        for chunk in sql.chunks(differing, rows, CHUNK_ROWS):
-            self._drill_down(chunk)
-        moving = self._moving()
-        if not any(bucket.rows for of in (old, new) for bucket in of.values()):
-            self._problems += self._uncompared(moving)
-        if differing and not self._tally.counts and compared.emitted is None:
-            self._problems.append(
-                f"{len(differing):,} buckets differed when they were hashed and no more when their "
-                "rows were compared: rows still arrive; verify again."
-            )
-        size = self._compared.size
-        return ViewReport(
-            view=self._view.name,
-            old_version=self._versions[0],
-            old_rows=sum(bucket.rows for bucket in old.values()),
-            new_rows=sum(bucket.rows for bucket in new.values()),
-            sums=self._sums(old, new),
-            schema_changes=sql.schema_changes(compared.old, compared.new),
-            counts=dict(self._tally.counts),
-            kinds=dict(self._tally.kinds),
-            columns={name: dict(counts) for name, counts in self._tally.columns.items()},
-            timeline=self._timeline(),
-            span=span,
-            bucket_seconds=None if size is None else size.total_seconds(),
-            buckets=len({*old, *new}),
-            differing_buckets=len(differing),
-            samples=tuple(self._tally.samples),
-            needed=frozenset(self._tally.needed),
-            problems=tuple(self._problems),
-            moving_rows=moving,
-            until=compared.until,
-            seconds=time.monotonic() - started,
-            scanned_rows=self._scanned,
-            drilled_rows=self._drilled,
-        )
-
-    def _incomparable(self, started: float) -> ViewReport:
-        old, new = self._compared.old, self._compared.new
-        rows = [self._ask(sql.count_query(table)).rows[0][0] for table in (old, new)]
-        problem = (
-            f"its key was ({', '.join(old.key)}) and is ({', '.join(new.key)}), so no row of one "
-            "version has a counterpart in the other; compare them with kappa sql."
-        )
-        return ViewReport(
-            view=self._view.name,
-            old_version=self._versions[0],
-            old_rows=rows[0],
-            new_rows=rows[1],
-            schema_changes=sql.schema_changes(old, new),
-            problems=(problem,),
-            seconds=time.monotonic() - started,
-        )
-
-    def _ask(self, query: str) -> Answer:
-        return self._clickhouse.query(query)
-
-    def _check_conditions(self) -> None:
-        """Have ClickHouse read each condition before there is a difference to hold it against."""
-        for one in self._compared.conditions:
-            try:
-                self._ask(sql.condition_query(self._compared, one))
-            except ClickHouseFailed as error:
-                if not error.code:
-                    raise
-                raise CannotVerify(
-                    f"{self._view.name}: ClickHouse refuses the condition {one.sql!r}: {error}"
-                ) from error
-
-    def _cut_into_buckets(self) -> tuple[datetime, datetime] | None:
-        """Choose the span of a bucket; return the first and last instant of the tables."""
-        compared = self._compared
-        if not compared.has_time or compared.time[0] not in compared.key:
-            return None
-        answers = [
-            self._ask(sql.span_query(compared, table)) for table in (compared.old, compared.new)
-        ]
-        self._scanned += sum(answer.rows_read for answer in answers)
-        found = [answer.rows[0] for answer in answers if answer.rows[0][0]]
-        first, last = min((f[1] for f in found), default=0), max((f[2] for f in found), default=0)
-        size = sql.bucket_size(first, last)
-        self._compared = replace(compared, size=size)
-        edges = (
-            first * timedelta(milliseconds=1) // size,
-            last * timedelta(milliseconds=1) // size,
-        )
-        return sql.bucket_start(edges[0], size), sql.bucket_start(edges[1] + 1, size)
-
-    def _moving(self) -> int:
-        """Return how many rows do not count as they were just written: of the version with more."""
-        compared = self._compared
-        if compared.emitted is None:
-            return 0
-        tables = (compared.old, compared.new)
-        return max(int(self._ask(sql.moving_query(compared, t)).rows[0][0]) for t in tables)
-
-    def _uncompared(self, moving: int) -> list[str]:
-        """Return why nothing was compared, if there is anything to compare."""
-        if moving:
-            return [
-                f"all its {moving:,} rows were written anew while they were compared, so none "
-                "was; verify again when fewer events come."
-            ]
-        tables = (self._compared.old, self._compared.new)
-        there = max(int(self._ask(sql.count_query(table)).rows[0][0]) for table in tables)
-        if not there:
-            return []
-        return [
-            f"none of its {there:,} rows was compared, as each may still change or is about to "
-            "expire; verify again when a window is closed in both versions."
-        ]
-
-    def _hashed(self, table: StoredTable) -> dict[int, Bucket]:
-        answer = self._ask(sql.bucket_query(self._compared, table))
-        self._scanned += answer.rows_read
-        return {
-            bucket: Bucket(rows, fingerprint, tuple(sums))
-            for bucket, rows, fingerprint, *sums in answer.rows
-        }
-
-    def _sums(self, old: Mapping[int, Bucket], new: Mapping[int, Bucket]) -> tuple[ColumnSum, ...]:
-        totals = [
-            [sum(bucket.sums[i] or 0 for bucket in of.values()) for of in (old, new)]
-            for i in range(len(self._compared.sums))
-        ]
-        pairs = zip(self._compared.sums, totals, strict=True)
-        return tuple(ColumnSum(name, before, after) for name, (before, after) in pairs)
-
-    def _drill_down(self, chunk: Sequence[int]) -> None:
-        answer = self._ask(sql.row_query(self._compared, chunk))
-        self._drilled += answer.rows_read
-        rows: list[tuple[int, DifferingRow]] = []
-        for values in answer.rows:
-            known = self._known(*values[1:4])
-            if known.expected:
-                # A fix may touch every row; only those that are shown are taken apart.
-                if self._tally.takes_samples(Verdict.EXPECTED):
-                    row = self._row(values)
-                    self._tally.samples.append(self._classify(row, SkippedEvents()))
-                self._tally.count(Verdict.EXPECTED, known.pattern, values[0])
-            else:
-                rows.append((values[0], self._row(values)))
-        skipped = self._skipped([row for _, row in rows])
-        for bucket, row in rows:
-            one = self._classify(row, skipped)
-            if self._tally.takes_samples(one.verdict):
-                self._tally.samples.append(one)
-            self._tally.count(one.verdict, row.pattern, bucket)
-
-    def _classify(self, row: DifferingRow, skipped: SkippedEvents) -> Difference:
-        _, new_version = self._versions
-        return classify(
-            row,
-            self._expectation,
-            skipped,
-            new_version=new_version,
-            adds_up=self._adds_up,
-            folds=isinstance(self._view, WindowView),
-        )
-
-    def _known(self, kind: int, differs: str, holds: str) -> _Known:
-        found = self._patterns.get((kind, differs, holds))
-        if found is None:
-            names = [column.name for column in self._compared.columns]
-            columns = compress(names, map(int, differs)) if kind == 0 else ()
-            pattern = Pattern(_KINDS[kind], tuple(columns), tuple(flag == "1" for flag in holds))
-            found = _Known(pattern, is_expected(pattern, self._expectation))
-            self._patterns[(kind, differs, holds)] = found
-            if found.expected:
-                self._tally.needed.update(needed(pattern, self._expectation))
-        return found
-
-    def _skipped(self, rows: Sequence[DifferingRow]) -> SkippedEvents:
-        windows = [row.window for row in rows if row.window]
-        if not windows:
-            return SkippedEvents()
-        first, end = min(start for start, _ in windows), max(end for _, end in windows)
-        events: list[SkippedEvent] = []
-        fields = {*self._compared.key, *filter(None, self._adds_up.values())}
-        for stream in self._view.streams:
-            for found in (
-                self._reader.between(stream, self._view.name, self._versions, first, end, fields),
-                self._reader.dropped(stream, self._versions, first, end),
-            ):
-                self._drilled += found.rows_read
-                if found.incomplete and found.incomplete not in self._problems:
-                    self._problems.append(found.incomplete)
-                events += found.events
-        return SkippedEvents(events)
-
-    def _row(self, values: Sequence[Any]) -> DifferingRow:
-        pattern = self._known(*values[1:4]).pattern
-        key_values, end, old, new = self._parts(values[4:])
-        names = [column.name for column in self._compared.columns]
-        key = dict(zip(self._compared.key, key_values, strict=True))
-        before = None if pattern.kind is Kind.ONLY_NEW else dict(zip(names, old, strict=True))
-        after = None if pattern.kind is Kind.ONLY_OLD else dict(zip(names, new, strict=True))
-        window = self._window({**(after or {}), **(before or {}), **key}, end)
-        return DifferingRow(key, pattern, before, after, window)
-
-    def _window(
-        self, values: Mapping[str, Any], end: datetime | None
-    ) -> tuple[datetime, datetime] | None:
-        """Return the span of the events that a row can stem from, given its values and end."""
-        start, end = values.get(self._compared.time[0]), end or values.get(self._compared.time[1])
-        if start is None or end is None:
-            return None
-        view = self._view
-        if self._compared.time == _WINDOW:
-            return start, end
-        # Its two instants are those of events, in either order, and others follow so much later;
-        # dropped ones are known by the pane.
-        first, last = sorted((start, end))
-        pane = max(stream.pane for stream in view.streams)
-        return first - max(view.settled_after, pane), last + view.settled_after + _INSTANT
-
-    def _parts(self, values: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
-        """Cut `values` into those of the key, the window's end, the old and the new columns."""
-        keys, columns = len(self._compared.key), len(self._compared.columns)
-        rest = values[-2 * columns :] if columns else ()
-        end = values[keys] if len(values) > keys + 2 * columns else None
-        return values[:keys], end, rest[:columns], rest[columns:]
-
-    def _timeline(self) -> tuple[Moment, ...]:
-        size = self._compared.size
-        if size is None:
-            return ()
-        moments = sorted(self._tally.moments.items())
-        return tuple(Moment(sql.bucket_start(b, size), dict(counts)) for b, counts in moments)

@@ -14,7 +14,7 @@ from deploy.flink import client_environment, write_cluster_files
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
 from jobs.orders import ORDER_PAYMENTS, UNMATCHED_ORDERS
-from jobs.page_views import PAGE_VIEW_SESSIONS
+from jobs.page_views import PAGE_STATS, PAGE_VIEW_SESSIONS
 from jobs.plan import plan
 from jobs.views import InvalidView, Job, Keeps
 from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
@@ -144,6 +144,19 @@ def test_a_join_alone_keeps_only_what_its_columns_say() -> None:
 def test_joins_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidView, match=f"order_payments: .*{complaint}"):
         replace(ORDER_PAYMENTS, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"grows": ("view", "views")}, r"grows names \['view'\], .*; there are: .*, views"),
+        ({"falls": ("page_id",)}, r"falls names \['page_id'\], .* beside the key"),
+        ({"grows": ("views",), "falls": ("views",)}, r"\['views'\] can't both grow and fall"),
+    ],
+)
+def test_only_columns_beside_the_key_grow_or_fall(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidView, match=f"page_stats: {complaint}"):
+        replace(PAGE_STATS, **changes)
 
 
 def test_a_job_reads_a_topic_once() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.settings import Settings
+from replay.bracket import Between, Bracketed
 from replay.differences import (
     Cut,
     Difference,
@@ -22,7 +23,15 @@ from replay.differences import (
     Verdict,
 )
 from replay.page import MAX_BARS, page, rebinned
-from replay.report import ColumnSum, Moment, VerifyReport, ViewReport, print_report, save_report
+from replay.report import (
+    ColumnSum,
+    Moment,
+    VerifyReport,
+    ViewReport,
+    moving,
+    print_report,
+    save_report,
+)
 
 NOON = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -135,6 +144,56 @@ def test_text_shows_every_class_and_obeys_no_value(capsys: pytest.CaptureFixture
     assert {"events.page_views[2]", "41", "(out_of_range)"} <= set(words)
     assert "\x1b[31m" not in text
     assert "\x00" not in text
+
+
+def test_rows_that_moved_are_told_of_in_text_json_and_page(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sums = {"views": Between(1_200, 1_234, 1_300), "cents": Between(0.5, 1.25, 2.0)}
+    row = DifferingRow(
+        {"page_id": "/a"},
+        Pattern(Kind.CHANGED, ("views",)),
+        {"views": 3},
+        {"views": 7},
+        later={"views": 5},
+    )
+    moved = replace(
+        SAME,
+        old_rows=0,
+        new_rows=0,
+        moving_rows=2_000,
+        bracketed=Bracketed(1_000, 2_000, {"avg_ms": 999}, sums, one_in=3),
+        counts={Verdict.UNEXPLAINED: 1},
+        samples=(Difference(row, Verdict.UNEXPLAINED),),
+    )
+    report = replace(REPORT, views=(moved,))
+    assert report.sentence == "1 unexplained of 1 differences in 1,000 rows, v2 against v1."
+    told = (
+        "1,000 rows written meanwhile, held between two looks at version 1 (views 1,234 of 1,200 "
+        "to 1,300, cents 1.250 of 0.500 to 2.000)",
+        "of these, not held: avg_ms in 999",
+        "2,000 rows just written, not compared; one key in 3 was looked at",
+    )
+    assert tuple(moving(moved)) == told
+    print_report(report)
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(f"site: {one}" in text for one in told)
+    assert "views 3 to 5 → 7" in text
+    html = page(report)
+    assert all(one in html for one in told)
+    assert "<del>3 to 5</del> → <ins>7</ins>" in html
+    print_report(report, True)
+    (view,) = json.loads(capsys.readouterr().out)["views"]
+    assert view["bracketed"] == {
+        "rows": 1_000,
+        "one_in": 3,
+        "not_held": {"avg_ms": 999},
+        "sums": {
+            "views": {"least": 1_200, "new": 1_234, "most": 1_300},
+            "cents": {"least": 0.5, "new": 1.25, "most": 2.0},
+        },
+    }
+    assert view["samples"][0]["old_later"] == {"views": 5}
 
 
 class Seen(HTMLParser):
