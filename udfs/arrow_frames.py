@@ -35,7 +35,7 @@ def _to_batch(
         return utils.pandas_to_arrow(schema, timezone, field_types, series)
     arrays = [
         pa.StructArray.from_arrays(
-            [_array(frame[name], field.type) for name, field in zip(frame, kind, strict=True)],
+            [_array(frame[field.name], field.type) for field in kind],
             fields=list(kind),
         )
         for frame, kind in zip(series, schema.types, strict=True)
