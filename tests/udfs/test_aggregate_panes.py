@@ -11,7 +11,9 @@ from pyflink.datastream import TimeDomain
 
 from udfs.envelope import table_bytes
 from udfs.functions import AggregatePanes, PaneSpec
+from udfs.joins import LEFT, RIGHT, Apart, JoinInput, JoinRows, JoinSide, JoinStore, Left
 from udfs.measures import Count
+from udfs.milestones import MilestoneStore
 from udfs.panes import PaneStore, WindowedView
 from udfs.rows import RowEncoder
 from udfs.sessions import SessionStore
@@ -35,12 +37,53 @@ VISITS = SessionStore(
     "visits@sessions", "s", ("page",), 30 * MINUTE, MINUTE, 5 * MINUTE, (("n", Count()),)
 )
 VISITS_SCHEMA = SCHEMA.replace("window", "session")
+PAIRS_KEY = 13
+LATENESS = 30_000
+_PAGE = (("page", pa.string()),)
+PAIRS = JoinStore(
+    name="asked+answered@page",
+    on="page",
+    before=0,
+    after=MINUTE,
+    pane=10_000,
+    sides=(
+        JoinSide("asked", _PAGE, (), MINUTE, 10_000, LATENESS),
+        JoinSide("answered", _PAGE, (), 0, 10_000, LATENESS),
+    ),
+    views=(
+        JoinRows("p", None, (("page", Left("page")), ("n", Apart()))),
+        JoinRows("a", LEFT, (("page", Left("page")),)),
+    ),
+)
+PAIRS_SCHEMA = """{"type": "record", "name": "p", "fields": [
+    {"name": "page", "type": "string"}, {"name": "n", "type": "long"}]}"""
+ALONE_SCHEMA = """{"type": "record", "name": "a", "fields": [{"name": "page", "type": "string"}]}"""
+STONES_KEY = 14
+STONES = MilestoneStore(
+    name="stones@milestones",
+    view="m",
+    dimensions=("page",),
+    id_field="event_id",
+    counted="n",
+    reached="at",
+    every=2,
+    pane=MINUTE,
+    allowed_lateness=LATENESS,
+    kept=365 * 24 * 60 * MINUTE,
+)
+STONES_SCHEMA = """{"type": "record", "name": "m", "fields": [
+    {"name": "page", "type": "string"}, {"name": "n", "type": "long"},
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "event_id", "type": "string"}]}"""
 SPEC = PaneSpec(
-    (PAGES, VISITS),
-    ((KEY,), (VISITS_KEY,)),
+    (PAGES, VISITS, PAIRS, STONES),
+    ((KEY,), (VISITS_KEY,), (PAIRS_KEY,), (STONES_KEY,)),
     (
         ("v", RowEncoder("views.v.v1", SCHEMA, 1, ("window_start", "page"))),
         ("s", RowEncoder("views.s.v1", VISITS_SCHEMA, 2, ("page", "session_start"))),
+        ("p", RowEncoder("views.p.v1", PAIRS_SCHEMA, 3, ("page", "n"))),
+        ("a", RowEncoder("views.a.v1", ALONE_SCHEMA, 4, ("page",))),
+        ("m", RowEncoder("views.m.v1", STONES_SCHEMA, 5, ("page", "n", "event_id"))),
     ),
     1000,
 )
@@ -102,6 +145,21 @@ class Task:
         events = pa.table({"page": [page], "source_offset": [offset]})
         made = VISITS.from_events(events, np.array([second * 1000], dtype=np.int64))
         parcel = (VISITS_KEY, VISITS.first_due(made.to_batches()[0]), table_bytes(made))
+        self.operator.process_element(parcel, self._context())
+
+    def come(self, second: int, page: str, side: int) -> None:
+        """An event of one side of the join comes."""
+        events = pa.table({"page": [page]})
+        own = JoinInput(PAIRS, side)
+        made = own.from_events(events, np.array([second * 1000], dtype=np.int64))
+        parcel = (PAIRS_KEY, own.first_due(made.to_batches()[0]), table_bytes(made))
+        self.operator.process_element(parcel, self._context())
+
+    def count(self, second: int, event_id: str) -> None:
+        """An event to be counted comes."""
+        events = pa.table({"page": ["/"], "event_id": [event_id]})
+        made = STONES.from_events(events, np.array([second * 1000], dtype=np.int64))
+        parcel = (STONES_KEY, STONES.first_due(made.to_batches()[0]), table_bytes(made))
         self.operator.process_element(parcel, self._context())
 
     def advance(self, domain: TimeDomain, to: int) -> list[str]:
@@ -191,6 +249,54 @@ def test_a_session_goes_on_over_a_restart_and_is_written_once_when_it_closes() -
     after.now = 180_000
     assert after.advance(TimeDomain.EVENT_TIME, 10 * 60 * MINUTE) == []
     assert {domain for domain, _ in state.timers} == {TimeDomain.PROCESSING_TIME}
+
+
+def test_a_pair_is_written_within_a_second_though_no_time_passes_and_over_a_restart() -> None:
+    state = State()
+    before = Task(state, PAIRS_KEY)
+    before.now = 60_300
+    before.come(5, "/a", LEFT)
+    assert before.advance(TimeDomain.PROCESSING_TIME, 61_000) == []
+    assert state.fresh == []
+
+    after = Task(state, PAIRS_KEY)
+    after.now = 70_500
+    after.come(7, "/a", RIGHT)
+    assert after.advance(TimeDomain.PROCESSING_TIME, 71_000) == ['["/a",2000]']
+    assert after.advance(TimeDomain.PROCESSING_TIME, 99_000) == []
+
+
+def test_what_stays_alone_is_written_when_it_expires_though_a_restart_forgot_its_timer() -> None:
+    state = State()
+    before = Task(state, PAIRS_KEY)
+    before.come(5, "/alone", LEFT)
+    before.come(6, "/paired", LEFT)
+    before.come(6, "/paired", RIGHT)
+    assert before.advance(TimeDomain.PROCESSING_TIME, 1_000) == ['["/paired",0]']
+    state.timers = {one for one in state.timers if one[0] == TimeDomain.PROCESSING_TIME}
+
+    after = Task(state, PAIRS_KEY)
+    after.watermark = PAIRS.expiry(0) - 1
+    assert after.advance(TimeDomain.PROCESSING_TIME, 20_000) == []
+    assert after.advance(TimeDomain.EVENT_TIME, PAIRS.expiry(0)) == []
+    assert after.advance(TimeDomain.PROCESSING_TIME, 21_000) == ['["/alone"]']
+    assert state.panes == {}
+
+
+def test_a_count_goes_on_over_a_restart() -> None:
+    state = State()
+    before = Task(state, STONES_KEY)
+    before.now = 60_000
+    for second, event_id in ((3, "c"), (1, "a"), (2, "b")):
+        before.count(second, event_id)
+    assert before.advance(TimeDomain.EVENT_TIME, STONES.closes(0) - 1) == []
+    assert before.advance(TimeDomain.EVENT_TIME, STONES.closes(0)) == ['["/",2,"b"]']
+
+    after = Task(state, STONES_KEY)
+    after.now = 120_000
+    after.watermark = before.watermark
+    after.count(70, "d")
+    assert after.advance(TimeDomain.EVENT_TIME, STONES.closes(MINUTE)) == ['["/",4,"d"]']
 
 
 def test_a_checkpoint_without_its_newest_timers_silences_no_bucket() -> None:
