@@ -128,6 +128,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "pekko.startup-timeout": "60 s",
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
+        # Watermarks asked for over REST are as old as this, which `kappa replay verify` goes by.
+        "metrics.fetcher.update-interval": "1 s",
         "metrics.reporter.prom.factory.class": (
             "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
         ),

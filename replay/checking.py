@@ -32,6 +32,7 @@ VERIFY_STEP = "verify"
 
 _POLL_SECONDS = 0.5
 _CATCH_UP_SECONDS = 300.0
+_ASKED_ANEW_SECONDS = 1.5
 
 _CHECKABLE = (ReplayState.BUILT, ReplayState.PROMOTED, ReplayState.ROLLED_BACK)
 
@@ -116,6 +117,9 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
         for one in (before, after)
         for view in one.queries
     }
+    # Flink answers with what it knew when it was last asked, and only then asks its tasks anew.
+    passed_by_all(settings, before, after)
+    time.sleep(_ASKED_ANEW_SECONDS)
     passed = passed_by_all(settings, before, after)
     if emitted:
         await_emitted(settings, before, after)
