@@ -202,7 +202,7 @@ def _archive_reasons(facts: Facts, gaps: Offsets) -> list[str]:
         ]
     if facts.queries:
         return [
-            f"{', '.join(facts.queries)}: --from-archive rebuilds windowed views only, as no state "
+            f"{', '.join(facts.queries)}: --from-archive rebuilds no views in SQL, as no state "
             "of SQL goes over from the archive's events to the topic's. Name the other views, or "
             "accept the gap with --from-earliest."
         ]

@@ -99,7 +99,7 @@ def test_events_of_all_streams_are_read() -> None:
     ("facts", "complaint"),
     [
         ("several", "--from-archive can't help job orders, which reads several streams"),
-        ("queries", "per_minute: --from-archive rebuilds windowed views only"),
+        ("queries", "per_minute: --from-archive rebuilds no views in SQL"),
     ],
 )
 def test_an_archive_helps_windowed_views_of_one_stream(facts: str, complaint: str) -> None:
