@@ -15,19 +15,21 @@ from tests.harness import environment
 
 pytestmark = pytest.mark.timeout(1800)
 
-_LONG = {
-    "kill_everything",
-    "pause_broker",
-    "pause_taskmanager",
-    "pause_clickhouse",
-    "time_out_checkpoints",
-    "rescale",
+# The others take longer, or are brought about by the random program or a test of their own.
+_WITH_EVERY_CHANGE = {
+    "kill_jobmanager",
+    "kill_python_worker",
+    "kill_broker",
+    "kill_registry",
+    "kill_clickhouse",
+    "kill_postgres",
+    "strange_records",
 }
 
 
 def marked(name: str) -> object:
-    """Return the name of a fault as a parameter, marked where it takes minutes."""
-    return pytest.param(name, marks=pytest.mark.long) if name in _LONG else name
+    """Return the name of a fault as a parameter, marked where it is not for every change."""
+    return name if name in _WITH_EVERY_CHANGE else pytest.param(name, marks=pytest.mark.long)
 
 
 @pytest.fixture(scope="module")

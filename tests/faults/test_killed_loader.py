@@ -54,6 +54,7 @@ def held_at_its_insert(
         goes_on.set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_loader_killed_at_its_insert(written: Sandbox, after: bool) -> None:
     with held_at_its_insert(written, after=after) as (process, _):
@@ -81,6 +82,7 @@ def test_a_loader_killed_before_its_commit(written: Sandbox, stack: Stack) -> No
     assert_all_there(written)
 
 
+@pytest.mark.long
 def test_a_loader_killed_after_its_commit(written: Sandbox) -> None:
     everything = written.lag()
     with written.process() as process:
