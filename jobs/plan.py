@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 
+import pyarrow as pa
+
 from jobs.views import (
     SOURCE_FIELDS,
     ArrivalView,
@@ -166,8 +168,12 @@ class JobPlan:
 
     @property
     def layout(self) -> dict[str, str]:
-        """What each view computes, as text by view name; state fits only the same."""
-        return {view.name: view.layout for view in self.views}
+        """What each view computes, as text by view name; state fits only the same.
+
+        Views of one join share their state: without one of them it is another.
+        """
+        shared = {rows.name: f" {store.layout}" for store in self.joins for rows in store.views}
+        return {view.name: view.layout + shared.get(view.name, "") for view in self.views}
 
     @property
     def topics(self) -> dict[str, str]:
@@ -258,6 +264,10 @@ def milestone_store(view: MilestoneView) -> MilestoneStore:
         allowed_lateness=lateness,
         kept=whole_ms(view.state_retention),
     )
+
+
+_WIDEST = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}
+"""What a column has where a field is narrower."""
 
 
 def join_stores(views: tuple[JoinView, ...]) -> tuple[JoinStore, ...]:

@@ -231,7 +231,7 @@ class SessionView(FoldedView):
 
     def __post_init__(self) -> None:
         self._refuse_unknown_fields()
-        types = {field["name"]: field["type"] for field in self.stream.schema["fields"]}
+        types = _types(self.stream)
         for name, measure in self.measures.items():
             if isinstance(measure, First | Last) and types[measure.field] != "string":
                 raise InvalidView(f"{self.name}: {name} takes text that is never null.")
@@ -285,6 +285,8 @@ class MilestoneView(FoldedView):
             raise InvalidView(f"{self.name}: a milestone measures nothing.")
         if not self.dimensions:
             raise InvalidView(f"{self.name}: name dimensions; they are what is counted by.")
+        if _types(self.stream)[self.id_field] != "string":
+            raise InvalidView(f"{self.name}: {self.id_field} must be a text that is never null.")
 
     @property
     def instants(self) -> tuple[Column, Column]:
@@ -357,14 +359,11 @@ class JoinView(View):
             raise InvalidView(f"{self.name}: a view needs a key that is never null.")
         if min(self.before, self.after) < timedelta(0):
             raise InvalidView(f"{self.name}: before and after are no less than zero.")
-        sides = {v.side for v in self.values.values() if not isinstance(v, Apart)}
-        pairs = self.keeps is Keeps.PAIRS
-        if not pairs and (sides != {self.keeps.value} or len(sides) < 1 or self._is_apart):
+        if any(_types(side)[self.on] != "string" for side in self.streams):
+            raise InvalidView(f"{self.name}: {self.on} must be a text that is never null.")
+        sides = {None if isinstance(v, Apart) else v.side for v in self.values.values()}
+        if self.keeps is not Keeps.PAIRS and sides != {self.keeps.value}:
             raise InvalidView(f"{self.name}: an event left alone has no values of the other side.")
-
-    @property
-    def _is_apart(self) -> bool:
-        return any(isinstance(value, Apart) for value in self.values.values())
 
     @property
     def kept_fields(self) -> tuple[set[str], set[str]]:
@@ -394,9 +393,11 @@ class JoinView(View):
             return Column(name, ColumnType.LONG, doc=value.doc)
         fields = {one["name"]: one for one in self.streams[value.side].schema["fields"]}
         found = fields[value.field]
+        kind = _COLUMN_TYPES.get(reader_type(found))
+        if kind is None:
+            raise InvalidView(f"{self.name}: {value.field} has a type that no column has.")
         nullable = isinstance(found["type"], list)
-        doc = value.doc or found.get("doc", "")
-        return Column(name, _column_type(reader_type(found)), nullable, doc)
+        return Column(name, kind, nullable, value.doc or found.get("doc", ""))
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -418,23 +419,29 @@ class JoinView(View):
 
     @property
     def settled_after(self) -> timedelta:
-        """The wider side of the interval: a partner may come so much later."""
-        return max(self.before, self.after)
+        """The wider side of the interval, in whole panes: a partner may come so much later."""
+        pane = max(side.pane for side in self.streams)
+        return -(-max(self.before, self.after) // pane) * pane
 
     def over(self, streams: Mapping[str, Stream]) -> Self:
         """Return the same view over other streams of the same names."""
         return replace(self, left=streams[self.left.name], right=streams[self.right.name])
 
 
-def _column_type(kind: pa.DataType) -> ColumnType:
-    """Return the type of a column with values of an Arrow type."""
-    if pa.types.is_timestamp(kind):
-        return ColumnType.TIMESTAMP
-    if pa.types.is_integer(kind):
-        return ColumnType.LONG
-    if pa.types.is_floating(kind):
-        return ColumnType.DOUBLE
-    return ColumnType.BOOLEAN if pa.types.is_boolean(kind) else ColumnType.STRING
+_COLUMN_TYPES = {
+    pa.string(): ColumnType.STRING,
+    pa.int32(): ColumnType.LONG,
+    pa.int64(): ColumnType.LONG,
+    pa.float32(): ColumnType.DOUBLE,
+    pa.float64(): ColumnType.DOUBLE,
+    pa.bool_(): ColumnType.BOOLEAN,
+    pa.timestamp("ms"): ColumnType.TIMESTAMP,
+}
+
+
+def _types(stream: Stream) -> dict[str, Any]:
+    """Return the Avro types of a stream's fields."""
+    return {one["name"]: one["type"] for one in stream.schema["fields"]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,22 +187,26 @@ class JoinStore:
     def _pairs(self, events: pa.Table, fresh: int) -> tuple[Int64s, Int64s]:
         """Return the places of left and right events that match, one of them of the first `fresh`.
 
-        Sorted by what they have in common, the right ones that name the same stand together.
+        Ordered by name and time, the right events that match a left one stand together: nothing
+        else is looked at, however many name the same. Pairs come in the order of the left events'
+        times, so that of several with one right event the newest is written last.
         """
         encoded = events[self.on].combine_chunks().dictionary_encode()
         codes = encoded.indices.to_numpy().astype(np.int64)
         sides, times = _bools(events[_SIDE]), _int64s(events, _TIME)
+        # A name's instants are moved past all of the name before, and no interval reaches over.
+        apart = int(times.max() - times.min()) + self.before + self.after + 1
+        places = codes * apart + times - times.min()
         left, right = np.flatnonzero(~sides), np.flatnonzero(sides)
-        right = right[np.argsort(codes[right], kind="stable")]
-        begin = np.searchsorted(codes[right], codes[left], "left")
-        count = np.searchsorted(codes[right], codes[left], "right") - begin
+        left = left[np.argsort(times[left], kind="stable")]
+        right = right[np.argsort(places[right], kind="stable")]
+        begin = np.searchsorted(places[right], places[left] - self.before, "left")
+        count = np.searchsorted(places[right], places[left] + self.after, "right") - begin
         lefts = np.repeat(left, count)
         step = np.arange(len(lefts)) - np.repeat(np.cumsum(count) - count, count)
         rights = right[np.repeat(begin, count) + step]
-        later = times[rights] - times[lefts]
-        good = (later >= -self.before) & (later <= self.after)
-        good &= (lefts < fresh) | (rights < fresh)
-        return lefts[good], rights[good]
+        news = (lefts < fresh) | (rights < fresh)
+        return lefts[news], rights[news]
 
     def _rows(self, view: JoinRows, events: pa.Table, left: Int64s, right: Int64s) -> pa.Table:
         """Return the rows of pairs; of a side left alone both are its places."""
@@ -273,7 +277,7 @@ class JoinInput:
             _TIME: pa.array(timestamps),
             _MATCHED: pa.repeat(pa.scalar(False), len(events)),
         }
-        columns |= {_kept(self.side, name): events[name] for name, _ in mine.fields}
+        columns |= {_kept(self.side, name): events[name].cast(kind) for name, kind in mine.fields}
         missing = (name for name in schema.names if name not in columns)
         columns |= {name: pa.nulls(len(events), schema.field(name).type) for name in missing}
         table = pa.table([columns[name] for name in schema.names], schema=schema)
@@ -303,9 +307,4 @@ def _int64s(table: pa.Table, name: str) -> Int64s:
 
 
 def _bools(column: Any) -> Bools:
-    values: Bools = (
-        column.to_numpy(zero_copy_only=False)
-        if isinstance(column, pa.Array)
-        else (column.to_numpy())
-    )
-    return values.astype(bool)
+    return np.asarray(column).astype(bool)

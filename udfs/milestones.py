@@ -98,19 +98,37 @@ class MilestoneStore:
         totals = book.read(TOTALS)
         if totals is None:
             totals = self.schema.empty_table()
+        for panes in self._together(due):
+            events = pa.concat_tables([t for t in map(book.read, panes) if t is not None])
+            totals = self._known(totals, events)
+            yield self._reached(events, totals)
+            totals = self._summed(pa.concat_tables([totals, events]))
         for pane in due:
-            events = book.read(pane)
-            if events is not None:
-                totals = self._known(totals, pane)
-                yield self._reached(events, totals)
-                totals = self._summed(pa.concat_tables([totals, events]))
             book.remove(pane)
         # No pane that still comes begins before this.
-        book.write(TOTALS, self._known(totals, watermark - self.allowed_lateness - self.pane))
+        first = watermark - self.allowed_lateness - self.pane
+        kept = pc.greater_equal(totals[_TIME], first - self.kept)
+        book.write(TOTALS, totals.filter(kept))
 
-    def _known(self, totals: pa.Table, pane: int) -> pa.Table:
-        """Return the totals that events of `pane` are added to."""
-        return totals.filter(pc.greater_equal(totals[_TIME], pane - self.kept))
+    def _together(self, panes: Sequence[int]) -> Iterable[list[int]]:
+        """Yield runs of ascending `panes` in which no key can be forgotten between two events."""
+        run: list[int] = []
+        for pane in panes:
+            if run and pane - run[0] >= self.kept:
+                yield run
+                run = []
+            run.append(pane)
+        yield run
+
+    def _known(self, totals: pa.Table, events: pa.Table) -> pa.Table:
+        """Return `totals` without keys that had no event for long before the first of `events`."""
+        keys = list(self.dimensions)
+        first = events.group_by(keys, use_threads=False).aggregate([(_TIME, "min")])
+        known = totals.join(first, keys, join_type="left outer", use_threads=False)
+        moment = known[f"{_TIME}_min"].to_numpy()
+        pane = moment - moment % self.pane
+        forgotten = known[_TIME].to_numpy() < pane - self.kept
+        return known.select(self.schema.names).filter(pa.array(~forgotten))
 
     def _summed(self, table: pa.Table) -> pa.Table:
         """Return a row a key: its newest instant and all its events."""
@@ -122,7 +140,7 @@ class MilestoneStore:
         return pa.table([*columns, folded[f"{_COUNT}_sum"]], schema=self.schema)
 
     def _reached(self, events: pa.Table, totals: pa.Table) -> pa.Table:
-        """Return the rows of the `events` of one pane whose place is a multiple."""
+        """Return the rows of those `events` whose place is a multiple."""
         keys = list(self.dimensions)
         own = self._summed(events).select([*keys, _COUNT])
         before = totals.select([*keys, _COUNT]).rename_columns([*keys, "before"])
@@ -131,7 +149,7 @@ class MilestoneStore:
         counts = counts.set_column(counts.schema.get_field_index("before"), "before", before)
         after = pc.add(counts[_COUNT], before)
         crossing = pc.less(pc.divide(before, self.every), pc.divide(after, self.every))
-        # Only where a multiple is passed does the order within the pane matter.
+        # Only where a multiple is passed does the events' order matter.
         near = events.select([*keys, _TIME, _ID]).join(
             counts.filter(crossing).select([*keys, "before"]),
             keys,
@@ -140,9 +158,9 @@ class MilestoneStore:
         )
         ordered = near.sort_by([(name, "ascending") for name in (*keys, _TIME, _ID)])
         place = _places([ordered[name] for name in keys], len(ordered))
-        count = pa.array(place + 1 + ordered["before"].to_numpy())
-        reached = ordered.append_column(_COUNT, count).filter(
-            pa.array(count.to_numpy() % self.every == 0)
+        count = place + 1 + ordered["before"].to_numpy()
+        reached = ordered.append_column(_COUNT, pa.array(count)).filter(
+            pa.array(count % self.every == 0)
         )
         times = reached[_TIME].cast(pa.timestamp("ms"))
         columns = [*(reached[name] for name in keys), reached[_COUNT], times, reached[_ID]]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from deploy.flink import client_environment, write_cluster_files
@@ -16,8 +17,10 @@ from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
 from jobs.orders import ORDER_PAYMENTS, UNMATCHED_ORDERS
 from jobs.page_views import PAGE_STATS, PAGE_VIEW_SESSIONS
 from jobs.plan import plan
-from jobs.views import InvalidView, Job, Keeps
+from jobs.views import InvalidView, Job, JoinView, Keeps
+from schemas.columns import ColumnType
 from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
+from udfs.joins import Left, Right
 from udfs.measures import First, Sum
 from udfs.panes import PaneStore
 from udfs.sessions import SessionStore
@@ -114,6 +117,14 @@ def test_views_over_the_same_pairs_share_what_is_kept() -> None:
     ]
 
 
+def test_a_join_without_one_of_its_views_is_another_state() -> None:
+    orders = JOBS["orders"]
+    fewer = plan(orders, 1, ("order_payments", "unmatched_orders"))
+
+    assert fewer.layout["order_payments"] != plan(orders, 1).layout["order_payments"]
+    assert fewer.layout["orders_accounting"] == plan(orders, 1).layout["orders_accounting"]
+
+
 def test_a_join_alone_keeps_only_what_its_columns_say() -> None:
     alone = plan(JOBS["orders"], 1, ("unmatched_payments",))
 
@@ -144,6 +155,34 @@ def test_a_join_alone_keeps_only_what_its_columns_say() -> None:
 def test_joins_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidView, match=f"order_payments: .*{complaint}"):
         replace(ORDER_PAYMENTS, **changes)
+
+
+def test_a_join_is_on_a_text_that_is_always_there_and_takes_numbers_of_any_width() -> None:
+    again = JoinView(
+        name="again",
+        left=PAGE_VIEWS,
+        right=PAGE_VIEWS,
+        on="page_id",
+        before=timedelta(0),
+        after=_HOUR,
+        key_columns=("event_id",),
+        values={
+            "event_id": Right("event_id"),
+            "status": Left("status"),
+            "at": Left("event_time"),
+        },
+        instants=("at", "at"),
+        description="Who asks for a page that somebody asked for.",
+    )
+    with pytest.raises(InvalidView, match="again: referrer must be a text that is never null"):
+        replace(again, on="referrer")
+
+    (store,) = plan(Job("again", (PAGE_VIEWS,), (again,)), 1).joins
+    assert dict(store.sides[0].fields)["status"] == pa.int64()
+    assert [(c.name, c.type) for c in again.columns][1:] == [
+        ("status", ColumnType.LONG),
+        ("at", ColumnType.TIMESTAMP),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,28 @@ def test_an_event_sent_twice_has_two_pairs_and_none_is_alone() -> None:
     assert joined([[one] for one in events]) == {"pairs": [("p", "a", 5, 5, 500)] * 2}
 
 
+@pytest.mark.parametrize("cut", [1, 2])
+def test_of_orders_with_one_name_the_newest_is_written_last(cut: int) -> None:
+    events = [order(2_000, cents=2), order(1_000, cents=1), payment(3_000)]
+
+    book, found = Book(), Found()
+    for portion in (events[:cut], events[cut:]):
+        collect(found, STORE.add(book, parcels(portion)))
+
+    assert [row[2] for row in found["pairs"]] == [1, 2]
+
+
+def test_many_events_of_one_name_cost_only_the_pairs_that_they_make() -> None:
+    """As pairs, all of one name with each other would take some gigabytes."""
+    count = 20_000
+    orders = [order(n % 1_000, "0") for n in range(count)]
+    payments = [payment(10 * MINUTE + n % 1_000, "0", f"{n}") for n in range(count)]
+
+    found = joined([orders + payments])
+
+    assert {name: len(rows) for name, rows in found.items()} == {"unpaid": count, "stray": count}
+
+
 def test_values_may_be_missing() -> None:
     events = [order(1_000, cents=None), payment(1_500)]
 
