@@ -288,9 +288,9 @@ def _join_store(views: tuple[JoinView, ...]) -> JoinStore:
     for side, reach in ((LEFT, after), (RIGHT, before)):
         stream = first.streams[side]
         used = {name for view in views for name in view.kept_fields[side]}
-        kept = tuple(
-            (f["name"], reader_type(f)) for f in stream.schema["fields"] if f["name"] in used
-        )
+        fields = (one for one in stream.schema["fields"] if one["name"] in used)
+        kinds = ((one["name"], reader_type(one)) for one in fields)
+        kept = tuple((name, _WIDEST.get(kind, kind)) for name, kind in kinds)
         _, lateness, pane = milliseconds(stream)
         conditions = where if side == LEFT else ()
         sides.append(JoinSide(stream.name, kept, conditions, reach, pane, lateness))
