@@ -49,6 +49,9 @@ def test_a_job_of_several_streams_is_rebuilt_promoted_rolled_back_and_retired(
     start_loader(env)
     sender.send(0, 2)
     await_some(env, orders, "customer_orders")
+    # What a stream's panes gave comes after the first rows of SQL.
+    accounted = {f"{stream.name}_accounting" for stream in sender.streams.values()}
+    wait_for(lambda: accounted <= shown(env).keys(), SECONDS, "all accounting is shown")
 
     built = done(env, "build", "--expect-column", "daily_sales.sales_cents", "--yes")
     streams = sender.streams.values()
