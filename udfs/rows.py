@@ -15,7 +15,7 @@ from schemas.framing import header
 from udfs.panes import WINDOW, WindowedView
 
 _TIME = pa.timestamp("ms")
-# Flink copies the whole pack for each record that it takes out of it: a thousand cost more than none.
+# Flink copies the whole pack for each record that it takes out of it.
 _AT_ONCE = 50
 
 
