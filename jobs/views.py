@@ -101,6 +101,11 @@ class View:
         """Return the same view over other streams of the same names."""
         raise NotImplementedError
 
+    def _refuse_unknown(self, stream: Stream, used: set[str]) -> None:
+        """Raise `InvalidView` where `used` names a field that `stream` has not."""
+        if missing := sorted(used - _types(stream).keys()):
+            raise InvalidView(f"{self.name}: stream {stream.name} has no field {missing}.")
+
     def topic(self, version: int) -> str:
         """Kafka topic with the revisions of the view's rows at `version`."""
         return self.streams[0].prefixed(f"views.{self.name}.v{version}")
@@ -159,11 +164,16 @@ class FoldedView(View):
         return (self.stream,)
 
     @property
+    def dimension_columns(self) -> tuple[Column, ...]:
+        """A column of text for each dimension."""
+        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
+        return tuple(Column(n, ColumnType.STRING, doc=docs.get(n, "")) for n in self.dimensions)
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """Dimensions, instants and measures."""
-        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
         return (
-            *(Column(name, ColumnType.STRING, doc=docs.get(name, "")) for name in self.dimensions),
+            *self.dimension_columns,
             *self.instants,
             *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
         )
@@ -179,9 +189,7 @@ class FoldedView(View):
         return replace(self, stream=streams[self.stream.name])
 
     def _refuse_unknown_fields(self, more: Iterable[str] = ()) -> None:
-        known = {field["name"] for field in self.stream.schema["fields"]} | {*more}
-        if missing := sorted(self.used_fields - known):
-            raise InvalidView(f"{self.name}: stream {self.stream.name} has no field {missing}.")
+        self._refuse_unknown(self.stream, self.used_fields - {*more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,10 +309,8 @@ class MilestoneView(FoldedView):
     @property
     def columns(self) -> tuple[Column, ...]:
         """Dimensions, the number, the event's time and its id."""
-        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
-        named = [Column(n, ColumnType.STRING, doc=docs.get(n, "")) for n in self.dimensions]
         event_id = Column(self.id_field, ColumnType.STRING, doc="Id of the event that made it.")
-        return (*named, self.counted, self.reached, event_id)
+        return (*self.dimension_columns, self.counted, self.reached, event_id)
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -349,9 +355,7 @@ class JoinView(View):
 
     def __post_init__(self) -> None:
         for side, used in zip(self.streams, self.used_fields, strict=True):
-            known = {one["name"] for one in side.schema["fields"]}
-            if missing := sorted(used - known):
-                raise InvalidView(f"{self.name}: stream {side.name} has no field {missing}.")
+            self._refuse_unknown(side, used)
         columns = {column.name: column for column in self.columns}
         if missing := sorted({*self.key_columns, *self.instants} - columns.keys()):
             raise InvalidView(f"{self.name}: {missing} is none of its columns.")

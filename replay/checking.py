@@ -117,11 +117,12 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
         for one in (before, after)
         for view in one.queries
     }
-    # Flink answers with what it knew when it was last asked, and only then asks its tasks anew.
-    passed_by_all(settings, before, after)
-    time.sleep(_ASKED_ANEW_SECONDS)
-    passed = passed_by_all(settings, before, after)
+    passed: dict[str, datetime] = {}
     if emitted:
+        # Flink answers with what it knew when it was last asked, and only then asks its tasks anew.
+        passed_by_all(settings, before, after)
+        time.sleep(_ASKED_ANEW_SECONDS)
+        passed = passed_by_all(settings, before, after)
         await_emitted(settings, before, after)
     old, new = _await_both_read(settings, before, after)
     if any(isinstance(view, SessionView | MilestoneView | JoinView) for view in before.views):

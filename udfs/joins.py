@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from udfs.panes import text
+from udfs import lateness
+from udfs.panes import int64s, text
 from udfs.windows import PaneBook, append
 
 LEFT, RIGHT = 0, 1
@@ -85,7 +86,8 @@ class JoinSide:
 
     def closes(self, instant: int) -> int:
         """Return the watermark from which no event of this stream at `instant` comes in time."""
-        return instant - instant % self.pane + self.pane - 1 + self.allowed_lateness
+        moment: int = lateness.closes(instant, self.pane, self.allowed_lateness)
+        return moment
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class JoinStore:
         if self.tells_alone:
             matched[left] = matched[right] = True
             self._mark(book, kept, matched[len(new) :])
-        times = _int64s(new, _TIME)
+        times = int64s(new, _TIME)
         append(book, _with_matched(new, matched[: len(new)]), times - times % self.pane)
 
     def expire(self, book: PaneBook, watermark: int) -> Iterable[tuple[JoinRows, pa.Table]]:
@@ -174,7 +176,7 @@ class JoinStore:
 
     def _near(self, book: PaneBook, new: pa.Table) -> Iterable[tuple[int, Int64s]]:
         """Yield panes that may hold partners of `new`, with the rows that name the same."""
-        times, names = _int64s(new, _TIME), pc.unique(new[self.on])
+        times, names = int64s(new, _TIME), pc.unique(new[self.on])
         reach = max(self.before, self.after)
         first, last = int(times.min()) - reach, int(times.max()) + reach
         for pane in list(book.starts()):
@@ -193,7 +195,7 @@ class JoinStore:
         """
         encoded = events[self.on].combine_chunks().dictionary_encode()
         codes = encoded.indices.to_numpy().astype(np.int64)
-        sides, times = _bools(events[_SIDE]), _int64s(events, _TIME)
+        sides, times = _bools(events[_SIDE]), int64s(events, _TIME)
         # A name's instants are moved past all of the name before, and no interval reaches over.
         apart = int(times.max() - times.min()) + self.before + self.after + 1
         places = codes * apart + times - times.min()
@@ -210,7 +212,7 @@ class JoinStore:
 
     def _rows(self, view: JoinRows, events: pa.Table, left: Int64s, right: Int64s) -> pa.Table:
         """Return the rows of pairs; of a side left alone both are its places."""
-        times, places = _int64s(events, _TIME), (left, right)
+        times, places = int64s(events, _TIME), (left, right)
         columns: dict[str, Any] = {}
         for name, value in view.values:
             if isinstance(value, Apart):
@@ -299,11 +301,6 @@ def _taken(table: pa.Table | None, rows: Int64s) -> pa.Table:
 def _with_matched(table: pa.Table, flags: Bools) -> pa.Table:
     place = table.schema.get_field_index(_MATCHED)
     return table.set_column(place, table.schema.field(place), pa.array(flags))
-
-
-def _int64s(table: pa.Table, name: str) -> Int64s:
-    values: Int64s = table[name].to_numpy()
-    return values
 
 
 def _bools(column: Any) -> Bools:

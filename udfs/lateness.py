@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,14 @@ def milliseconds(stream: Stream) -> tuple[int, int, int]:
     return disorder, lateness, pane
 
 
+def closes(instant: Any, pane: int, allowed_lateness: int) -> Any:
+    """Return the watermark from which an event at `instant` is late: its pane's end and lateness.
+
+    All are milliseconds; an instant is a number, or an array of them.
+    """
+    return instant - instant % pane + pane - 1 + allowed_lateness
+
+
 def late(
     stream: Stream, timestamps: Int64s, newest: Int64s, flink: Int64s
 ) -> npt.NDArray[np.bool_]:
@@ -73,6 +82,6 @@ def late(
     both epoch ms per event.
     """
     disorder, lateness, pane = milliseconds(stream)
-    expires = timestamps - timestamps % pane + pane - 1 + lateness
-    result: npt.NDArray[np.bool_] = expires <= np.maximum(newest - disorder, flink)
+    watermark = np.maximum(newest - disorder, flink)
+    result: npt.NDArray[np.bool_] = closes(timestamps, pane, lateness) <= watermark
     return result

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from udfs.panes import text
+from udfs import lateness
+from udfs.panes import int64s, text
 from udfs.windows import PaneBook, append
 
 TOTALS = -1
@@ -64,7 +65,8 @@ class MilestoneStore:
 
     def closes(self, instant: int) -> int:
         """Return the watermark from which no event at `instant` or before comes in time."""
-        return instant - instant % self.pane + self.pane - 1 + self.allowed_lateness
+        moment: int = lateness.closes(instant, self.pane, self.allowed_lateness)
+        return moment
 
     def first_due(self, events: pa.RecordBatch) -> int:
         """Return the instant of the first event."""
@@ -84,7 +86,7 @@ class MilestoneStore:
     def add(self, book: PaneBook, fresh: Sequence[pa.Table]) -> None:
         """Have `fresh` events wait in the book."""
         new = pa.concat_tables(fresh)
-        times = new[_TIME].to_numpy()
+        times = int64s(new, _TIME)
         append(book, new, times - times % self.pane)
 
     def close(self, book: PaneBook, watermark: int) -> Iterable[pa.Table]:

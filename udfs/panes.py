@@ -264,6 +264,12 @@ def _sketch(field: str) -> str:
     return f"sketch {field}"
 
 
+def int64s(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    """Return a column of integers without nulls."""
+    values: npt.NDArray[np.int64] = table[name].to_numpy()
+    return values
+
+
 def text(column: Any) -> Any:
     """Return `column` as strings."""
     return column if column.type == pa.string() else column.cast(pa.string())

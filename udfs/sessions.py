@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.columns import Column, ColumnType
+from udfs import lateness
 from udfs.measures import Duration, First, Last, SessionMeasure, Single
-from udfs.panes import EVENTS, Partial, final, numbered, partials_of, text
+from udfs.panes import EVENTS, Partial, final, int64s, numbered, partials_of, text
 
 START, END = "session_start", "session_end"
 SESSION_START = Column(START, ColumnType.TIMESTAMP, doc="Instant of the session's first event.")
@@ -80,8 +81,7 @@ class SessionStore:
 
         Both are epoch milliseconds: a number, or an array of them.
         """
-        reach = end + self.gap
-        return reach - reach % self.pane + self.pane - 1 + self.allowed_lateness
+        return lateness.closes(end + self.gap, self.pane, self.allowed_lateness)
 
     def first_due(self, fragments: pa.RecordBatch) -> int:
         """Return the end of the fragment that closes first."""
@@ -101,15 +101,15 @@ class SessionStore:
         table = pa.concat_tables(tables).combine_chunks() if tables else self.schema.empty_table()
         if not len(table):
             return table
-        keys, starts = self._keys(table), _int64s(table, START)
-        order = np.lexsort((_int64s(table, "first offset"), starts, keys))
-        keys, starts, ends = keys[order], starts[order], _int64s(table, END)[order]
+        keys, starts = self._keys(table), int64s(table, START)
+        order = np.lexsort((int64s(table, "first offset"), starts, keys))
+        keys, starts, ends = keys[order], starts[order], int64s(table, END)[order]
         opens = _opens(keys, starts, ends, self.gap)
         if opens.all():
             return table.take(pa.array(order))
         edges = np.flatnonzero(opens)
         session = np.cumsum(opens) - 1
-        by_end = np.lexsort((_int64s(table, "last offset")[order], ends, session))
+        by_end = np.lexsort((int64s(table, "last offset")[order], ends, session))
         first = table.take(pa.array(order[edges]))
         last = table.take(pa.array(order[by_end[np.append(edges[1:], len(order)) - 1]]))
         totals = self._totals(table, order, session)
@@ -146,12 +146,12 @@ class SessionStore:
 
     def closed(self, fragments: pa.Table, watermark: int) -> tuple[pa.Table, pa.Table]:
         """Return the fragments that `watermark` closes, and the others."""
-        done = self.closes(_int64s(fragments, END)) <= watermark
+        done = self.closes(int64s(fragments, END)) <= watermark
         return fragments.filter(pa.array(done)), fragments.filter(pa.array(~done))
 
     def next_deadline(self, fragments: pa.Table) -> int | None:
         """Return the watermark that closes the first of `fragments`, epoch ms."""
-        ends = _int64s(fragments, END)
+        ends = int64s(fragments, END)
         return int(self.closes(ends.min())) if len(ends) else None
 
     def rows(self, fragments: pa.Table) -> pa.Table:
@@ -171,9 +171,9 @@ class SessionStore:
     def _measure(self, measure: SessionMeasure, folded: pa.Table, fragments: pa.Table) -> Any:
         match measure:
             case Duration():
-                return pa.array(_int64s(fragments, END) - _int64s(fragments, START))
+                return pa.array(int64s(fragments, END) - int64s(fragments, START))
             case Single():
-                return pa.array(_int64s(fragments, EVENTS.name) == 1)
+                return pa.array(int64s(fragments, EVENTS.name) == 1)
             case First() | Last():
                 return fragments[_value(measure)]
         return final(measure, folded)
@@ -181,11 +181,6 @@ class SessionStore:
 
 def _value(measure: Any) -> str:
     return f"{_ENDS[type(measure)]} {measure.field}"
-
-
-def _int64s(table: pa.Table, name: str) -> Int64s:
-    values: Int64s = table[name].to_numpy()
-    return values
 
 
 def _opens(keys: Int64s, starts: Int64s, ends: Int64s, gap: int) -> npt.NDArray[np.bool_]:

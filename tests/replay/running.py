@@ -11,11 +11,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +291,23 @@ def visit(partition: int, timestamp_ms: int, schema_id: int, page: str) -> Recor
     event = {"event_id": f"{partition}-{timestamp_ms}", "event_time": timestamp_ms}
     event |= {"user_id": user, "page_id": page}
     return datasets.numbered([datasets.draft(event, schema_id)])[0]
+
+
+@contextmanager
+def steadily(send: Callable[[int], None], first: int = 0) -> Iterator[None]:
+    """Call `send` with ascending numbers, five a second, while the block runs."""
+    stop = threading.Event()
+
+    def run_on() -> None:
+        for number in count(first):
+            send(number)
+            if stop.wait(0.2):
+                return
+
+    sending = threading.Thread(target=run_on)
+    sending.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        sending.join()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +21,7 @@ from replay.build import output_topics
 from schemas.topics import end_offsets, topic_names
 from sinks.lag import LagReader
 from tests.harness import Environment, rows, start_loader, wait_for
-from tests.replay.running import done, live_jobs, newest, refused, shown
+from tests.replay.running import done, live_jobs, newest, refused, shown, steadily
 from tests.views import orders, transactions, words
 from tests.views.domains import DOMAINS
 from tests.views.world import Sender, ordered, view_rows
@@ -132,25 +130,15 @@ def has_tick(found: list[tuple[Any, ...]]) -> bool:
     return any(row[0] == "tick" for row in found)
 
 
-@contextmanager
-def traffic(sender: Sender) -> Iterator[None]:
+def traffic(sender: Sender) -> AbstractContextManager[None]:
     """Send lines of two words that no other line has, five a second, while the block runs."""
-    stop, newest = threading.Event(), words.START + 4 * 24 * 3_600_000
+    newest = words.START + 4 * 24 * 3_600_000
 
-    def run() -> None:
-        for number in itertools.count():
-            line = {"event_id": f"line-{number}", "text": "tick tock"}
-            sender.send_one("words", word_lines.event(newest + 200 * number, **line))
-            if stop.wait(0.2):
-                return
+    def send(number: int) -> None:
+        line = {"event_id": f"line-{number}", "text": "tick tock"}
+        sender.send_one("words", word_lines.event(newest + 200 * number, **line))
 
-    sending = threading.Thread(target=run)
-    sending.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        sending.join()
+    return steadily(send)
 
 
 @pytest.mark.parametrize("name", sorted(DOMAINS.keys() - {"orders", "transactions"}))

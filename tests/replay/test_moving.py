@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from tests.harness import (
     wait_for,
 )
 from tests.oracle import Record
-from tests.replay.running import DEADLINE, done, project_with, refused, run, shown
+from tests.replay.running import DEADLINE, done, project_with, refused, run, shown, steadily
 
 pytestmark = pytest.mark.long
 
@@ -101,21 +98,6 @@ def requests(schema_id: int, number: int) -> list[Record]:
     return datasets.numbered(datasets.draft(event, schema_id) for event in events)
 
 
-@contextmanager
-def traffic(env: Environment, schema_id: int) -> Iterator[None]:
+def traffic(env: Environment, schema_id: int) -> AbstractContextManager[None]:
     """Ask for each hot page five times a second while the block runs."""
-    stop = threading.Event()
-
-    def run_on() -> None:
-        for number in itertools.count(EACH):
-            produce(env, requests(schema_id, number))
-            if stop.wait(0.2):
-                return
-
-    sending = threading.Thread(target=run_on)
-    sending.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        sending.join()
+    return steadily(lambda number: produce(env, requests(schema_id, number)), EACH)
