@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,8 @@ _SPARE_MS = 10_000
 # All open sessions of a bucket are read and written to merge what came: not for each watermark.
 _MERGE_PAUSE_MS = 1_000
 
-# The one place in which a bucket's state holds its open sessions.
-_OPEN = 0
-
+MergedStore = SessionStore | MilestoneStore | JoinStore
+"""Those whose parcels are merged into what is kept, which `advance` does, not panes."""
 FoldedStore = PaneStore | SessionStore | MilestoneStore
 Store = FoldedStore | JoinStore
 
@@ -272,13 +271,14 @@ class AggregatePanes(KeyedProcessFunction):
         timers = _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
         self._ask_spare(key, timers)
-        if isinstance(store, JoinStore):
-            now = timers.current_processing_time()
-            # All parcels of a second ask for the same timer.
-            timers.register_processing_time_timer(now - now % _MERGE_PAUSE_MS + _MERGE_PAUSE_MS)
-            return
         if not isinstance(store, PaneStore):
-            self._ask_event_time(key, max(store.closes(first_due), watermark + 1), timers)
+            due = store.due(first_due)
+            if due is None:
+                now = timers.current_processing_time()
+                # All parcels of a second ask for the same timer.
+                timers.register_processing_time_timer(now - now % _MERGE_PAUSE_MS + _MERGE_PAUSE_MS)
+            else:
+                self._ask_event_time(key, max(due, watermark + 1), timers)
             return
         deadline = windows.next_deadline(store, [first_due], watermark)
         if self._is_closed(store, first_due, watermark):
@@ -318,9 +318,7 @@ class AggregatePanes(KeyedProcessFunction):
         book.commit()
         self._ask_event_time(key, windows.next_deadline(store, book.starts(), watermark), timers)
 
-    def _merged(
-        self, key: int, store: SessionStore | MilestoneStore | JoinStore, timers: _Timers
-    ) -> Iterable[Row]:
+    def _merged(self, key: int, store: MergedStore, timers: _Timers) -> Iterable[Row]:
         """Merge what came into what is kept, write what is due, forget what has expired."""
         watermark, now = timers.current_watermark(), timers.current_processing_time()
         if self._event_timer.get(key, watermark) <= watermark:
@@ -337,49 +335,11 @@ class AggregatePanes(KeyedProcessFunction):
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
         if fresh:
             self._fresh.clear()
-        if isinstance(store, SessionStore):
-            deadline = yield from self._sessions(store, book, fresh, watermark)
-        elif isinstance(store, MilestoneStore):
-            deadline = yield from self._milestones(store, book, fresh, watermark)
-        else:
-            deadline = yield from self._pairs(store, book, fresh, watermark)
+        for view, rows in store.advance(book, fresh, watermark):
+            yield from self._encoded(view, rows)
         book.page.fired = max(book.page.fired, watermark)
         book.commit()
-        self._ask_event_time(key, deadline, timers)
-
-    def _sessions(
-        self, store: SessionStore, book: _StateBook, fresh: Sequence[pa.Table], watermark: int
-    ) -> Generator[Row, None, int | None]:
-        """Merge fragments, write sessions that are closed; return when the next one closes."""
-        kept = book.read(_OPEN)
-        merged = store.merge(fresh if kept is None else [kept, *fresh])
-        closed, still_open = store.closed(merged, watermark)
-        if len(closed):
-            yield from self._encoded(store.view, store.rows(closed))
-        book.write(_OPEN, still_open)
-        return store.next_deadline(still_open)
-
-    def _milestones(
-        self, store: MilestoneStore, book: _StateBook, fresh: Sequence[pa.Table], watermark: int
-    ) -> Generator[Row, None, int | None]:
-        """Write the milestones that are sure by now; return when more events are."""
-        if fresh:
-            store.add(book, fresh)
-        for rows in store.close(book, watermark):
-            if len(rows):
-                yield from self._encoded(store.view, rows)
-        return store.next_deadline(book.starts())
-
-    def _pairs(
-        self, store: JoinStore, book: _StateBook, fresh: Sequence[pa.Table], watermark: int
-    ) -> Generator[Row, None, int | None]:
-        """Write new pairs and what stays alone; return when events next expire."""
-        if fresh:
-            for view, rows in store.add(book, fresh):
-                yield from self._encoded(view.name, rows)
-        for view, rows in store.expire(book, watermark):
-            yield from self._encoded(view.name, rows)
-        return store.next_deadline(book.starts())
+        self._ask_event_time(key, store.next_deadline(book), timers)
 
     def _early(
         self,

@@ -141,8 +141,23 @@ class JoinStore:
         partners = (self.sides[1 - side].closes(last + self.sides[side].reach) for side in SIDES)
         return max(*own, *partners)
 
-    def next_deadline(self, panes: Sequence[int]) -> int | None:
-        """Return the watermark at which the first of `panes` expires, epoch ms."""
+    def due(self, first: int) -> int | None:
+        """Return None: what comes is joined each second, however far time has come."""
+        return None
+
+    def advance(
+        self, book: PaneBook, fresh: Sequence[pa.Table], watermark: int
+    ) -> Iterable[tuple[str, pa.Table]]:
+        """Keep `fresh` events in the book; yield (view, rows) of pairs and of those left alone."""
+        if fresh:
+            for view, rows in self.add(book, fresh):
+                yield view.name, rows
+        for view, rows in self.expire(book, watermark):
+            yield view.name, rows
+
+    def next_deadline(self, book: PaneBook) -> int | None:
+        """Return the watermark at which the first of the book's panes expires, epoch ms."""
+        panes = book.starts()
         return self.expiry(min(panes)) if panes else None
 
     def add(self, book: PaneBook, fresh: Sequence[pa.Table]) -> Iterable[tuple[JoinRows, pa.Table]]:

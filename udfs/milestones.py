@@ -72,9 +72,25 @@ class MilestoneStore:
         """Return the instant of the first event."""
         return int(events.column(_TIME).to_numpy().min())
 
-    def next_deadline(self, panes: Sequence[int]) -> int | None:
-        """Return the watermark that closes the first of `panes`, epoch ms."""
-        return min((self.closes(pane) for pane in panes if pane != TOTALS), default=None)
+    def due(self, first: int) -> int | None:
+        """Return the watermark at which a parcel whose `first_due` is `first` must be merged."""
+        moment: int = self.closes(first)
+        return moment
+
+    def advance(
+        self, book: PaneBook, fresh: Sequence[pa.Table], watermark: int
+    ) -> Iterable[tuple[str, pa.Table]]:
+        """Have `fresh` events wait in the book; yield (view, rows) of what is sure by now."""
+        if fresh:
+            self.add(book, fresh)
+        for rows in self.close(book, watermark):
+            if len(rows):
+                yield self.view, rows
+
+    def next_deadline(self, book: PaneBook) -> int | None:
+        """Return the watermark that closes the first of the book's panes, epoch ms."""
+        panes = (pane for pane in book.starts() if pane != TOTALS)
+        return min(map(self.closes, panes), default=None)
 
     def from_events(self, events: pa.Table, timestamps: Int64s) -> pa.Table:
         """Return what is kept of `events`, whose event times are epoch milliseconds."""

@@ -7,7 +7,7 @@ order and however the events were split, into the sessions that all events toget
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,15 @@ from schemas.columns import Column, ColumnType
 from udfs import lateness
 from udfs.measures import Duration, First, Last, SessionMeasure, Single
 from udfs.panes import EVENTS, Partial, final, int64s, numbered, partials_of, text
+from udfs.windows import PaneBook
 
 START, END = "session_start", "session_end"
 SESSION_START = Column(START, ColumnType.TIMESTAMP, doc="Instant of the session's first event.")
 SESSION_END = Column(END, ColumnType.TIMESTAMP, doc="Instant of the session's last event.")
 
 _OFFSET = "source_offset"
+# The one place in which a bucket's state holds its open sessions.
+_OPEN = 0
 _ENDS = {First: "first", Last: "last"}
 
 Int64s = npt.NDArray[np.int64]
@@ -149,10 +152,28 @@ class SessionStore:
         done = self.closes(int64s(fragments, END)) <= watermark
         return fragments.filter(pa.array(done)), fragments.filter(pa.array(~done))
 
-    def next_deadline(self, fragments: pa.Table) -> int | None:
-        """Return the watermark that closes the first of `fragments`, epoch ms."""
-        ends = int64s(fragments, END)
-        return int(self.closes(ends.min())) if len(ends) else None
+    def due(self, first: int) -> int | None:
+        """Return the watermark at which a parcel whose `first_due` is `first` must be merged."""
+        moment: int = self.closes(first)
+        return moment
+
+    def advance(
+        self, book: PaneBook, fresh: Sequence[pa.Table], watermark: int
+    ) -> Iterable[tuple[str, pa.Table]]:
+        """Merge `fresh` fragments into the book's; yield (view, rows) of what has closed."""
+        kept = book.read(_OPEN)
+        merged = self.merge(fresh if kept is None else [kept, *fresh])
+        closed, still_open = self.closed(merged, watermark)
+        if len(closed):
+            yield self.view, self.rows(closed)
+        book.write(_OPEN, still_open)
+
+    def next_deadline(self, book: PaneBook) -> int | None:
+        """Return the watermark that closes the first of the book's fragments, epoch ms."""
+        fragments = book.read(_OPEN)
+        if fragments is None or not len(fragments):
+            return None
+        return int(self.closes(int64s(fragments, END).min()))
 
     def rows(self, fragments: pa.Table) -> pa.Table:
         """Return the rows of closed sessions: dimensions, first and last instant, measures."""

@@ -208,12 +208,12 @@ def test_what_is_alone_is_told_once_no_partner_can_come() -> None:
 
     collect(found, STORE.expire(book, closes - 1))
     assert found == {}
-    assert STORE.next_deadline(book.starts()) == closes
+    assert STORE.next_deadline(book) == closes
 
     collect(found, STORE.expire(book, closes))
     assert found == {"unpaid": [("a", 5_000)]}
     assert book.starts() == []
-    assert STORE.next_deadline(book.starts()) is None
+    assert STORE.next_deadline(book) is None
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -114,10 +114,10 @@ def test_a_milestone_is_told_once_no_older_event_can_come() -> None:
     closes = 2 * MINUTE - 1 + LATENESS
 
     assert rows(STORE.close(book, closes - 1)) == []
-    assert STORE.next_deadline(book.starts()) == closes
+    assert STORE.next_deadline(book) == closes
     assert rows(STORE.close(book, closes)) == [("a", "x", 10, MINUTE + 9, "9")]
     assert rows(STORE.close(book, 2**62 - 1)) == []
-    assert STORE.next_deadline(book.starts()) is None
+    assert STORE.next_deadline(book) is None
 
 
 def test_one_pane_may_pass_several_milestones() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.udfs.book import Book
 from udfs.measures import Count, Duration, First, Last, Mean, Single, Sum
 from udfs.panes import split
 from udfs.sessions import SessionStore
@@ -144,12 +145,14 @@ def test_a_session_closes_when_no_event_in_time_can_belong_to_it() -> None:
     table = fragments([event(0, 90_000)])
     # What belongs to it has a time of 31.5 minutes at most: its pane ends before minute 32.
     last = 32 * MINUTE - 1 + 5 * MINUTE
-    assert STORE.next_deadline(table) == STORE.closes(90_000) == last
+    book = Book()
+    assert list(STORE.advance(book, [table], 0)) == []
+    assert STORE.next_deadline(book) == STORE.closes(90_000) == last
     assert [len(part) for part in STORE.closed(table, last - 1)] == [0, 1]
     assert [len(part) for part in STORE.closed(table, last)] == [1, 0]
 
 
 def test_nothing_has_no_deadline_and_merges_to_nothing() -> None:
     nothing = STORE.merge([])
-    assert (len(nothing), STORE.next_deadline(nothing)) == (0, None)
+    assert (len(nothing), STORE.next_deadline(Book())) == (0, None)
     assert [len(part) for part in STORE.closed(nothing, 0)] == [0, 0]

@@ -1,0 +1,229 @@
+"""Views over one stream that are folded in Arrow: windows, sessions, milestones. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Self
+
+from jobs.views.base import InvalidView, View, field_types
+from schemas.columns import Column, ColumnType
+from schemas.streams import Stream
+from udfs.measures import First, Last, Measure, SessionMeasure
+from udfs.sessions import SESSION_END, SESSION_START
+
+
+@dataclass(frozen=True)
+class Tumbling:
+    """Windows of `size` that touch and do not overlap, aligned to the epoch."""
+
+    size: timedelta
+
+    @property
+    def slide(self) -> timedelta:
+        """Distance between two window starts."""
+        return self.size
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """Windows of `size`, one starting each `slide`, aligned to the epoch."""
+
+    size: timedelta
+    slide: timedelta
+
+
+Window = Tumbling | Sliding
+
+WINDOW_START = Column("window_start", ColumnType.TIMESTAMP, doc="First instant of the window.")
+WINDOW_END = Column("window_end", ColumnType.TIMESTAMP, doc="First instant after the window.")
+
+SOURCE_FIELDS = ("source_partition", "source_offset")
+"""Where in Kafka an event stands; every view may use these beside the stream's own fields."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedView(View):
+    """A view over one stream whose events are folded in Arrow, before they are rows of Flink's.
+
+    `dimensions` are string fields of the stream that group its events.
+    """
+
+    stream: Stream
+    dimensions: tuple[str, ...]
+    measures: Mapping[str, Measure | SessionMeasure]
+
+    @property
+    def instants(self) -> tuple[Column, Column]:
+        """The columns with the first and last instant of a row."""
+        raise NotImplementedError
+
+    @property
+    def used_fields(self) -> set[str]:
+        """The fields of an event that the view looks at."""
+        return {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The one stream."""
+        return (self.stream,)
+
+    @property
+    def dimension_columns(self) -> tuple[Column, ...]:
+        """A column of text for each dimension."""
+        docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
+        return tuple(Column(n, ColumnType.STRING, doc=docs.get(n, "")) for n in self.dimensions)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Dimensions, instants and measures."""
+        return (
+            *self.dimension_columns,
+            *self.instants,
+            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
+        )
+
+    @property
+    def time_columns(self) -> tuple[str, str]:
+        """Names of the instants."""
+        first, last = self.instants
+        return first.name, last.name
+
+    def over(self, streams: Mapping[str, Stream]) -> Self:
+        """Return the same view over another stream of the same name."""
+        return replace(self, stream=streams[self.stream.name])
+
+    def _refuse_unknown_fields(self, more: Iterable[str] = ()) -> None:
+        self._refuse_unknown(self.stream, self.used_fields - {*more})
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowView(FoldedView):
+    """A windowed aggregate, kept in panes; without dimensions it has one row a window."""
+
+    window: Window
+    measures: Mapping[str, Measure]
+
+    def __post_init__(self) -> None:
+        pane = self.stream.pane
+        if self.window.size % pane or self.window.slide % pane:
+            raise InvalidView(
+                f"{self.name}: window {self.window} is no multiple of the pane of stream "
+                f"{self.stream.name}, {pane}."
+            )
+        if self.window.size % self.window.slide:
+            raise InvalidView(f"{self.name}: window size is no multiple of its slide.")
+        self._refuse_unknown_fields(SOURCE_FIELDS)
+
+    @property
+    def instants(self) -> tuple[Column, Column]:
+        """Start and end of the window."""
+        return WINDOW_START, WINDOW_END
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The window and the dimensions."""
+        return (WINDOW_START.name, *self.dimensions)
+
+    @property
+    def layout(self) -> str:
+        """Dimensions, window and measures, as text."""
+        return f"{self.dimensions} {self.window} {dict(self.measures)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionView(FoldedView):
+    """Sessions: the events of the same dimensions with no pause longer than `gap`.
+
+    A row comes once no event in time can belong to the session any more, and stays as it is; its
+    state ends then too.
+    """
+
+    gap: timedelta
+    measures: Mapping[str, SessionMeasure]
+
+    def __post_init__(self) -> None:
+        self._refuse_unknown_fields()
+        types = field_types(self.stream)
+        for name, measure in self.measures.items():
+            if isinstance(measure, First | Last) and types[measure.field] != "string":
+                raise InvalidView(f"{self.name}: {name} takes text that is never null.")
+        if not self.dimensions:
+            raise InvalidView(f"{self.name}: a session is somebody's; name dimensions.")
+        if self.gap <= timedelta(0):
+            raise InvalidView(f"{self.name}: a gap of {self.gap} keeps no events together.")
+
+    @property
+    def instants(self) -> tuple[Column, Column]:
+        """Instants of the session's first and last event."""
+        return SESSION_START, SESSION_END
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The dimensions and the first instant."""
+        return (*self.dimensions, SESSION_START.name)
+
+    @property
+    def layout(self) -> str:
+        """Dimensions, gap and measures, as text."""
+        return f"{self.dimensions} {self.gap} {dict(self.measures)}"
+
+    @property
+    def settled_after(self) -> timedelta:
+        """The gap: an event so much later may still belong to the session."""
+        return self.gap
+
+
+@dataclass(frozen=True, kw_only=True)
+class MilestoneView(FoldedView):
+    """Each event of the same dimensions that makes their number a multiple of `every`.
+
+    Events count in the order of event time, those of one instant in that of `id_field`. A row comes
+    once no event in time can be older, and stays as it is. `counted` is its column with the number;
+    `measures` are none. Dimensions without events for `state_retention` are counted anew.
+    """
+
+    every: int
+    counted: Column
+    reached: Column
+    id_field: str
+    state_retention: timedelta
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._refuse_unknown_fields()
+        if self.every < 1:
+            raise InvalidView(f"{self.name}: every {self.every} events is no milestone.")
+        if self.measures:
+            raise InvalidView(f"{self.name}: a milestone measures nothing.")
+        if not self.dimensions:
+            raise InvalidView(f"{self.name}: name dimensions; they are what is counted by.")
+        if field_types(self.stream)[self.id_field] != "string":
+            raise InvalidView(f"{self.name}: {self.id_field} must be a text that is never null.")
+
+    @property
+    def instants(self) -> tuple[Column, Column]:
+        """When the event happened, twice."""
+        return self.reached, self.reached
+
+    @property
+    def used_fields(self) -> set[str]:
+        """The dimensions and the id."""
+        return {*self.dimensions, self.id_field}
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Dimensions, the number, the event's time and its id."""
+        event_id = Column(self.id_field, ColumnType.STRING, doc="Id of the event that made it.")
+        return (*self.dimension_columns, self.counted, self.reached, event_id)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The dimensions and the number."""
+        return (*self.dimensions, self.counted.name)
+
+    @property
+    def layout(self) -> str:
+        """Dimensions, number, and what orders events, as text."""
+        return f"{self.dimensions} {self.every} {self.id_field}"
