@@ -8,6 +8,7 @@ n² / 2¹²⁹, of ten billion once in 7 quintillion: a set of fingerprints is a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,26 @@ def fingerprints(column: Any) -> tuple[pa.Array, pa.Array]:
     nulls = np.asarray(texts.is_null()) if texts.null_count else None
     high, low = (pa.array(half.view(np.int64), mask=nulls) for half in halves)
     return high, low
+
+
+def with_fingerprints(events: pa.Table, fields: Iterable[str]) -> pa.Table:
+    """Return `events` with the fingerprints of `fields` beside them, for `fingerprinted`."""
+    for field in fields:
+        for name, half in zip(_halves_of(field), fingerprints(events[field]), strict=True):
+            events = events.append_column(name, half)
+    return events
+
+
+def fingerprinted(events: pa.Table, field: str) -> tuple[pa.Array, pa.Array]:
+    """Return both halves of the fingerprints of `field`, which may be there already."""
+    high, low = _halves_of(field)
+    if high not in events.column_names:
+        return fingerprints(events[field])
+    return events[high].combine_chunks(), events[low].combine_chunks()
+
+
+def _halves_of(field: str) -> tuple[str, str]:
+    return f"high {field}", f"low {field}"
 
 
 def _hashed(texts: pa.StringArray) -> tuple[UInt64s, UInt64s]:

@@ -35,9 +35,11 @@ from udfs.envelope import (
     to_bytes,
     unpack,
 )
+from udfs.fingerprints import with_fingerprints
 from udfs.joins import JoinInput, JoinStore
 from udfs.kafka_letters import DeadBefore
 from udfs.kafka_time import NewestBefore
+from udfs.memory import keep_freed_memory
 from udfs.milestones import MilestoneStore
 from udfs.panes import PANE, PaneStore, split
 from udfs.rows import RowEncoder, window_columns
@@ -106,8 +108,11 @@ class DecodeEvents(ScalarFunction):
     def open(self, function_context: Any) -> None:
         """Connect to the registry, and to Kafka for the time before a restart."""
         take_arrow_frames()
+        keep_freed_memory()
         spec = self.spec
         fields = needed_fields(spec.stream, set(spec.fields))
+        panes = [store for store in spec.stores if isinstance(store, PaneStore)]
+        self._fingerprinted = {f for store in panes for f in (*store.distinct, *store.sketched)}
         self._decoder = Decoder(spec.stream, WriterSchemas(spec.registry_url), fields)
         # Secrets are this process's own; the job carries none.
         kafka = {**Settings().kafka_client, "bootstrap.servers": spec.bootstrap}
@@ -180,6 +185,7 @@ class DecodeEvents(ScalarFunction):
         events = events.append_column("source_partition", pa.array(partitions).cast(pa.string()))
         events = events.append_column("source_offset", pa.array(offsets))
         spec = self.spec
+        events = with_fingerprints(events, self._fingerprinted)
         packets = {"packet": _packet(spec.stores, spec.bucket_keys, events, times)}
         if spec.joins:
             packets["join_packet"] = _packet(spec.joins, spec.join_keys, events, times)
@@ -246,6 +252,7 @@ class AggregatePanes(KeyedProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Declare the state."""
+        keep_freed_memory()
         body = Types.PRIMITIVE_ARRAY(Types.BYTE())
         self._fresh = runtime_context.get_list_state(ListStateDescriptor("fresh", body))
         self._page = runtime_context.get_state(ValueStateDescriptor("page", body))

@@ -1,14 +1,14 @@
 """Windowed aggregation over Arrow: events to panes, panes merged, panes to windows. No I/O.
 
 A pane is the largest slice of time that every window of a view is made of. A pane table holds one
-row per (pane, dimensions, distinct values) with its partial aggregates, so that panes of any age
-merge exactly and one pane serves every window that contains it. Sketches belong to a pane and its
-dimensions: they stand in the first of their rows.
+row per (pane, dimensions) with its partial aggregates, the sets of its distinct values, as
+fingerprints, and sketches, so that panes of any age merge exactly and one pane serves every window
+that contains it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -19,7 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from udfs import sketches
+from udfs import distinct, sketches
+from udfs.fingerprints import fingerprinted
+from udfs.groups import Groups, groups_of, numbered
 from udfs.measures import (
     Count,
     CountDistinct,
@@ -144,7 +146,7 @@ class PaneStore:
     @property
     def group_columns(self) -> tuple[str, ...]:
         """Columns that identify a row of a pane table."""
-        return (PANE, *self.dimensions, *(f"distinct {name}" for name in self.distinct))
+        return (PANE, *self.dimensions)
 
     @property
     def schema(self) -> pa.Schema:
@@ -152,8 +154,9 @@ class PaneStore:
         return pa.schema(
             [
                 (PANE, pa.int64()),
-                *((name, pa.string()) for name in self.group_columns[1:]),
+                *((name, pa.string()) for name in self.dimensions),
                 *((partial.name, pa.int64()) for partial in self.partials),
+                *((_set(name), distinct.MEMBERS) for name in self.distinct),
                 *((_sketch(name), pa.binary()) for name in self.sketched),
             ]
         )
@@ -175,52 +178,44 @@ class PaneStore:
         """Fold `events`, whose event times are epoch milliseconds, into a pane table."""
         columns = [pa.array(timestamps - timestamps % self.pane)]
         columns += [text(events[name]).fill_null("") for name in self.dimensions]
-        columns += [text(events[name]) for name in self.distinct]
         columns += [partial.of_events(events) for partial in self.partials]
-        columns += [text(events[name]) for name in self.sketched]
-        table = pa.table(columns, names=self.schema.names)
-        return self._fold(table, "distinct", sketches.sketch_of)
+        names = [*self.group_columns, *(partial.name for partial in self.partials)]
+        table = pa.table(columns, names=names)
+        groups = groups_of(table, self.group_columns)
+        columns = [*groups.first(table, self.group_columns), *self._folded(groups, table)]
+        for name in self.distinct:
+            columns.append(distinct.sets_of(groups, *fingerprinted(events, name)))
+        for name in self.sketched:
+            columns.append(_sketches(groups, events, name))
+        return pa.table(columns, schema=self.schema)
 
     def merge(self, tables: Sequence[pa.Table]) -> pa.Table:
         """Merge pane tables into one; the result does not depend on how they were split."""
         if not tables:
             return self.schema.empty_table()
-        return (
-            tables[0]
-            if len(tables) == 1
-            else self._fold(pa.concat_tables(tables), "list", sketches.union)
+        if len(tables) == 1:
+            return tables[0]
+        table = pa.concat_tables(tables)
+        groups = groups_of(table, self.group_columns)
+        return pa.table(
+            [
+                *groups.first(table, self.group_columns),
+                *self._folded(groups, table),
+                *self._united(groups, table),
+            ],
+            schema=self.schema,
         )
 
-    def _fold(self, table: pa.Table, gather: str, sketch: Callable[[list[Any]], bytes]) -> pa.Table:
-        """Fold rows of the same group; `sketch` makes one of what `gather` lists of a column."""
-        merges = [(partial.name, partial.merge) for partial in self.partials]
-        keys = list(self.group_columns)
-        folded = table.group_by(keys, use_threads=False).aggregate(merges)
-        names = [f"{name}_{merge}" for name, merge in merges]
-        columns = folded.select([*keys, *names]).columns
-        if self.sketched:
-            columns += self._sketches(table, folded, gather, sketch)
-        return pa.table(columns, schema=self.schema)
+    def _folded(self, groups: Groups, table: pa.Table) -> list[pa.ChunkedArray]:
+        return groups.fold(table, [(partial.name, partial.merge) for partial in self.partials])
 
-    def _sketches(
-        self, table: pa.Table, folded: pa.Table, gather: str, sketch: Callable[[list[Any]], bytes]
-    ) -> list[pa.Array]:
-        """Return the sketch columns of `folded`: for each pane and dimensions in the first row."""
-        keys = [PANE, *self.dimensions]
-        gathers = [(_sketch(name), gather) for name in self.sketched]
-        gathered = table.group_by(keys, use_threads=False).aggregate(gathers)
-        rows = folded.select(keys).append_column("row", pa.array(np.arange(len(folded))))
-        rows = rows.group_by(keys, use_threads=False).aggregate([("row", "min")])
-        # Both hold each pane and dimensions once; in one order they stand side by side.
-        order = [(name, "ascending") for name in keys]
-        places = rows.sort_by(order)["row_min"].to_numpy()
-        gathered = gathered.sort_by(order)
-        result = []
-        for name, _ in gathers:
-            column = np.full(len(folded), None, dtype=object)
-            column[places] = [sketch(found) for found in gathered[f"{name}_{gather}"].to_pylist()]
-            result.append(pa.array(column, pa.binary()))
-        return result
+    def _united(self, groups: Groups, table: pa.Table) -> list[pa.Array]:
+        """Return the columns of sets and of sketches."""
+        columns = [distinct.union(groups, table[_set(name)]) for name in self.distinct]
+        for name in self.sketched:
+            found = groups.lists(table[_sketch(name)].to_numpy())
+            columns.append(pa.array(list(map(sketches.union, found)), pa.binary()))
+        return columns
 
     def rows(self, view: WindowedView, expanded: pa.Table) -> pa.Table:
         """Return final rows of `view`: window, dimensions, then a column per measure.
@@ -228,36 +223,47 @@ class PaneStore:
         `expanded` is a pane table with a column `window`; a pane stands in it once per window.
         """
         keys = [WINDOW, *self.dimensions]
-        folds: list[tuple[Any, ...]] = [(p.name, p.merge) for p in self.partials]
-        for name in self.distinct:
-            column = f"distinct {name}"
-            folds.append((column, "count_distinct", pc.CountOptions(mode="only_valid")))
-        folds += [(_sketch(name), "list") for name in self.sketched]
-        folded = expanded.group_by(keys, use_threads=False).aggregate(folds)
-        columns = [folded[name] for name in keys]
+        groups = groups_of(expanded, keys)
+        names = [partial.name for partial in self.partials]
+        names += [*map(_set, self.distinct), *map(_sketch, self.sketched)]
+        columns = [*self._folded(groups, expanded), *self._united(groups, expanded)]
+        folded = pa.table(columns, names=names)
+        columns = list(groups.first(expanded, keys))
         columns += [final(measure, folded) for _, measure in view.measures]
         table = pa.table(columns, names=[*keys, *(name for name, _ in view.measures)])
         return table.sort_by([(name, "ascending") for name in keys])
 
 
+def _sketches(groups: Groups, events: pa.Table, field: str) -> pa.Array:
+    """Return the sketch of the distinct values of `field` in each group of `events`."""
+    rows = distinct.first_rows(groups, *fingerprinted(events, field))
+    values = text(events[field]).take(pa.array(rows)).to_numpy()
+    found = Groups(groups.codes[rows], groups.firsts).lists(values)
+    return pa.array(list(map(sketches.sketch_of, found)), pa.binary())
+
+
 def final(measure: Measure | SessionMeasure, folded: pa.Table) -> Any:
-    """Return the column of `measure`, given its partials' columns named `<partial>_<merge>`."""
+    """Return the column of `measure`, given those of its partials, sets and sketches by name."""
     name = measure.field
     match measure:
         case CountDistinct():
-            return folded[f"distinct {name}_count_distinct"]
+            return distinct.sizes(folded[_set(measure.field)])
         case CountDistinctApprox():
-            lists = folded[f"{_sketch(measure.field)}_list"].to_pylist()
-            return pa.array([sketches.count(sketches.union(found)) for found in lists], pa.int64())
+            found = folded[_sketch(measure.field)].to_numpy()
+            return pa.array(list(map(sketches.count, found)), pa.int64())
         case Count() | Min() | Max():
             (partial,) = partials_of(measure)
-            return folded[f"{partial.name}_{partial.merge}"]
-    total, count = folded[f"sum {name}_sum"], folded[f"count {name}_sum"]
+            return folded[partial.name]
+    total, count = folded[f"sum {name}"], folded[f"count {name}"]
     some = pc.greater(count, 0)
     if isinstance(measure, Sum):
         return pc.if_else(some, total, pa.scalar(None, pa.int64()))
     mean = pc.divide(total.cast(pa.float64()), pc.if_else(some, count, 1).cast(pa.float64()))
     return pc.if_else(some, mean, pa.scalar(None, pa.float64()))
+
+
+def _set(field: str) -> str:
+    return f"distinct {field}"
 
 
 def _sketch(field: str) -> str:
@@ -275,15 +281,23 @@ def text(column: Any) -> Any:
     return column if column.type == pa.string() else column.cast(pa.string())
 
 
-def expand(view: WindowedView, panes: pa.Table) -> pa.Table:
-    """Repeat each row of a pane table for every window of `view` that contains its pane."""
+def expand(
+    view: WindowedView, panes: pa.Table, windows: npt.NDArray[np.int64] | None = None
+) -> pa.Table:
+    """Repeat each row of a pane table for every window of `view` that contains its pane.
+
+    With `windows`, ascending starts, only for those.
+    """
     starts = panes[PANE].to_numpy()
-    last = starts - starts % view.slide
-    copies = [
-        panes.append_column(WINDOW, pa.array(last - back))
-        for back in range(0, view.size, view.slide)
-    ]
-    return pa.concat_tables(copies)
+    back = np.arange(0, view.size, view.slide)
+    found = (starts - starts % view.slide - back[:, None]).ravel()
+    rows = np.tile(np.arange(len(starts)), len(back))
+    if windows is not None:
+        wanted = np.isin(found, windows)
+        found, rows = found[wanted], rows[wanted]
+    # All of them in their order, as most often of a window that is one pane, need no copy.
+    repeated = panes if len(back) == 1 and len(rows) == len(panes) else panes.take(pa.array(rows))
+    return repeated.append_column(WINDOW, pa.array(found))
 
 
 class Grouped(Protocol):
@@ -305,12 +319,6 @@ def buckets_of(store: Grouped, table: pa.Table, count: int) -> npt.NDArray[np.in
         hashed = pd.util.hash_array(uniques, categorize=False)
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + hashed[encoded.indices.to_numpy()]
     return (hashes % np.uint64(count)).astype(np.int64)
-
-
-def numbered(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return `column` as numbers of its distinct values."""
-    encoded = column.combine_chunks().dictionary_encode()
-    return encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
 
 
 def split(store: Grouped, table: pa.Table, count: int) -> Iterable[tuple[int, pa.RecordBatch]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -32,8 +33,8 @@ class RowEncoder:
         """Return the keys and the values of `rows`; a key is a JSON array of the view's key."""
         batch = rows.combine_chunks().to_batches()[0]
         frame = header(self.schema_id)
-        bodies = pyruhvro.serialize_record_batch(batch, self.schema, 1)[0].to_pylist()
-        return list(self._keys(rows)), [frame + body for body in bodies]
+        bodies = pyruhvro.serialize_record_batch(batch, self.schema, 1)[0]
+        return list(self._keys(rows)), [frame + body for body in _listed(bodies)]
 
     def packed(self, rows: pa.Table) -> Iterable[tuple[str, list[bytes], list[bytes]]]:
         """Yield (topic, keys, values) for some rows at a time."""
@@ -58,12 +59,18 @@ def window_columns(view: WindowedView, rows: pa.Table) -> pa.Table:
     )
 
 
-def _in_json(column: pa.ChunkedArray) -> list[str]:
+def _in_json(column: pa.ChunkedArray) -> list[Any]:
     if column.type != _TIME:
-        return list(column.to_pylist())
-    instants = column.cast(pa.int64()).to_pylist()
+        return _listed(column)
+    instants = _listed(column.cast(pa.int64()))
     names = {instant: iso(instant) for instant in set(instants)}
     return [names[instant] for instant in instants]
+
+
+def _listed(column: Any) -> list[Any]:
+    """Return the values of a column without nulls; Arrow's own takes ten times as long."""
+    values: list[Any] = column.to_numpy(zero_copy_only=False).tolist()
+    return values
 
 
 def iso(milliseconds: int) -> str:

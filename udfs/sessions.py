@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from schemas.columns import Column, ColumnType
 from udfs import lateness
+from udfs.groups import Groups, groups_of
 from udfs.measures import Duration, First, Last, SessionMeasure, Single
-from udfs.panes import EVENTS, Partial, final, int64s, numbered, partials_of, text
+from udfs.panes import EVENTS, Partial, final, int64s, partials_of, text
 from udfs.windows import PaneBook
 
 START, END = "session_start", "session_end"
@@ -104,7 +105,7 @@ class SessionStore:
         table = pa.concat_tables(tables).combine_chunks() if tables else self.schema.empty_table()
         if not len(table):
             return table
-        keys, starts = self._keys(table), int64s(table, START)
+        keys, starts = groups_of(table, self.dimensions).codes, int64s(table, START)
         order = np.lexsort((int64s(table, "first offset"), starts, keys))
         keys, starts, ends = keys[order], starts[order], int64s(table, END)[order]
         opens = _opens(keys, starts, ends, self.gap)
@@ -126,26 +127,11 @@ class SessionStore:
             schema=self.schema,
         ).combine_chunks()
 
-    def _keys(self, table: pa.Table) -> Int64s:
-        """Return a number for each row, the same where the dimensions are."""
-        keys = np.zeros(len(table), dtype=np.int64)
-        for name in self.dimensions:
-            encoded = numbered(table[name])
-            codes = encoded.indices.to_numpy().astype(np.int64)
-            if name == self.dimensions[0]:
-                keys = codes
-            else:
-                keys = np.unique(keys * len(encoded.dictionary) + codes, return_inverse=True)[1]
-        return keys
-
     def _totals(self, table: pa.Table, order: Int64s, session: Int64s) -> list[Any]:
         """Return the partial aggregates of each session, ascending; `session` is of `order`."""
         merges = [(partial.name, partial.merge) for partial in self.partials]
         ordered = table.select([name for name, _ in merges]).take(pa.array(order))
-        ordered = ordered.append_column("session", pa.array(session))
-        folded = ordered.group_by("session", use_threads=False).aggregate(merges)
-        # Groups come in the order in which they were first seen.
-        return [folded[f"{name}_{merge}"] for name, merge in merges]
+        return Groups(session, np.unique(session, return_index=True)[1]).fold(ordered, merges)
 
     def closed(self, fragments: pa.Table, watermark: int) -> tuple[pa.Table, pa.Table]:
         """Return the fragments that `watermark` closes, and the others."""
@@ -177,19 +163,14 @@ class SessionStore:
 
     def rows(self, fragments: pa.Table) -> pa.Table:
         """Return the rows of closed sessions: dimensions, first and last instant, measures."""
-        named = fragments.rename_columns([self._folded(name) for name in fragments.column_names])
         columns = [fragments[name] for name in self.dimensions]
         columns += [fragments[name].cast(pa.timestamp("ms")) for name in (START, END)]
-        columns += [self._measure(measure, named, fragments) for _, measure in self.measures]
+        columns += [self._measure(measure, fragments) for _, measure in self.measures]
         return pa.table(
             columns, names=[*self.dimensions, START, END, *(name for name, _ in self.measures)]
         )
 
-    def _folded(self, column: str) -> str:
-        merge = next((p.merge for p in self.partials if p.name == column), None)
-        return f"{column}_{merge}" if merge else column
-
-    def _measure(self, measure: SessionMeasure, folded: pa.Table, fragments: pa.Table) -> Any:
+    def _measure(self, measure: SessionMeasure, fragments: pa.Table) -> Any:
         match measure:
             case Duration():
                 return pa.array(int64s(fragments, END) - int64s(fragments, START))
@@ -197,7 +178,7 @@ class SessionStore:
                 return pa.array(int64s(fragments, EVENTS.name) == 1)
             case First() | Last():
                 return fragments[_value(measure)]
-        return final(measure, folded)
+        return final(measure, fragments)
 
 
 def _value(measure: Any) -> str:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from udfs.groups import among, groups_of
 from udfs.panes import PANE, WINDOW, PaneStore, WindowedView, expand
 
 
@@ -115,7 +116,7 @@ def _targets(view: WindowedView, changed: pa.Table) -> pa.Table:
 
 
 def _keys(table: pa.Table) -> pa.Table:
-    return table.group_by(table.column_names, use_threads=False).aggregate([])
+    return groups_of(table, table.column_names).first(table, table.column_names)
 
 
 def _windows(targets: pa.Table) -> npt.NDArray[np.int64]:
@@ -136,11 +137,10 @@ def _rows(
     tables = [table for pane in inside if (table := book.read(pane)) is not None]
     if not tables:
         return
-    expanded = expand(view, pa.concat_tables(tables))
-    expanded = expanded.filter(pc.is_in(expanded[WINDOW], value_set=pa.array(windows)))
+    expanded = expand(view, pa.concat_tables(tables), windows)
     if targets is not None and store.dimensions:
-        keys = [WINDOW, *store.dimensions]
-        expanded = expanded.join(targets, keys, join_type="left semi", use_threads=False)
+        wanted = among(expanded, targets, [WINDOW, *store.dimensions])
+        expanded = expanded.filter(pa.array(wanted))
     if len(expanded):
         yield Rows(view, store.rows(view, expanded))
 
