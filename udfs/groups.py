@@ -77,3 +77,26 @@ def among(table: pa.Table, others: pa.Table, names: Sequence[str]) -> npt.NDArra
     found[codes[len(table) :]] = True
     mask: npt.NDArray[np.bool_] = found[codes[: len(table)]]
     return mask
+
+
+def order_by(groups: Int64s, values: Int64s, ties: Int64s) -> Int64s:
+    """Return the order by group, then by value, then by tie; values of any size, groups from zero.
+
+    A sort of one number a row takes a fifth of one by three columns, and few rows are tied.
+    """
+    if not len(groups):
+        return np.zeros(0, dtype=np.int64)
+    least = int(values.min())
+    apart = int(values.max()) - least + 1
+    if (int(groups.max()) + 1) * apart >= 1 << 63:
+        ordered: Int64s = np.lexsort((ties, values, groups))
+        return ordered
+    places = groups * apart + (values - least)
+    order: Int64s = np.argsort(places)
+    places = places[order]
+    same = np.flatnonzero(places[1:] == places[:-1])
+    if len(same):
+        tied = np.union1d(same, same + 1)
+        rows = order[tied]
+        order[tied] = rows[np.lexsort((ties[rows], places[tied]))]
+    return order

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from schemas.columns import Column, ColumnType
 from udfs import lateness
-from udfs.groups import Groups, groups_of
+from udfs.groups import Groups, groups_of, order_by
 from udfs.measures import Duration, First, Last, SessionMeasure, Single
 from udfs.panes import EVENTS, Partial, final, int64s, partials_of, text
 from udfs.windows import PaneBook
@@ -106,14 +106,14 @@ class SessionStore:
         if not len(table):
             return table
         keys, starts = groups_of(table, self.dimensions).codes, int64s(table, START)
-        order = np.lexsort((int64s(table, "first offset"), starts, keys))
+        order = order_by(keys, starts, int64s(table, "first offset"))
         keys, starts, ends = keys[order], starts[order], int64s(table, END)[order]
         opens = _opens(keys, starts, ends, self.gap)
         if opens.all():
             return table.take(pa.array(order))
         edges = np.flatnonzero(opens)
         session = np.cumsum(opens) - 1
-        by_end = np.lexsort((int64s(table, "last offset")[order], ends, session))
+        by_end = order_by(session, ends, int64s(table, "last offset")[order])
         first = table.take(pa.array(order[edges]))
         last = table.take(pa.array(order[by_end[np.append(edges[1:], len(order)) - 1]]))
         totals = self._totals(table, order, session)
@@ -131,7 +131,7 @@ class SessionStore:
         """Return the partial aggregates of each session, ascending; `session` is of `order`."""
         merges = [(partial.name, partial.merge) for partial in self.partials]
         ordered = table.select([name for name, _ in merges]).take(pa.array(order))
-        return Groups(session, np.unique(session, return_index=True)[1]).fold(ordered, merges)
+        return Groups(session, np.flatnonzero(np.diff(session, prepend=-1))).fold(ordered, merges)
 
     def closed(self, fragments: pa.Table, watermark: int) -> tuple[pa.Table, pa.Table]:
         """Return the fragments that `watermark` closes, and the others."""
