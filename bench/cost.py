@@ -26,8 +26,7 @@ class Cost:
 
     events: int
     frame_bytes: float
-    state_rows_per_event: float
-    state_bytes_per_row: float
+    state_bytes_per_event: float
     state_seconds: float
     """How long a pane stays: its windows and the allowed lateness."""
 
@@ -51,8 +50,7 @@ def measure(workload: Workload) -> Cost:
     return Cost(
         workload.events,
         round(frames / workload.events, 1),
-        round(len(panes) / workload.events, 3),
-        round(sum(sizes) / len(panes), 1),
+        round(sum(sizes) / workload.events, 1),
         (store.expiry(0) + 1) / 1000,
     )
 
