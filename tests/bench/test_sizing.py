@@ -54,7 +54,7 @@ def test_every_slot_reads_as_many_partitions() -> None:
 
 def test_sizes_are_whole_and_in_the_unit_that_fits() -> None:
     row = table([need(10_000_000, pages=100_000)]).splitlines()[-1]
-    assert "| 414 GiB | 1,412 MiB | 31 | 2 | 1 | 239 TiB |" in row
+    assert "| 92 GiB | 311 MiB | 31 | 2 | 1 | 239 TiB |" in row
 
 
 def test_the_document_has_the_table() -> None:
