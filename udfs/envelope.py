@@ -16,7 +16,7 @@ import pyarrow as pa
 
 _PARCEL = struct.Struct("<iqI")
 _BOOK = struct.Struct("<8sqII")
-_PAGE_FORMAT = 2
+_PAGE_FORMAT = 3
 
 
 class Kept(Protocol):

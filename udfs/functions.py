@@ -39,7 +39,6 @@ from udfs.fingerprints import with_fingerprints
 from udfs.joins import JoinInput, JoinStore
 from udfs.kafka_letters import DeadBefore
 from udfs.kafka_time import NewestBefore
-from udfs.memory import keep_freed_memory
 from udfs.milestones import MilestoneStore
 from udfs.panes import PANE, PaneStore, split
 from udfs.rows import RowEncoder, window_columns
@@ -108,7 +107,6 @@ class DecodeEvents(ScalarFunction):
     def open(self, function_context: Any) -> None:
         """Connect to the registry, and to Kafka for the time before a restart."""
         take_arrow_frames()
-        keep_freed_memory()
         spec = self.spec
         fields = needed_fields(spec.stream, set(spec.fields))
         panes = [store for store in spec.stores if isinstance(store, PaneStore)]
@@ -252,7 +250,6 @@ class AggregatePanes(KeyedProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         """Declare the state."""
-        keep_freed_memory()
         body = Types.PRIMITIVE_ARRAY(Types.BYTE())
         self._fresh = runtime_context.get_list_state(ListStateDescriptor("fresh", body))
         self._page = runtime_context.get_state(ValueStateDescriptor("page", body))

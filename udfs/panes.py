@@ -15,13 +15,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs import distinct, sketches
-from udfs.fingerprints import fingerprinted
-from udfs.groups import Groups, groups_of, numbered
+from udfs.fingerprints import fingerprinted, fingerprints
+from udfs.groups import Groups, groups_of
 from udfs.measures import (
     Count,
     CountDistinct,
@@ -310,14 +309,11 @@ class Grouped(Protocol):
 
 def buckets_of(store: Grouped, table: pa.Table, count: int) -> npt.NDArray[np.int64]:
     """Return the bucket, 0 ≤ b < count, of each row: a stable hash of its dimensions."""
-    if not store.dimensions:
-        return np.zeros(len(table), dtype=np.int64)
     hashes = np.zeros(len(table), dtype=np.uint64)
-    for name in store.dimensions:
-        encoded = numbered(table[name])
-        uniques = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
-        hashed = pd.util.hash_array(uniques, categorize=False)
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + hashed[encoded.indices.to_numpy()]
+    if count > 1:
+        for name in store.dimensions:
+            hashed = fingerprints(table[name])[0].to_numpy().view(np.uint64)
+            hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + hashed
     return (hashes % np.uint64(count)).astype(np.int64)
 
 

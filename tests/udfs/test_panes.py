@@ -188,4 +188,4 @@ def test_null_dimensions_count_as_the_empty_text() -> None:
     assert rows(settled_rows(pages, book, changed, -1, MINUTE)) == [(0, "", 2, 1)]
 
 
-PINNED_BUCKET = 10
+PINNED_BUCKET = 4
