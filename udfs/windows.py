@@ -5,7 +5,7 @@ No I/O: state comes and goes through a `PaneBook`, watermarks are passed in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -46,9 +46,7 @@ class Rows:
 def fold(store: PaneStore, book: PaneBook, fresh: Sequence[pa.Table]) -> pa.Table:
     """Merge `fresh` pane tables into the book; return the (pane, dimensions) that changed."""
     merged = store.merge(fresh)
-    for pane, part in _by_pane(merged, merged[PANE].to_numpy()):
-        kept = book.read(pane)
-        book.write(pane, part if kept is None else store.merge([kept, part]))
+    append(book, merged, merged[PANE].to_numpy(), store.merge)
     return row_keys(store, merged)
 
 
@@ -151,11 +149,19 @@ def _overlaps(pane: int, view: WindowedView, windows: npt.NDArray[np.int64]) -> 
     return bool(first < len(windows) and windows[first] <= last)
 
 
-def append(book: PaneBook, table: pa.Table, panes: npt.NDArray[np.int64]) -> None:
-    """Add the rows of `table` to the panes in which, as `panes` says, they lie."""
+def append(
+    book: PaneBook,
+    table: pa.Table,
+    panes: npt.NDArray[np.int64],
+    merge: Callable[[list[pa.Table]], pa.Table] = pa.concat_tables,
+) -> None:
+    """Add the rows of `table` to the panes in which, as `panes` says, they lie.
+
+    `merge` makes one table of what a pane has and what it gets.
+    """
     for pane, part in _by_pane(table, panes):
         kept = book.read(pane)
-        book.write(pane, part if kept is None else pa.concat_tables([kept, part]))
+        book.write(pane, part if kept is None else merge([kept, part]))
 
 
 def _by_pane(table: pa.Table, panes: npt.NDArray[np.int64]) -> Iterable[tuple[int, pa.Table]]:
