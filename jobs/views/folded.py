@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 
@@ -52,7 +52,6 @@ class FoldedView(View):
 
     stream: Stream
     dimensions: tuple[str, ...]
-    measures: Mapping[str, Measure | SessionMeasure]
 
     @property
     def instants(self) -> tuple[Column, Column]:
@@ -62,7 +61,7 @@ class FoldedView(View):
     @property
     def used_fields(self) -> set[str]:
         """The fields of an event that the view looks at."""
-        return {m.field for m in self.measures.values() if m.field} | set(self.dimensions)
+        return set(self.dimensions)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -74,15 +73,6 @@ class FoldedView(View):
         """A column of text for each dimension."""
         docs = {field["name"]: field.get("doc", "") for field in self.stream.schema["fields"]}
         return tuple(Column(n, ColumnType.STRING, doc=docs.get(n, "")) for n in self.dimensions)
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Dimensions, instants and measures."""
-        return (
-            *self.dimension_columns,
-            *self.instants,
-            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
-        )
 
     @property
     def time_columns(self) -> tuple[str, str]:
@@ -99,7 +89,28 @@ class FoldedView(View):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowView(FoldedView):
+class MeasuredView(FoldedView):
+    """A folded view whose rows measure the events of the same dimensions and instants."""
+
+    measures: Mapping[str, Measure | SessionMeasure]
+
+    @property
+    def used_fields(self) -> set[str]:
+        """The dimensions and the fields that are measured."""
+        return super().used_fields | {m.field for m in self.measures.values() if m.field}
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Dimensions, instants and measures."""
+        return (
+            *self.dimension_columns,
+            *self.instants,
+            *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowView(MeasuredView):
     """A windowed aggregate, kept in panes; without dimensions it has one row a window."""
 
     window: Window
@@ -133,7 +144,7 @@ class WindowView(FoldedView):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionView(FoldedView):
+class SessionView(MeasuredView):
     """Sessions: the events of the same dimensions with no pause longer than `gap`.
 
     A row comes once no event in time can belong to the session any more, and stays as it is; its
@@ -180,8 +191,8 @@ class MilestoneView(FoldedView):
     """Each event of the same dimensions that makes their number a multiple of `every`.
 
     Events count in the order of event time, those of one instant in that of `id_field`. A row comes
-    once no event in time can be older, and stays as it is. `counted` is its column with the number;
-    `measures` are none. Dimensions without events for `state_retention` are counted anew.
+    once no event in time can be older, and stays as it is. `counted` is its column with the number.
+    Dimensions without events for `state_retention` are counted anew.
     """
 
     every: int
@@ -189,14 +200,11 @@ class MilestoneView(FoldedView):
     reached: Column
     id_field: str
     state_retention: timedelta
-    measures: Mapping[str, Measure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._refuse_unknown_fields()
         if self.every < 1:
             raise InvalidView(f"{self.name}: every {self.every} events is no milestone.")
-        if self.measures:
-            raise InvalidView(f"{self.name}: a milestone measures nothing.")
         if not self.dimensions:
             raise InvalidView(f"{self.name}: name dimensions; they are what is counted by.")
         if field_types(self.stream)[self.id_field] != "string":
