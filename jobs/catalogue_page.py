@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from jobs.catalogue import job_of
-from jobs.plan import plan
+from jobs.plan import anomaly_store, plan
 from jobs.views import (
+    AnomalyView,
     ArrivalView,
     Job,
     JoinView,
     Keeps,
     MilestoneView,
     QueryView,
+    RankedView,
     SessionView,
     View,
     WindowView,
@@ -89,6 +91,19 @@ def nature(view: View) -> str:
             f"Each {view.every:,}th event in the order of time. A row comes at the latest once "
             f"events {span(_delay(view))} newer have been read; state ends "
             f"{span(view.state_retention)} after a key's last event."
+        )
+    elif isinstance(view, RankedView):
+        how = (
+            f"The {view.top} with the most events of windows of {span(view.window.size)}. A row "
+            f"comes at the latest once events {span(_delay(view))} newer than the window have been "
+            "read, and its state ends with it."
+        )
+    elif isinstance(view, AnomalyView):
+        reach = view.lookback + timedelta(milliseconds=anomaly_store(view).span)
+        how = (
+            f"Windows of {span(view.window.size)}, held against those of the {span(view.lookback)} "
+            f"before. A row comes at the latest once events {span(_delay(view))} newer than the "
+            f"window have been read; its state ends {span(reach)} after that."
         )
     elif isinstance(view, JoinView):
         comes = f"once events {span(_delay(view) + view.settled_after)} newer have been read"

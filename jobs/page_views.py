@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from jobs.views import (
-    WINDOW_END,
-    WINDOW_START,
+    AnomalyView,
     Job,
     MilestoneView,
     QueryView,
+    RankedView,
     SessionView,
     Sliding,
     Tumbling,
@@ -17,6 +17,7 @@ from jobs.views import (
 )
 from schemas.columns import Column, ColumnType
 from schemas.streams import PAGE_VIEWS
+from udfs.ewma import NEW_WEIGHT, OLD_WEIGHT
 from udfs.measures import (
     Count,
     CountDistinct,
@@ -28,7 +29,6 @@ from udfs.measures import (
     Measure,
     Single,
 )
-from udfs.sql_functions import ewma_baseline
 
 MILESTONE_VIEWS = 1_000
 TOP_PAGES = 10
@@ -36,6 +36,8 @@ SPIKE, CRITICAL = 3, 10
 """How many times its baseline a page's views must be to be an anomaly."""
 ALL_TIME = timedelta(days=10 * 365)
 """A page that nobody asks for in so long is counted anew, as is a visitor of a page."""
+
+PAGE = {"page_id": "The page."}
 
 MEASURES: dict[str, Measure] = {
     "views": Count(doc="Requests in the window."),
@@ -168,79 +170,42 @@ PAGE_MILESTONES = MilestoneView(
     description=f"Each time a page has had another {MILESTONE_VIEWS:,} views, and with which.",
 )
 
-TRAFFIC_ANOMALIES = QueryView(
+TRAFFIC_ANOMALIES = AnomalyView(
     name="traffic_anomalies",
-    sources=(PAGE_VIEWS,),
-    key_columns=("window_start", "page_id"),
-    query_columns=(
-        Column("page_id", ColumnType.STRING, doc="The page."),
-        WINDOW_START,
-        WINDOW_END,
-        Column("views", ColumnType.LONG, doc="Requests for the page in this minute."),
-        Column(
-            "baseline",
-            ColumnType.DOUBLE,
-            doc="What was usual in its minutes with views: those of the six hours before, each "
-            "newer one weighing 0.05 and all older ones together 0.95.",
-        ),
-        Column(
-            "severity",
-            ColumnType.STRING,
-            doc=f"spike from {SPIKE} times the baseline, critical above {CRITICAL} times.",
-        ),
+    stream=PAGE_VIEWS,
+    dimensions=("page_id",),
+    docs=PAGE,
+    window=Tumbling(timedelta(minutes=1)),
+    lookback=timedelta(hours=6),
+    spike=SPIKE,
+    critical=CRITICAL,
+    counted=Column("views", ColumnType.LONG, doc="Requests for the page in this minute."),
+    baseline=Column(
+        "baseline",
+        ColumnType.DOUBLE,
+        doc="What was usual in its minutes with views: those of the six hours before, each "
+        f"newer one weighing {NEW_WEIGHT} and all older ones together {OLD_WEIGHT}.",
     ),
-    # Minutes without views leave the baseline as it is: counted as zeros, they would make every
-    # view of a seldom read page a spike.
-    sql=f"""
-        WITH minutes AS (
-            SELECT page_id, window_start, window_end, window_time AS minute_time,
-                COUNT(*) AS requests
-            FROM TABLE(TUMBLE(TABLE page_views, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
-            GROUP BY page_id, window_start, window_end, window_time),
-        judged AS (
-            SELECT page_id, window_start, window_end, requests,
-                ewma_baseline(window_start, requests) OVER (
-                    PARTITION BY page_id ORDER BY minute_time
-                    RANGE BETWEEN INTERVAL '6' HOUR PRECEDING AND CURRENT ROW) AS baseline
-            FROM minutes)
-        SELECT page_id, window_start, window_end, requests, baseline,
-            IF(requests > {CRITICAL} * baseline, 'critical', 'spike')
-        FROM judged
-        WHERE requests >= {SPIKE} * baseline
-    """,
-    functions={"ewma_baseline": ewma_baseline},
-    time_columns=("window_start", "window_end"),
+    severity=Column(
+        "severity",
+        ColumnType.STRING,
+        doc=f"spike from {SPIKE} times the baseline, critical above {CRITICAL} times.",
+    ),
     retention=timedelta(days=20 * 365),
     description="Minutes in which a page had far more views than usual. Minutes without views "
     "leave what is usual as it is, and a page's first ten minutes with views in six hours are "
     "never judged.",
 )
 
-TOP_PAGES_PER_HOUR = QueryView(
+TOP_PAGES_PER_HOUR = RankedView(
     name="top_pages",
-    sources=(PAGE_VIEWS,),
-    key_columns=("window_start", "rank"),
-    query_columns=(
-        WINDOW_START,
-        WINDOW_END,
-        Column("rank", ColumnType.LONG, doc=f"1 to {TOP_PAGES}; of equals the lesser page first."),
-        Column("page_id", ColumnType.STRING, doc="The page."),
-        Column("views", ColumnType.LONG, doc="Requests for the page in the hour."),
-    ),
-    sql=f"""
-        WITH pages AS (
-            SELECT page_id, window_start, window_end, COUNT(*) AS requests
-            FROM TABLE(TUMBLE(TABLE page_views, DESCRIPTOR(event_time), INTERVAL '1' HOUR))
-            GROUP BY page_id, window_start, window_end),
-        ranked AS (
-            SELECT *, ROW_NUMBER() OVER (
-                PARTITION BY window_start, window_end ORDER BY requests DESC, page_id) AS place
-            FROM pages)
-        SELECT window_start, window_end, place, page_id, requests
-        FROM ranked
-        WHERE place <= {TOP_PAGES}
-    """,
-    time_columns=("window_start", "window_end"),
+    stream=PAGE_VIEWS,
+    dimensions=("page_id",),
+    docs=PAGE,
+    window=Tumbling(timedelta(hours=1)),
+    top=TOP_PAGES,
+    rank=Column("rank", ColumnType.LONG, doc=f"1 to {TOP_PAGES}; of equals the lesser page first."),
+    counted=Column("views", ColumnType.LONG, doc="Requests for the page in the hour."),
     retention=timedelta(days=20 * 365),
     description=f"The {TOP_PAGES} pages with the most views of each hour.",
 )

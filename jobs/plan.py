@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 
 from jobs.views import (
     SOURCE_FIELDS,
+    AnomalyView,
     ArrivalView,
+    CountedView,
     FoldedView,
     Job,
     JoinView,
     MilestoneView,
     QueryView,
+    RankedView,
     SessionView,
     Tumbling,
     View,
     WindowView,
 )
 from schemas.streams import Stream
+from udfs.anomalies import AnomalyStore
 from udfs.avro_columns import reader_type
+from udfs.counts import CountStore
 from udfs.joins import LEFT, RIGHT, SIDES, JoinInput, JoinRows, JoinSide, JoinStore
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
 from udfs.milestones import MilestoneStore
 from udfs.panes import PaneStore, WindowedView
+from udfs.ranks import RankStore
 from udfs.sessions import SessionStore
 
 SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
+MergedStore = SessionStore | MilestoneStore | CountStore
 
 
 def accounting_view(stream: Stream) -> WindowView:
@@ -78,16 +87,16 @@ class Input:
         return self.views[-1]
 
     @property
-    def stores(self) -> tuple[PaneStore | SessionStore | MilestoneStore, ...]:
+    def stores(self) -> tuple[PaneStore | MergedStore, ...]:
         """A pane store for all views of the same dimensions and pane; one for each other view."""
         windowed = tuple(view for view in self.views if isinstance(view, WindowView))
-        sessions = (view for view in self.views if isinstance(view, SessionView))
-        milestones = (view for view in self.views if isinstance(view, MilestoneView))
-        return (
-            *pane_stores(self.stream, windowed),
-            *map(session_store, sessions),
-            *map(milestone_store, milestones),
+        others = (
+            store(view)
+            for kind, store in _STORES.items()
+            for view in self.views
+            if isinstance(view, kind)
         )
+        return (*pane_stores(self.stream, windowed), *others)
 
     @property
     def hold(self) -> int:
@@ -265,6 +274,46 @@ def milestone_store(view: MilestoneView) -> MilestoneStore:
         kept=whole_ms(view.state_retention),
     )
 
+
+def rank_store(view: RankedView) -> RankStore:
+    """Return the store of the counts of `view`."""
+    return RankStore(
+        name=f"{view.name}@ranks", rank=view.rank.name, top=view.top, **_counts_of(view)
+    )
+
+
+def anomaly_store(view: AnomalyView) -> AnomalyStore:
+    """Return the store of the counts of `view`."""
+    return AnomalyStore(
+        name=f"{view.name}@anomalies",
+        lookback=whole_ms(view.lookback),
+        spike=view.spike,
+        critical=view.critical,
+        baseline=view.baseline.name,
+        severity=view.severity.name,
+        **_counts_of(view),
+    )
+
+
+def _counts_of(view: CountedView) -> dict[str, Any]:
+    """Return what a store of counts knows, whatever they are judged by."""
+    _, lateness, pane = milliseconds(view.stream)
+    return {
+        "view": view.name,
+        "keys": view.dimensions,
+        "size": whole_ms(view.window.size),
+        "pane": pane,
+        "allowed_lateness": lateness,
+        "counted": view.counted.name,
+    }
+
+
+_STORES: Mapping[type[FoldedView], Callable[[Any], MergedStore]] = {
+    SessionView: session_store,
+    MilestoneView: milestone_store,
+    RankedView: rank_store,
+    AnomalyView: anomaly_store,
+}
 
 _WIDEST = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}
 """What a column has where a field is narrower."""

@@ -1,4 +1,4 @@
-"""How panes, sessions and events to be joined travel, from decode to operator, and in its state.
+"""How panes, sessions, counts and events travel, from decode to operator, and in its state.
 
 No I/O. A parcel is a table of them for one bucket of one store, as an Arrow record batch without
 its schema, which both ends know. A packet is all parcels of one decoded batch.
@@ -20,7 +20,7 @@ _PAGE_FORMAT = 3
 
 
 class Kept(Protocol):
-    """A store of panes, of sessions or of a join's events."""
+    """A store of panes, of sessions, of counts or of events."""
 
     @property
     def schema(self) -> pa.Schema:

@@ -23,6 +23,7 @@ from deploy.settings import Settings
 from schemas.streams import Stream
 from udfs import lateness, windows
 from udfs.arrow_frames import arrow_frame, take_arrow_frames
+from udfs.counts import CountStore
 from udfs.dead_letter_limit import DeadLetterGuard
 from udfs.decode import Decoder, chosen, needed_fields
 from udfs.envelope import (
@@ -53,9 +54,9 @@ _SPARE_MS = 10_000
 # All open sessions of a bucket are read and written to merge what came: not for each watermark.
 _MERGE_PAUSE_MS = 1_000
 
-MergedStore = SessionStore | MilestoneStore | JoinStore
+MergedStore = SessionStore | MilestoneStore | CountStore | JoinStore
 """Those whose parcels are merged into what is kept, which `advance` does, not panes."""
-FoldedStore = PaneStore | SessionStore | MilestoneStore
+FoldedStore = PaneStore | SessionStore | MilestoneStore | CountStore
 Store = FoldedStore | JoinStore
 
 NOT_LATE = -1

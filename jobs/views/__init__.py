@@ -1,6 +1,7 @@
 """How a view is declared: folded in Arrow, as a join or in SQL. No I/O."""
 
 from jobs.views.base import InvalidView, View
+from jobs.views.counted import AnomalyView, CountedView, RankedView
 from jobs.views.folded import (
     SOURCE_FIELDS,
     WINDOW_END,
@@ -21,7 +22,9 @@ __all__ = [
     "SOURCE_FIELDS",
     "WINDOW_END",
     "WINDOW_START",
+    "AnomalyView",
     "ArrivalView",
+    "CountedView",
     "FoldedView",
     "InvalidView",
     "Job",
@@ -29,6 +32,7 @@ __all__ = [
     "Keeps",
     "MilestoneView",
     "QueryView",
+    "RankedView",
     "SessionView",
     "SeveralStreams",
     "Sliding",

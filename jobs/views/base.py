@@ -56,6 +56,11 @@ class View:
         """How much later than a row's last instant events may still change it."""
         return timedelta(0)
 
+    @property
+    def looks_back(self) -> timedelta:
+        """How much earlier than a row's first instant events may have a part in it."""
+        return timedelta(0)
+
     def over(self, streams: Mapping[str, Stream]) -> Self:
         """Return the same view over other streams of the same names."""
         raise NotImplementedError

@@ -27,6 +27,9 @@ def test_a_view_says_when_its_rows_come() -> None:
     assert "once events 1 min 50 s newer" in nature(VIEWS["unmatched_orders"])
     assert "once events 50 s newer" in nature(VIEWS["daily_sales"])
     assert "renewed with each event;" in nature(VIEWS["word_counts"])
+    # 10 s of disorder, 5 min of lateness and a pane of a minute.
+    assert "once events 6 min 10 s newer than the window" in nature(VIEWS["top_pages"])
+    assert "its state ends 7 h after that" in nature(VIEWS["traffic_anomalies"])
 
 
 def test_spans_are_told_in_words() -> None:

@@ -15,15 +15,19 @@ from deploy.flink import client_environment, write_cluster_files
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, UnknownJob, UnknownView, job_named, view_named
 from jobs.orders import ORDER_PAYMENTS, UNMATCHED_ORDERS
-from jobs.page_views import PAGE_STATS, PAGE_VIEW_SESSIONS
+from jobs.page_views import (
+    PAGE_STATS,
+    PAGE_VIEW_SESSIONS,
+    TOP_PAGES_PER_HOUR,
+    TRAFFIC_ANOMALIES,
+)
 from jobs.plan import plan
-from jobs.views import InvalidView, Job, JoinView, Keeps
+from jobs.views import InvalidView, Job, JoinView, Keeps, Tumbling
 from schemas.columns import ColumnType
 from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
 from udfs.joins import Left, Right
 from udfs.measures import First, Sum
 from udfs.panes import PaneStore
-from udfs.sessions import SessionStore
 
 _HOUR = timedelta(hours=1)
 
@@ -62,8 +66,12 @@ def test_views_with_the_same_key_and_pane_share_their_state() -> None:
         ((), ["unique_users_per_day"]),
         (("source_partition",), ["page_views_accounting"]),
     ]
-    sessions = [store.view for store in stores if isinstance(store, SessionStore)]
-    assert sessions == ["page_view_sessions"]
+    assert [(s.dimensions, s.view) for s in stores if not isinstance(s, PaneStore)] == [
+        (("user_id",), "page_view_sessions"),
+        (("page_id",), "page_milestones"),
+        ((), "top_pages"),
+        (("page_id",), "traffic_anomalies"),
+    ]
 
 
 def test_a_version_has_topics_of_its_own() -> None:
@@ -223,3 +231,30 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 def test_sessions_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidView, match=f"page_view_sessions: .*{complaint}"):
         replace(PAGE_VIEW_SESSIONS, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"dimensions": ()}, "name dimensions"),
+        ({"dimensions": ("page",)}, "page_views has no field \\['page'\\]"),
+        ({"window": Tumbling(timedelta(seconds=90))}, "is no multiple of the pane"),
+        ({"top": 0}, "the top 0 are none"),
+    ],
+)
+def test_ranks_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidView, match=f"top_pages: .*{complaint}"):
+        replace(TOP_PAGES_PER_HOUR, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"lookback": timedelta(seconds=59)}, "no window begins within 0:00:59 before"),
+        ({"spike": 0}, "spike 0 must be more than zero"),
+        ({"spike": 11}, "and critical 10 no less"),
+    ],
+)
+def test_anomalies_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidView, match=f"traffic_anomalies: .*{complaint}"):
+        replace(TRAFFIC_ANOMALIES, **changes)

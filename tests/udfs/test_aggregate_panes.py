@@ -15,6 +15,7 @@ from udfs.joins import LEFT, RIGHT, Apart, JoinInput, JoinRows, JoinSide, JoinSt
 from udfs.measures import Count
 from udfs.milestones import MilestoneStore
 from udfs.panes import PaneStore, WindowedView
+from udfs.ranks import RankStore
 from udfs.rows import RowEncoder
 from udfs.sessions import SessionStore
 
@@ -75,15 +76,33 @@ STONES_SCHEMA = """{"type": "record", "name": "m", "fields": [
     {"name": "page", "type": "string"}, {"name": "n", "type": "long"},
     {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
     {"name": "event_id", "type": "string"}]}"""
+RANKS_KEY = 15
+RANKS = RankStore(
+    name="ranks@ranks",
+    view="r",
+    keys=("page",),
+    size=60 * MINUTE,
+    pane=MINUTE,
+    allowed_lateness=LATENESS,
+    counted="n",
+    rank="rank",
+    top=2,
+)
+RANKS_SCHEMA = """{"type": "record", "name": "r", "fields": [
+    {"name": "window_start", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "window_end", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "rank", "type": "long"}, {"name": "page", "type": "string"},
+    {"name": "n", "type": "long"}]}"""
 SPEC = PaneSpec(
-    (PAGES, VISITS, PAIRS, STONES),
-    ((KEY,), (VISITS_KEY,), (PAIRS_KEY,), (STONES_KEY,)),
+    (PAGES, VISITS, PAIRS, STONES, RANKS),
+    ((KEY,), (VISITS_KEY,), (PAIRS_KEY,), (STONES_KEY,), (RANKS_KEY,)),
     (
         ("v", RowEncoder("views.v.v1", SCHEMA, 1, ("window_start", "page"))),
         ("s", RowEncoder("views.s.v1", VISITS_SCHEMA, 2, ("page", "session_start"))),
         ("p", RowEncoder("views.p.v1", PAIRS_SCHEMA, 3, ("page", "n"))),
         ("a", RowEncoder("views.a.v1", ALONE_SCHEMA, 4, ("page",))),
         ("m", RowEncoder("views.m.v1", STONES_SCHEMA, 5, ("page", "n", "event_id"))),
+        ("r", RowEncoder("views.r.v1", RANKS_SCHEMA, 6, ("rank", "page", "n"))),
     ),
     1000,
 )
@@ -160,6 +179,12 @@ class Task:
         events = pa.table({"page": ["/"], "event_id": [event_id]})
         made = STONES.from_events(events, np.array([second * 1000], dtype=np.int64))
         parcel = (STONES_KEY, STONES.first_due(made.to_batches()[0]), table_bytes(made))
+        self.operator.process_element(parcel, self._context())
+
+    def ask(self, second: int, page: str) -> None:
+        """An event to be ranked comes."""
+        made = RANKS.from_events(pa.table({"page": [page]}), np.array([second * 1000]))
+        parcel = (RANKS_KEY, RANKS.first_due(made.to_batches()[0]), table_bytes(made))
         self.operator.process_element(parcel, self._context())
 
     def advance(self, domain: TimeDomain, to: int) -> list[str]:
@@ -297,6 +322,27 @@ def test_a_count_goes_on_over_a_restart() -> None:
     after.watermark = before.watermark
     after.count(70, "d")
     assert after.advance(TimeDomain.EVENT_TIME, STONES.closes(MINUTE)) == ['["/",4,"d"]']
+
+
+def test_ranks_are_told_once_their_hour_is_over_and_a_restart_tells_no_others() -> None:
+    state = State()
+    before = Task(state, RANKS_KEY)
+    before.now = 60_000
+    for second, page in ((3, "/b"), (1, "/a"), (2, "/b"), (4, "/c"), (3_600, "/next")):
+        before.ask(second, page)
+    # The hour's parcels are merged long before it is over.
+    assert before.advance(TimeDomain.EVENT_TIME, MINUTE - 1 + LATENESS) == []
+    assert state.fresh == []
+    over = RANKS.closes(0)
+    before.now = 120_000
+    assert before.advance(TimeDomain.EVENT_TIME, over) == ['[1,"/b",2]', '[2,"/a",1]']
+
+    after = Task(state, RANKS_KEY)
+    after.now = 180_000
+    after.ask(5, "/c")
+    assert after.advance(TimeDomain.EVENT_TIME, over) == []
+    after.now = 240_000
+    assert after.advance(TimeDomain.EVENT_TIME, over + 60 * MINUTE) == ['[1,"/next",1]']
 
 
 def test_a_checkpoint_without_its_newest_timers_silences_no_bucket() -> None:
