@@ -395,7 +395,7 @@ class ViewComparison:
             return None
         view = self._view
         if self._compared.time == WINDOW:
-            return start, end
+            return start - view.looks_back, end
         # Its two instants are those of events, in either order, and others follow so much later;
         # dropped ones are known by the pane.
         first, last = sorted((start, end))

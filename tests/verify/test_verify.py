@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from jobs.page_views import TOP_PAGES_PER_HOUR, TRAFFIC_ANOMALIES
 from jobs.views import ArrivalView, QueryView, SessionView, Sliding
 from replay.bracket import Between, Bracketed
 from replay.comparison import CannotVerify
@@ -331,6 +332,42 @@ def test_a_late_event_explains_the_rows_of_its_key_that_no_window_has(versions: 
         "soon": Verdict.EXPLAINED,
         "later": Verdict.UNEXPLAINED,
     }
+
+
+def test_a_late_event_explains_what_was_usual_for_hours_after_it(versions: Versions) -> None:
+    def anomaly(page: str, hours: int, baseline: float) -> dict[str, object]:
+        start = NOON + hours * 60 * MINUTE
+        window = {"window_start": start, "window_end": start + MINUTE}
+        judged = {"views": 90, "baseline": baseline, "severity": "spike"}
+        return {"page_id": page, **window, **judged}
+
+    for version, baseline in ((1, 10.0), (2, 10.5)):
+        versions.fill(
+            TRAFFIC_ANOMALIES, version, [anomaly("/", hours, baseline) for hours in (-1, 5, 7)]
+        )
+    versions.skip(1, 41, NOON)
+    cut = Cut(closed_before={"page_views": NOON + 600 * MINUTE})
+    (view,) = versions.verify(TRAFFIC_ANOMALIES, cut=cut).views
+    assert {one.row.key["window_start"]: one.verdict for one in view.samples} == {
+        NOON - 60 * MINUTE: Verdict.UNEXPLAINED,
+        NOON + 300 * MINUTE: Verdict.EXPLAINED,
+        NOON + 420 * MINUTE: Verdict.UNEXPLAINED,
+    }
+
+
+def test_ranks_count_once_their_window_is_over_in_both_versions(versions: Versions) -> None:
+    def ranked(hour: int, views: int) -> dict[str, object]:
+        start = NOON + hour * 60 * MINUTE
+        window = {"window_start": start, "window_end": start + 60 * MINUTE}
+        return {**window, "rank": 1, "page_id": "/", "views": views}
+
+    versions.fill(TOP_PAGES_PER_HOUR, 1, [ranked(0, 8), ranked(1, 9)])
+    versions.fill(TOP_PAGES_PER_HOUR, 2, [ranked(0, 8)])
+    # Both have read the same, but what is written when it is final may be in one alone.
+    for closed, rows, differences in ((60, 0, 0), (61, 1, 0), (120, 1, 0), (121, 2, 1)):
+        cut = Cut({}, {"page_views": NOON + closed * MINUTE}, drained=True)
+        (view,) = versions.verify(TOP_PAGES_PER_HOUR, cut=cut).views
+        assert (closed, view.old_rows, view.differences) == (closed, rows, differences)
 
 
 VISITORS = QueryView(
