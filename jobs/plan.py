@@ -39,7 +39,8 @@ from udfs.ranks import RankStore
 from udfs.sessions import SessionStore
 
 SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
-MergedStore = SessionStore | MilestoneStore | CountStore
+SettledStore = SessionStore | MilestoneStore | CountStore
+"""Those that write a row once, when nothing can change it any more."""
 
 
 def accounting_view(stream: Stream) -> WindowView:
@@ -87,7 +88,7 @@ class Input:
         return self.views[-1]
 
     @property
-    def stores(self) -> tuple[PaneStore | MergedStore, ...]:
+    def stores(self) -> tuple[PaneStore | SettledStore, ...]:
         """A pane store for all views of the same dimensions and pane; one for each other view."""
         windowed = tuple(view for view in self.views if isinstance(view, WindowView))
         others = (
@@ -308,7 +309,7 @@ def _counts_of(view: CountedView) -> dict[str, Any]:
     }
 
 
-_STORES: Mapping[type[FoldedView], Callable[[Any], MergedStore]] = {
+_STORES: Mapping[type[FoldedView], Callable[[Any], SettledStore]] = {
     SessionView: session_store,
     MilestoneView: milestone_store,
     RankedView: rank_store,

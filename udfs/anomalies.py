@@ -38,6 +38,11 @@ class AnomalyStore(CountStore):
     severity: str
 
     @property
+    def layout(self) -> str:
+        """What state must be written by to be read again."""
+        return f"{self.lookback} {super().layout}"
+
+    @property
     def span(self) -> int:
         """A part of the time that is looked back on."""
         return self.size * max(1, self.lookback // self.size // PARTS)
@@ -58,13 +63,9 @@ class AnomalyStore(CountStore):
 
         Rows are the key, the window, the count, its baseline and the severity.
         """
-        first = self._first_open(book)
-        rows = self.schema.empty_table()
-        if first is not None and self.closes(first) <= watermark:
-            since = first - self.lookback - self.span
-            known = [book.read(span) for span in self.spans(book) if span > since]
-            counts = pa.concat_tables([table for table in known if table is not None])
-            rows = self._anomalies(counts, self.over(book), watermark)
+        known = [book.read(span) for span in self.spans(book) if self.closes(span) <= watermark]
+        counts = pa.concat_tables([table for table in known if table is not None])
+        rows = self._anomalies(counts, self.over(book), watermark)
         for span in self.spans(book):
             if self.expiry(span) <= watermark:
                 book.remove(span)
