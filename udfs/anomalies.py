@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from udfs.counts import COUNT, CountStore
 from udfs.ewma import baselines
-from udfs.panes import int64s, key_numbers
+from udfs.groups import groups_of, order_by
+from udfs.panes import int64s
 from udfs.windows import PaneBook
 
 PARTS = 6
@@ -84,8 +85,8 @@ class AnomalyStore(CountStore):
 
     def _anomalies(self, counts: pa.Table, over: int, watermark: int) -> pa.Table:
         """Return the rows of those windows of `counts` that are over since `over`."""
-        keys, starts = key_numbers(counts, self.keys), self.starts(counts)
-        order = np.lexsort((starts, keys))
+        keys, starts = groups_of(counts, self.keys).codes, self.starts(counts)
+        order = order_by(keys, starts, starts)
         keys, starts, events = keys[order], starts[order], int64s(counts, COUNT)[order]
         closes = self.closes(starts)
         due = np.flatnonzero((closes > over) & (closes <= watermark))

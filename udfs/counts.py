@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from udfs import lateness
+from udfs.groups import groups_of
 from udfs.panes import int64s, text
 from udfs.windows import PaneBook, append
 
@@ -96,9 +97,9 @@ class CountStore:
         table = pa.concat_tables(tables)
         table = table.append_column(_WINDOW, pa.array(self.starts(table)))
         merges = [(TIME, "min"), (COUNT, "sum")]
-        folded = table.group_by([_WINDOW, *self.keys], use_threads=False).aggregate(merges)
-        columns = [*self.keys, *(f"{name}_{merge}" for name, merge in merges)]
-        return pa.table(folded.select(columns).columns, schema=self.schema)
+        groups = groups_of(table, [_WINDOW, *self.keys])
+        columns = [*groups.first(table, self.keys), *groups.fold(table, merges)]
+        return pa.table(columns, schema=self.schema)
 
     def starts(self, counts: pa.Table) -> Int64s:
         """Return the start of the window of each row."""
