@@ -146,5 +146,28 @@ class Single:
     nullable = False
 
 
+@dataclass(frozen=True)
+class Earliest:
+    """Instant of the first event; of totals only."""
+
+    doc: str = ""
+
+    field = None
+    type = ColumnType.TIMESTAMP
+    nullable = False
+
+
+@dataclass(frozen=True)
+class Latest:
+    """Instant of the last event; of totals only."""
+
+    doc: str = ""
+
+    field = None
+    type = ColumnType.TIMESTAMP
+    nullable = False
+
+
 Measure = Count | CountDistinct | CountDistinctApprox | Sum | Mean | Min | Max
 SessionMeasure = Count | Sum | Mean | Min | Max | First | Last | Duration | Single
+TotalsMeasure = Count | CountDistinct | Sum | Mean | Min | Max | Earliest | Latest
