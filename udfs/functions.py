@@ -17,6 +17,7 @@ from pyflink.datastream.state import (
     MapStateDescriptor,
     ValueStateDescriptor,
 )
+from pyflink.fn_execution.state_impl import SynchronousMapRuntimeState
 from pyflink.table.udf import ScalarFunction
 
 from deploy.settings import Settings
@@ -43,7 +44,9 @@ from udfs.kafka_time import NewestBefore
 from udfs.milestones import MilestoneStore
 from udfs.panes import PANE, PaneStore, split
 from udfs.rows import RowEncoder, window_columns
+from udfs.runs import RunMemory
 from udfs.sessions import SessionStore
+from udfs.totals import LONGEST_PAUSE_MS, TotalsStore
 from udfs.writer_schemas import WriterSchemas
 
 # While event time runs so much faster than the clock, windows close before anybody has read their
@@ -53,10 +56,14 @@ _LOST = 15
 _SPARE_MS = 10_000
 # All open sessions of a bucket are read and written to merge what came: not for each watermark.
 _MERGE_PAUSE_MS = 1_000
+# Totals are written as often as early rows. While a job catches up, merging them takes no more than
+# about a tenth of a bucket's time.
+_LEAST_PAUSE_MS = 100
+_PAUSE_PER_MERGE = 10
 
-MergedStore = SessionStore | MilestoneStore | CountStore | JoinStore
+MergedStore = SessionStore | MilestoneStore | CountStore | JoinStore | TotalsStore
 """Those whose parcels are merged into what is kept, which `advance` does, not panes."""
-FoldedStore = PaneStore | SessionStore | MilestoneStore | CountStore
+FoldedStore = PaneStore | SessionStore | MilestoneStore | CountStore | TotalsStore
 Store = FoldedStore | JoinStore
 
 NOT_LATE = -1
@@ -243,7 +250,8 @@ class AggregatePanes(KeyedProcessFunction):
     Parcels are appended to a list state as they come, which costs no read, and folded into what
     there is when a timer fires: at each window's end, at each pane's expiry, at the pane in which
     a session closes, and each `early_fire_ms` of processing time while windows still open changed.
-    What is to be joined is held against what is kept each second.
+    What is to be joined is held against what is kept each second. Totals are written after a pause
+    of processing time; the runs that they are made of stay in memory beside the state.
     """
 
     def __init__(self, spec: PaneSpec) -> None:
@@ -268,6 +276,9 @@ class AggregatePanes(KeyedProcessFunction):
         self._spare_timer: dict[int, int] = {}
         self._changed: dict[int, list[pa.Table]] = {}
         self._merged_at: dict[int, int] = {}
+        self._merge_pause: dict[int, int] = {}
+        # A bundle that fails ends this operator: memory is never ahead of the state.
+        self._runs = RunMemory()
 
     def process_element(self, value: Any, ctx: KeyedProcessFunction.Context) -> None:
         """Append a parcel and see that a timer will look at it."""
@@ -279,9 +290,7 @@ class AggregatePanes(KeyedProcessFunction):
         if not isinstance(store, PaneStore):
             due = store.due(first_due)
             if due is None:
-                now = timers.current_processing_time()
-                # All parcels of a second ask for the same timer.
-                timers.register_processing_time_timer(now - now % _MERGE_PAUSE_MS + _MERGE_PAUSE_MS)
+                self._ask_merge(key, store, timers)
             else:
                 self._ask_event_time(key, max(due, watermark + 1), timers)
             return
@@ -328,23 +337,41 @@ class AggregatePanes(KeyedProcessFunction):
         watermark, now = timers.current_watermark(), timers.current_processing_time()
         if self._event_timer.get(key, watermark) <= watermark:
             self._event_timer.pop(key, None)
-        merged_at = self._merged_at.get(key, 0)
-        if merged_at <= now < merged_at + _MERGE_PAUSE_MS:
-            timers.register_processing_time_timer(merged_at + _MERGE_PAUSE_MS)
+        merged_at, pause = self._merged_at.get(key, 0), self._pause(key, store)
+        if merged_at <= now < merged_at + pause:
+            timers.register_processing_time_timer(merged_at + pause)
             return
         fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
-        if not fresh and key in self._event_timer:
+        if not fresh and (key in self._event_timer or isinstance(store, TotalsStore)):
             # A spare timer, and nothing is due before the one that was asked for.
             return
         self._merged_at[key] = now
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
         if fresh:
             self._fresh.clear()
-        for view, rows in store.advance(book, fresh, watermark):
+        if isinstance(store, TotalsStore):
+            _forget_read(self._panes)
+            merged = store.advance(book, fresh, self._runs.of(key))
+        else:
+            merged = store.advance(book, fresh, watermark)
+        for view, rows in merged:
             yield from self._encoded(view, rows)
-        book.page.fired = max(book.page.fired, watermark)
+        before, book.page.fired = book.page.fired, max(book.page.fired, watermark)
         book.commit()
+        if isinstance(store, TotalsStore):
+            self._runs.trim()
+            jump = book.page.fired - before if before > lateness.UNKNOWN else 0
+            catches_up = jump > _CATCHING_UP * (now - merged_at)
+            # The rows that were written meanwhile took their time as well.
+            taken = timers.current_processing_time() - now if catches_up else 0
+            self._merge_pause[key] = min(_PAUSE_PER_MERGE * taken, LONGEST_PAUSE_MS)
         self._ask_event_time(key, store.next_deadline(book), timers)
+
+    def _pause(self, key: int, store: MergedStore) -> int:
+        """Return how many ms there must be between two merges of a bucket."""
+        if not isinstance(store, TotalsStore):
+            return _MERGE_PAUSE_MS
+        return max(self.spec.early_fire_ms, _LEAST_PAUSE_MS, self._merge_pause.get(key, 0))
 
     def _early(
         self,
@@ -401,6 +428,11 @@ class AggregatePanes(KeyedProcessFunction):
             self._early_timer[key] = timers.current_watermark(), now + pause
             timers.register_processing_time_timer(now + pause)
 
+    def _ask_merge(self, key: int, store: MergedStore, timers: _Timers) -> None:
+        now, pause = timers.current_processing_time(), self._pause(key, store)
+        # All parcels of a pause ask for the same timer.
+        timers.register_processing_time_timer(now - now % pause + pause)
+
     def _ask_spare(self, key: int, timers: _Timers) -> None:
         """See that one timer at least stays from those asked for a while ago."""
         now = timers.current_processing_time()
@@ -430,6 +462,17 @@ class _Timers:
     def register_event_time_timer(self, moment: int) -> None:
         """Ask for a timer when the stream's watermark passes `moment`."""
         self._service.register_event_time_timer(moment - self._hold)
+
+
+def _forget_read(states: Any) -> None:
+    """Have PyFlink forget what it has read and written of a map state of the present key.
+
+    It keeps the newest thousand entries of each, whatever their size; what is yet to be written
+    stands elsewhere. Only with its own operators is there anything to forget.
+    """
+    if isinstance(states, SynchronousMapRuntimeState):
+        internal = states.get_internal_state()
+        internal._map_state_handler.clear_read_cache(internal._state_key)
 
 
 class _StateBook:
