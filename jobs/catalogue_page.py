@@ -18,10 +18,12 @@ from jobs.views import (
     QueryView,
     RankedView,
     SessionView,
+    TotalsView,
     View,
     WindowView,
 )
 from schemas.streams import Stream
+from udfs.measures import CountDistinct
 
 _INTRODUCTION = """\
 Written by `kappa views --markdown`. A view is a table that people query; a job is the program that
@@ -104,6 +106,13 @@ def nature(view: View) -> str:
             f"Windows of {span(view.window.size)}, held against those of the {span(view.lookback)} "
             f"before. A row comes at the latest once events {span(_delay(view))} newer than the "
             f"window have been read; its state ends {span(reach)} after that."
+        )
+    elif isinstance(view, TotalsView):
+        distinct = any(isinstance(one, CountDistinct) for one in view.measures.values())
+        more = ", and by 16 bytes with each distinct value of one" if distinct else ""
+        how = (
+            "Totals of all events. A row is renewed as events of its key come; state does not end: "
+            f"it grows with the keys{more}."
         )
     elif isinstance(view, JoinView):
         comes = f"once events {span(_delay(view) + view.settled_after)} newer have been read"

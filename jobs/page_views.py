@@ -8,10 +8,10 @@ from jobs.views import (
     AnomalyView,
     Job,
     MilestoneView,
-    QueryView,
     RankedView,
     SessionView,
     Sliding,
+    TotalsView,
     Tumbling,
     WindowView,
 )
@@ -23,8 +23,10 @@ from udfs.measures import (
     CountDistinct,
     CountDistinctApprox,
     Duration,
+    Earliest,
     First,
     Last,
+    Latest,
     Mean,
     Measure,
     Single,
@@ -35,7 +37,7 @@ TOP_PAGES = 10
 SPIKE, CRITICAL = 3, 10
 """How many times its baseline a page's views must be to be an anomaly."""
 ALL_TIME = timedelta(days=10 * 365)
-"""A page that nobody asks for in so long is counted anew, as is a visitor of a page."""
+"""The milestones of a page that nobody asks for in so long are counted anew."""
 
 PAGE = {"page_id": "The page."}
 
@@ -122,38 +124,20 @@ UNIQUE_USERS_PER_DAY = WindowView(
     "not grow with them.",
 )
 
-PAGE_STATS = QueryView(
+PAGE_STATS = TotalsView(
     name="page_stats",
-    sources=(PAGE_VIEWS,),
-    key_columns=("page_id",),
-    query_columns=(
-        Column("page_id", ColumnType.STRING, doc="The page."),
-        Column("views", ColumnType.LONG, doc="Requests for the page since the first."),
-        Column("unique_users", ColumnType.LONG, doc="Distinct visitors of the page, exact."),
-        Column(
-            "avg_duration_ms",
-            ColumnType.DOUBLE,
-            nullable=True,
-            doc="Mean time on page; null where none was measured.",
+    stream=PAGE_VIEWS,
+    dimensions=("page_id",),
+    measures={
+        "views": Count(doc="Requests for the page since the first."),
+        "unique_users": CountDistinct("user_id", doc="Distinct visitors of the page, exact."),
+        "avg_duration_ms": Mean(
+            "duration_ms", doc="Mean time on page; null where none was measured."
         ),
-        Column("errors", ColumnType.LONG, doc="Requests answered with a status of 500 or more."),
-        Column("first_seen", ColumnType.TIMESTAMP, doc="Time of the first request."),
-        Column("last_seen", ColumnType.TIMESTAMP, doc="Time of the newest request."),
-    ),
-    sql="""
-        SELECT page_id,
-            COUNT(*),
-            COUNT(DISTINCT user_id),
-            CAST(SUM(duration_ms) AS DOUBLE) / NULLIF(COUNT(duration_ms), 0),
-            COUNT(*) FILTER (WHERE status >= 500),
-            TO_TIMESTAMP_LTZ(MIN(event_ms), 3),
-            TO_TIMESTAMP_LTZ(MAX(event_ms), 3)
-        FROM page_views
-        GROUP BY page_id
-    """,
-    grows=("views", "unique_users", "errors", "last_seen"),
-    falls=("first_seen",),
-    state_retention=ALL_TIME,
+        "errors": Count("status", ">=", 500, doc="Requests answered with a status of 500 or more."),
+        "first_seen": Earliest(doc="Time of the first request."),
+        "last_seen": Latest(doc="Time of the newest request."),
+    },
     description="All-time figures of each page, which /api/page-stats/<page_id> answers. To be "
     "exact it remembers every visitor of a page.",
 )

@@ -22,6 +22,7 @@ from jobs.views import (
     QueryView,
     RankedView,
     SessionView,
+    TotalsView,
     Tumbling,
     View,
     WindowView,
@@ -37,10 +38,12 @@ from udfs.milestones import MilestoneStore
 from udfs.panes import PaneStore, WindowedView
 from udfs.ranks import RankStore
 from udfs.sessions import SessionStore
+from udfs.totals import TotalsStore
 
 SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
 SettledStore = SessionStore | MilestoneStore | CountStore
 """Those that write a row once, when nothing can change it any more."""
+FoldedStore = PaneStore | SettledStore | TotalsStore
 
 
 def accounting_view(stream: Stream) -> WindowView:
@@ -88,7 +91,7 @@ class Input:
         return self.views[-1]
 
     @property
-    def stores(self) -> tuple[PaneStore | SettledStore, ...]:
+    def stores(self) -> tuple[FoldedStore, ...]:
         """A pane store for all views of the same dimensions and pane; one for each other view."""
         windowed = tuple(view for view in self.views if isinstance(view, WindowView))
         others = (
@@ -276,6 +279,12 @@ def milestone_store(view: MilestoneView) -> MilestoneStore:
     )
 
 
+def totals_store(view: TotalsView) -> TotalsStore:
+    """Return the store of the totals of `view`."""
+    measures = tuple(view.measures.items())
+    return TotalsStore(f"{view.name}@totals", view.name, view.dimensions, measures)
+
+
 def rank_store(view: RankedView) -> RankStore:
     """Return the store of the counts of `view`."""
     return RankStore(
@@ -309,9 +318,10 @@ def _counts_of(view: CountedView) -> dict[str, Any]:
     }
 
 
-_STORES: Mapping[type[FoldedView], Callable[[Any], SettledStore]] = {
+_STORES: Mapping[type[FoldedView], Callable[[Any], SettledStore | TotalsStore]] = {
     SessionView: session_store,
     MilestoneView: milestone_store,
+    TotalsView: totals_store,
     RankedView: rank_store,
     AnomalyView: anomaly_store,
 }

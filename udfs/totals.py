@@ -19,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from udfs import runs
+from udfs.fingerprints import fingerprinted
+from udfs.groups import Groups, groups_of
 from udfs.measures import CountDistinct, Earliest, Latest, TotalsMeasure
-from udfs.panes import EVENTS, Partial, final, int64s, numbered, partials_of, text
+from udfs.panes import EVENTS, Partial, final, int64s, partials_of, text
 from udfs.runs import Int64s, Prints, Run
 from udfs.windows import PaneBook
 
@@ -101,13 +103,13 @@ class TotalsStore:
     def from_events(self, events: pa.Table, timestamps: Int64s) -> pa.Table:
         """Fold `events`, whose event times are epoch milliseconds, into a parcel."""
         timed = events.append_column(_EVENT_TIME, pa.array(timestamps))
-        dimensions = [text(events[name]).fill_null("") for name in self.dimensions]
-        group, first = _groups(dimensions)
-        heads = [column.take(pa.array(first)) for column in dimensions]
+        columns = {name: text(events[name]).fill_null("") for name in self.dimensions}
+        groups = groups_of(pa.table(columns), self.dimensions)
+        heads = groups.first(pa.table(columns), self.dimensions).columns
+        partials = {partial.name: partial.of_events(timed) for partial in self.partials}
         merges = [(partial.name, partial.merge) for partial in self.partials]
-        columns = [partial.of_events(timed) for partial in self.partials]
-        folded = _folded(pa.table(columns, names=[name for name, _ in merges]), group, merges)
-        counts, members = self._members(events, group, runs.prints_of(heads))
+        folded = groups.fold(pa.table(partials), merges)
+        counts, members = self._members(events, groups.codes, runs.prints_of(heads))
         return pa.table([*heads, *folded, *counts, members], schema=self.schema)
 
     def _members(
@@ -118,7 +120,7 @@ class TotalsStore:
         `group` is the place of each event's key among them.
         """
         found = [
-            _members_of(text(events[name]), number, group, keys)
+            _members_of(fingerprinted(events, name), number, group, keys)
             for number, name in enumerate(self.distinct)
         ]
         if not found:
@@ -217,7 +219,7 @@ class TotalsStore:
         first = np.flatnonzero(begins)
         ordered = table.take(pa.array(order))
         heads = [ordered[name].take(pa.array(first)) for name in self.dimensions]
-        folded = _folded(ordered, np.cumsum(begins) - 1, self._merges)
+        folded = Groups(np.cumsum(begins) - 1, first).fold(ordered, self._merges)
         rows = [*heads, *folded, pa.nulls(len(first), pa.binary())]
         return Run(high[first], low[first], pa.table(rows, schema=self.schema).combine_chunks())
 
@@ -245,24 +247,23 @@ class TotalsStore:
     def rows(self, totals: pa.Table) -> pa.Table:
         """Return the rows of `totals`: dimensions and measures."""
         columns = [totals[name] for name in self.dimensions]
-        folded = totals.select([name for name, _ in self._merges])
-        folded = folded.rename_columns([f"{name}_{merge}" for name, merge in self._merges])
-        columns += [_measured(measure, folded) for _, measure in self.measures]
+        columns += [_measured(measure, totals) for _, measure in self.measures]
         return pa.table(columns, names=[*self.dimensions, *(name for name, _ in self.measures)])
 
 
 def _members_of(
-    values: pa.ChunkedArray, number: int, group: Int64s, keys: Prints
+    values: tuple[pa.Array, pa.Array], number: int, group: Int64s, keys: Prints
 ) -> tuple[Int64s, Int64s, Int64s]:
-    """Return the members that `values` of the `number`-th field make: key's place, both halves."""
-    if values.null_count:
-        there = np.flatnonzero(values.is_valid().to_numpy())
-        values, group = values.take(pa.array(there)), group[there]
+    """Return the members that values of the `number`-th field make: key's place, both halves.
+
+    `values` are their fingerprints.
+    """
+    if values[0].null_count:
+        there = np.flatnonzero(np.asarray(values[0].is_valid()))
+        group, values = group[there], tuple(half.take(pa.array(there)) for half in values)
     # Of two numbers that are evenly spread the sum is: sums are the same as seldom as fingerprints.
     salts = runs.prints_of_words(*keys, np.full(len(keys[0]), number))
-    high, low = (
-        half + salt[group] for half, salt in zip(runs.prints_of([values]), salts, strict=True)
-    )
+    high, low = (np.asarray(half) + salt[group] for half, salt in zip(values, salts, strict=True))
     # Where first halves are the same, some members stay twice: a merge finds them.
     order = np.argsort(high)
     group, high, low = group[order], high[order], low[order]
@@ -284,32 +285,6 @@ def _is_outgrown(older: Run, newer: Run) -> bool:
     return len(older) < 2 * len(newer)
 
 
-def _groups(columns: Sequence[pa.ChunkedArray]) -> tuple[Int64s, Int64s]:
-    """Return for each row the number of its values, and where each number comes first.
-
-    Numbers are given in the order in which values come.
-    """
-    group = _codes(columns[0])
-    for column in columns[1:]:
-        codes = _codes(column)
-        group = _codes(pa.chunked_array([group * (codes.max(initial=0) + 1) + codes]))
-    newest = np.maximum.accumulate(group)
-    return group, np.flatnonzero(np.diff(newest, prepend=-1))
-
-
-def _codes(column: pa.ChunkedArray) -> Int64s:
-    codes: Int64s = numbered(column).indices.to_numpy().astype(np.int64)
-    return codes
-
-
-def _folded(table: pa.Table, group: Int64s, merges: Sequence[tuple[str, str]]) -> list[Any]:
-    """Return the columns that `merges` names, folded by `group`, which counts as they come."""
-    grouped = table.append_column("group", pa.array(group)).group_by("group", use_threads=False)
-    # Groups come in the order in which they were first seen.
-    folded = grouped.aggregate(list(merges))
-    return [folded[f"{name}_{merge}"] for name, merge in merges]
-
-
 def _partials_of(measure: TotalsMeasure) -> tuple[Partial, ...]:
     match measure:
         case Earliest():
@@ -322,10 +297,10 @@ def _partials_of(measure: TotalsMeasure) -> tuple[Partial, ...]:
 def _measured(measure: TotalsMeasure, folded: pa.Table) -> Any:
     match measure:
         case CountDistinct(field=name):
-            return folded[f"{_distinct(name)}_sum"]
+            return folded[_distinct(name)]
         case Earliest() | Latest():
             (partial,) = _partials_of(measure)
-            return folded[f"{partial.name}_{partial.merge}"].cast(pa.timestamp("ms"))
+            return folded[partial.name].cast(pa.timestamp("ms"))
     return final(measure, folded)
 
 

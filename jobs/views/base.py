@@ -61,6 +61,16 @@ class View:
         """How much earlier than a row's first instant events may have a part in it."""
         return timedelta(0)
 
+    @property
+    def grows(self) -> tuple[str, ...]:
+        """Columns that events more never lessen, where rows have no time of their own."""
+        return ()
+
+    @property
+    def falls(self) -> tuple[str, ...]:
+        """Columns that events more never raise, where rows have no time of their own."""
+        return ()
+
     def over(self, streams: Mapping[str, Stream]) -> Self:
         """Return the same view over other streams of the same names."""
         raise NotImplementedError

@@ -1,16 +1,28 @@
-"""Views over one stream that are folded in Arrow: windows, sessions, milestones. No I/O."""
+"""Views over one stream folded in Arrow: windows, sessions, milestones, totals. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Self
+from typing import Self, get_args
 
 from jobs.views.base import InvalidView, View, field_types
 from schemas.columns import Column, ColumnType
 from schemas.streams import Stream
-from udfs.measures import First, Last, Measure, SessionMeasure
+from udfs.measures import (
+    Count,
+    CountDistinct,
+    Earliest,
+    First,
+    Last,
+    Latest,
+    Max,
+    Measure,
+    Min,
+    SessionMeasure,
+    TotalsMeasure,
+)
 from udfs.sessions import SESSION_END, SESSION_START
 
 
@@ -54,8 +66,8 @@ class FoldedView(View):
     dimensions: tuple[str, ...]
 
     @property
-    def instants(self) -> tuple[Column, Column]:
-        """The columns with the first and last instant of a row."""
+    def instants(self) -> tuple[Column, ...]:
+        """The columns with the first and last instant of a row; none where it has no such."""
         raise NotImplementedError
 
     @property
@@ -75,10 +87,10 @@ class FoldedView(View):
         return tuple(Column(n, ColumnType.STRING, doc=docs.get(n, "")) for n in self.dimensions)
 
     @property
-    def time_columns(self) -> tuple[str, str]:
+    def time_columns(self) -> tuple[str, str] | None:
         """Names of the instants."""
-        first, last = self.instants
-        return first.name, last.name
+        names = [column.name for column in self.instants]
+        return (names[0], names[-1]) if names else None
 
     def over(self, streams: Mapping[str, Stream]) -> Self:
         """Return the same view over another stream of the same name."""
@@ -92,7 +104,7 @@ class FoldedView(View):
 class MeasuredView(FoldedView):
     """A folded view whose rows measure the events of the same dimensions and instants."""
 
-    measures: Mapping[str, Measure | SessionMeasure]
+    measures: Mapping[str, Measure | SessionMeasure | TotalsMeasure]
 
     @property
     def used_fields(self) -> set[str]:
@@ -235,3 +247,51 @@ class MilestoneView(FoldedView):
     def layout(self) -> str:
         """Dimensions, number, and what orders events, as text."""
         return f"{self.dimensions} {self.every} {self.id_field}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalsView(MeasuredView):
+    """All-time totals: what all events of the same dimensions come to, since the first.
+
+    A row is replaced as events of its key come, all of a pause by one. State does not end: it
+    grows with the keys, and by 16 bytes with each distinct value of one.
+    """
+
+    measures: Mapping[str, TotalsMeasure]
+
+    def __post_init__(self) -> None:
+        self._refuse_unknown_fields()
+        for name, measure in self.measures.items():
+            if not isinstance(measure, TotalsMeasure):
+                known = ", ".join(kind.__name__ for kind in get_args(TotalsMeasure))
+                raise InvalidView(f"{self.name}: {name} is no total; there are: {known}.")
+        if not self.dimensions:
+            raise InvalidView(f"{self.name}: name dimensions; they are what totals are of.")
+
+    @property
+    def instants(self) -> tuple[Column, ...]:
+        """None: a row is of all time."""
+        return ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The dimensions."""
+        return self.dimensions
+
+    @property
+    def layout(self) -> str:
+        """Dimensions and measures, as text."""
+        return f"totals {self.dimensions} {dict(self.measures)}"
+
+    @property
+    def grows(self) -> tuple[str, ...]:
+        """Counts, greatest values and last instants."""
+        return self._measured_by(Count, CountDistinct, Max, Latest)
+
+    @property
+    def falls(self) -> tuple[str, ...]:
+        """Least values and first instants."""
+        return self._measured_by(Min, Earliest)
+
+    def _measured_by(self, *kinds: type[TotalsMeasure]) -> tuple[str, ...]:
+        return tuple(name for name, one in self.measures.items() if isinstance(one, kinds))

@@ -23,10 +23,11 @@ from jobs.page_views import (
 )
 from jobs.plan import plan
 from jobs.views import InvalidView, Job, JoinView, Keeps, Tumbling
+from jobs.words import WORD_COUNTS
 from schemas.columns import ColumnType
 from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
 from udfs.joins import Left, Right
-from udfs.measures import First, Sum
+from udfs.measures import CountDistinct, First, Max, Min, Sum
 from udfs.panes import PaneStore
 
 _HOUR = timedelta(hours=1)
@@ -69,6 +70,7 @@ def test_views_with_the_same_key_and_pane_share_their_state() -> None:
     assert [(s.dimensions, s.view) for s in stores if not isinstance(s, PaneStore)] == [
         (("user_id",), "page_view_sessions"),
         (("page_id",), "page_milestones"),
+        (("page_id",), "page_stats"),
         ((), "top_pages"),
         (("page_id",), "traffic_anomalies"),
     ]
@@ -196,14 +198,37 @@ def test_a_join_is_on_a_text_that_is_always_there_and_takes_numbers_of_any_width
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"grows": ("view", "views")}, r"grows names \['view'\], .*; there are: .*, views"),
-        ({"falls": ("page_id",)}, r"falls names \['page_id'\], .* beside the key"),
-        ({"grows": ("views",), "falls": ("views",)}, r"\['views'\] can't both grow and fall"),
+        ({"grows": ("word", "times")}, r"grows names \['word', 'times'\], .*: occurrences"),
+        ({"falls": ("word",)}, r"falls names \['word'\], .* beside the key"),
+        (
+            {"grows": ("occurrences",), "falls": ("occurrences",)},
+            r"\['occurrences'\] can't both grow and fall",
+        ),
     ],
 )
 def test_only_columns_beside_the_key_grow_or_fall(changes: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(InvalidView, match=f"page_stats: {complaint}"):
-        replace(PAGE_STATS, **changes)
+    with pytest.raises(InvalidView, match=f"word_counts: {complaint}"):
+        replace(WORD_COUNTS, **changes)
+
+
+def test_totals_say_by_their_measures_which_columns_grow_and_fall() -> None:
+    assert PAGE_STATS.grows == ("views", "unique_users", "errors", "last_seen")
+    assert PAGE_STATS.falls == ("first_seen",)
+    longer = {"most": Max("duration_ms"), "least": Min("duration_ms"), "sum": Sum("duration_ms")}
+    longest = replace(PAGE_STATS, measures=longer)
+    assert (longest.grows, longest.falls) == (("most",), ("least",))
+
+
+def test_totals_are_of_a_key_and_rows_of_all_time() -> None:
+    assert PAGE_STATS.key == ("page_id",)
+    assert PAGE_STATS.time_columns is None
+    assert [column.name for column in PAGE_STATS.columns][:2] == ["page_id", "views"]
+    with pytest.raises(InvalidView, match="page_stats: name dimensions"):
+        replace(PAGE_STATS, dimensions=())
+    with pytest.raises(InvalidView, match=r"page_stats: entry is no total; there are: Count, .*"):
+        replace(PAGE_STATS, measures={"entry": First("page_id")})
+    with pytest.raises(InvalidView, match=r"stream page_views has no field \['visitor'\]"):
+        replace(PAGE_STATS, measures={"visitors": CountDistinct("visitor")})
 
 
 def test_a_job_reads_a_topic_once() -> None:

@@ -222,6 +222,7 @@ def test_equal_first_halves_of_fingerprints_are_told_apart(
         return pa.array(np.asarray(high) % 3), low
 
     monkeypatch.setattr(runs, "fingerprints", alike)
+    monkeypatch.setattr("udfs.fingerprints.fingerprints", alike)
     events = traffic(11, 800)
     book, memory = Counting(STORE), dict[int, Run]()
     seen: list[Event] = []
