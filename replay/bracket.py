@@ -15,7 +15,7 @@ from enum import Enum, auto
 from itertools import pairwise
 from typing import Any
 
-from jobs.views import QueryView, View
+from jobs.views import View
 from replay.comparison import ComparedColumn, Comparison, StoredTable, still
 from replay.differences import Kind
 from sinks.clickhouse import Answer
@@ -189,7 +189,6 @@ def _add_up(totals: dict[str, list[float]], rule: Rule, *looks: Seen | None) -> 
 
 def rule_of(view: View, comparison: Comparison) -> Rule:
     """Return what must hold of the rows of `view`."""
-    grows, falls = (view.grows, view.falls) if isinstance(view, QueryView) else ((), ())
     planned = {name for one in comparison.conditions for name in one.new}
 
     def course(column: ComparedColumn) -> Course:
@@ -197,9 +196,9 @@ def rule_of(view: View, comparison: Comparison) -> Rule:
             return Course.PLANNED
         if column.as_text:
             return Course.EITHER_WAY
-        if column.name in grows:
+        if column.name in view.grows:
             return Course.GROWS
-        return Course.FALLS if column.name in falls else Course.EITHER_WAY
+        return Course.FALLS if column.name in view.falls else Course.EITHER_WAY
 
     courses = {column.name: course(column) for column in comparison.columns}
     return Rule(courses, not any(one.sees_both for one in comparison.conditions))

@@ -16,6 +16,7 @@ from jobs.start import accepted_option
 from jobs.state import latest_state
 from jobs.status import job_offsets
 from jobs.submit import SubmissionFailed, submit
+from jobs.views import TotalsView
 from replay.archive_files import Archive
 from replay.facts import BUILT_STEP
 from replay.handover import (
@@ -39,6 +40,7 @@ from schemas.topics import begin_offsets, end_offsets
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
 from sinks.loader import group_of
+from udfs.totals import LONGEST_PAUSE_MS
 
 _POLL_SECONDS = 0.5
 # A job that restarts this long after its last progress will not come back by itself.
@@ -85,6 +87,7 @@ def build(
     rate = _read(work, replay, job_plan, options, progress, limits)["rate"]
     with work.step(replay, "load") as outcome:
         outcome["idle_seconds"] = _await_silence(work, job_plan)
+        _await_totals(job_plan)
         outcome.update(await_loaded(work.settings, job_plan, progress))
     with work.step(replay, BUILT_STEP) as outcome:
         built = work.control.change(replay, ReplayState.BUILT, {})
@@ -332,6 +335,12 @@ def _await_silence(work: Work, job_plan: JobPlan) -> float:
         )
         time.sleep(seconds)
     return seconds
+
+
+def _await_totals(job_plan: JobPlan) -> None:
+    """Wait until what was read while the job caught up is in its totals."""
+    if any(isinstance(view, TotalsView) for view in job_plan.views):
+        time.sleep(LONGEST_PAUSE_MS / 1000)
 
 
 def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> dict[str, int]:

@@ -106,16 +106,17 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
     """Return the input that stands in the tables of both versions, once it does.
 
     While events come, the two jobs are never at the same offset. What has a time of its own counts
-    up to where the watermarks of its streams close it in both. Other rows of SQL, and those that
-    answer an event as it arrives, count where neither version writes them while both read on: from
-    what was written by now follow offsets that both then pass, so a row that stays as it is stems
-    from the same events in both.
+    up to where the watermarks of its streams close it in both. Other rows, of SQL or of totals, and
+    those that answer an event as it arrives, count where neither version writes them while both
+    read on: from what was written by now follow offsets that both then pass, so a row that stays as
+    it is stems from the same events in both.
     """
     kafka = settings.kafka_client
     emitted = {
         view.table(one.version): end_offsets(kafka, one.topics[view.name], read_committed=True)
         for one in (before, after)
-        for view in one.queries
+        for view in one.views
+        if isinstance(view, QueryView) or view.time_columns is None
     }
     passed: dict[str, datetime] = {}
     if emitted:

@@ -219,7 +219,8 @@ def test_equal_first_halves_of_fingerprints_are_told_apart(
 ) -> None:
     def alike(column: Any) -> tuple[pa.Array, pa.Array]:
         high, low = fingerprints(column)
-        return pa.array(np.asarray(high) % 3), low
+        nulls = np.asarray(high.is_null())
+        return pa.array(np.asarray(high.fill_null(0)) % 3, mask=nulls), low
 
     monkeypatch.setattr(runs, "fingerprints", alike)
     monkeypatch.setattr("udfs.fingerprints.fingerprints", alike)
