@@ -56,8 +56,8 @@ _LOST = 15
 _SPARE_MS = 10_000
 # All open sessions of a bucket are read and written to merge what came: not for each watermark.
 _MERGE_PAUSE_MS = 1_000
-# Totals are written as often as early rows. While a job catches up, merging them takes no more than
-# about a tenth of a bucket's time.
+# Totals are written as often as early rows. While a job catches up, merging those of all buckets
+# takes about a tenth of a task's time at most.
 _LEAST_PAUSE_MS = 100
 _PAUSE_PER_MERGE = 10
 
@@ -276,7 +276,7 @@ class AggregatePanes(KeyedProcessFunction):
         self._spare_timer: dict[int, int] = {}
         self._changed: dict[int, list[pa.Table]] = {}
         self._merged_at: dict[int, int] = {}
-        self._merge_pause: dict[int, int] = {}
+        self._merge_took: dict[int, int] = {}
         # A bundle that fails ends this operator: memory is never ahead of the state.
         self._runs = RunMemory()
 
@@ -290,7 +290,7 @@ class AggregatePanes(KeyedProcessFunction):
         if not isinstance(store, PaneStore):
             due = store.due(first_due)
             if due is None:
-                self._ask_merge(key, store, timers)
+                self._ask_merge(store, timers)
             else:
                 self._ask_event_time(key, max(due, watermark + 1), timers)
             return
@@ -337,7 +337,7 @@ class AggregatePanes(KeyedProcessFunction):
         watermark, now = timers.current_watermark(), timers.current_processing_time()
         if self._event_timer.get(key, watermark) <= watermark:
             self._event_timer.pop(key, None)
-        merged_at, pause = self._merged_at.get(key, 0), self._pause(key, store)
+        merged_at, pause = self._merged_at.get(key, 0), self._pause(store)
         if merged_at <= now < merged_at + pause:
             timers.register_processing_time_timer(merged_at + pause)
             return
@@ -363,15 +363,16 @@ class AggregatePanes(KeyedProcessFunction):
             jump = book.page.fired - before if before > lateness.UNKNOWN else 0
             catches_up = jump > _CATCHING_UP * (now - merged_at)
             # The rows that were written meanwhile took their time as well.
-            taken = timers.current_processing_time() - now if catches_up else 0
-            self._merge_pause[key] = min(_PAUSE_PER_MERGE * taken, LONGEST_PAUSE_MS)
+            taken = timers.current_processing_time() - now
+            self._merge_took[key] = taken if catches_up else 0
         self._ask_event_time(key, store.next_deadline(book), timers)
 
-    def _pause(self, key: int, store: MergedStore) -> int:
+    def _pause(self, store: MergedStore) -> int:
         """Return how many ms there must be between two merges of a bucket."""
         if not isinstance(store, TotalsStore):
             return _MERGE_PAUSE_MS
-        return max(self.spec.early_fire_ms, _LEAST_PAUSE_MS, self._merge_pause.get(key, 0))
+        long = min(_PAUSE_PER_MERGE * sum(self._merge_took.values()), LONGEST_PAUSE_MS)
+        return max(self.spec.early_fire_ms, _LEAST_PAUSE_MS, long)
 
     def _early(
         self,
@@ -428,8 +429,8 @@ class AggregatePanes(KeyedProcessFunction):
             self._early_timer[key] = timers.current_watermark(), now + pause
             timers.register_processing_time_timer(now + pause)
 
-    def _ask_merge(self, key: int, store: MergedStore, timers: _Timers) -> None:
-        now, pause = timers.current_processing_time(), self._pause(key, store)
+    def _ask_merge(self, store: MergedStore, timers: _Timers) -> None:
+        now, pause = timers.current_processing_time(), self._pause(store)
         # All parcels of a pause ask for the same timer.
         timers.register_processing_time_timer(now - now % pause + pause)
 

@@ -188,12 +188,18 @@ def test_a_job_that_catches_up_merges_for_a_tenth_of_the_time() -> None:
     merged = task.operator._merged_at[KEYS[0]]
     # However long it takes, the last events' row does not wait for longer than a few seconds.
     task.see(("/", "d"))
-    assert task.operator._pause(KEYS[0], STORE) == LONGEST_PAUSE_MS
+    assert task.operator._pause(STORE) == LONGEST_PAUSE_MS
     clock[0] = 300
     assert task.wait(LONGEST_PAUSE_MS) == [("/", 4, 4, 0)]
     # Time stands still: it has caught up.
     task.see(("/", "e"))
     assert task.wait(1_000) == [("/", 5, 5, 0)]
+
+
+def test_all_buckets_of_a_task_share_its_tenth_of_the_time() -> None:
+    task = Totals(Watched())
+    task.operator._merge_took |= {KEYS[0]: 90, KEYS[1]: 160}
+    assert task.operator._pause(STORE) == 2_500
 
 
 def test_a_clock_that_is_set_back_holds_up_no_total() -> None:
