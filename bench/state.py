@@ -21,9 +21,10 @@ from bench.workload import Workload, batches
 from deploy.console import CommandError, print_json, print_table, progress_bar, run_alone
 from deploy.settings import Settings
 from jobs.cluster import Cluster
-from jobs.page_views import JOB, PAGE_STATS
+from jobs.page_views import JOB
 from jobs.status import read_offsets
 from jobs.submit import cancel, submit
+from jobs.views import TotalsView
 from schemas.producer import EventProducer
 from schemas.registry import Registry
 from schemas.streams import Stream
@@ -33,8 +34,8 @@ _EVERY_SECONDS = 2.0
 _MB = 1_000_000
 _SETTLED_HOURS = 7.0
 """Event time after which state is compared: the longest window, of six hours, has ended by then."""
-_REMEMBERS_ALL = f"{PAGE_STATS.name}_topic"
-"""In the name of the one task whose state is to grow: it counts all visitors ever, exactly."""
+_ENDING = tuple(view.name for view in JOB.views if not isinstance(view, TotalsView))
+"""The views whose state ends; totals of all time keep what they have counted."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,12 @@ class Operator:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run. `growth` is the later half's state by the earlier half's, 1 where it is flat.
-
-    `growth_elsewhere` leaves out the task that remembers every visitor of a page.
-    """
+    """One run. `growth` is the later half's state by the earlier half's, 1 where it is flat."""
 
     events: int
     visitors: int
     per_second: float
     growth: float
-    growth_elsewhere: float
     samples: tuple[Sample, ...]
     operators: tuple[Operator, ...]
 
@@ -134,13 +131,11 @@ def measure(settings: Settings, churn: Churn, views: tuple[str, ...]) -> Measure
     seconds = time.monotonic() - began
     earlier, later = _halves([sample.events for sample in samples], churn.settled)
     sizes = [sample.state_mb for sample in samples]
-    elsewhere = [sum(mb for task, mb in one.items() if _REMEMBERS_ALL not in task) for one in tasks]
     return Measured(
         events=churn.events,
         visitors=churn.visitors,
         per_second=round(churn.events / seconds),
         growth=_growth(_middle(sizes, earlier), _middle(sizes, later)),
-        growth_elsewhere=_growth(_middle(elsewhere, earlier), _middle(elsewhere, later)),
         samples=tuple(samples),
         operators=_operators(tasks, earlier, later),
     )
@@ -240,14 +235,16 @@ def main(
     pages: Annotated[int, typer.Option(min=1)] = Churn.pages,
     visits: Annotated[int, typer.Option(min=1, help="Views of each visitor.")] = Churn.visits,
     steps: Annotated[int, typer.Option(min=20, help="Looks at the state.")] = Churn.steps,
-    view: Annotated[list[str] | None, typer.Option(help="Only this view; repeat.")] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(help="This view and not all whose state ends; repeat.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Measure the state of the job of page views on the running stack (`kappa up` first).
 
     Example: python -m bench.state --events 1000000
     """
-    found = measure(Settings(), Churn(events, hours, pages, visits, steps), tuple(view or ()))
+    found = measure(Settings(), Churn(events, hours, pages, visits, steps), tuple(view or _ENDING))
     if as_json:
         print_json(asdict(found))
         return

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from replay.bracket import Between, Bracketed, Course, Judgement, Rule, Seen, judge_all
+from jobs.page_views import PAGE_STATS
+from replay.bracket import Between, Bracketed, Course, Judgement, Rule, Seen, judge_all, rule_of
+from replay.comparison import ComparedColumn, Comparison, StoredTable
 from replay.differences import Kind
 
 RULE = Rule(
@@ -166,3 +168,19 @@ def test_all_rows_are_counted_and_how_close_they_were_held() -> None:
         rows=4, loose={"mean": 2}, sums={"views": Between(least=30, new=31, most=32)}
     )
     assert [(one.key, one.judgement.kind) for one in outside] == [(("gone",), Kind.ONLY_OLD)]
+
+
+def test_totals_are_held_by_what_their_measures_do_with_more_events() -> None:
+    old, new = (StoredTable(PAGE_STATS.table(version), {}, PAGE_STATS.key) for version in (1, 2))
+    names = [column.name for column in PAGE_STATS.columns if column.name not in PAGE_STATS.key]
+    columns = tuple(ComparedColumn(name) for name in names)
+    assert rule_of(PAGE_STATS, Comparison(PAGE_STATS.name, old, new, columns, ())) == Rule(
+        {
+            "views": Course.GROWS,
+            "unique_users": Course.GROWS,
+            "avg_duration_ms": Course.EITHER_WAY,
+            "errors": Course.GROWS,
+            "first_seen": Course.FALLS,
+            "last_seen": Course.GROWS,
+        }
+    )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from jobs.page_views import TOP_PAGES_PER_HOUR, TRAFFIC_ANOMALIES
-from jobs.views import ArrivalView, QueryView, SessionView, Sliding
+from jobs.views import ArrivalView, QueryView, SessionView, Sliding, TotalsView
 from replay.bracket import Between, Bracketed
 from replay.comparison import CannotVerify
 from replay.differences import Cut, Kind, Verdict
@@ -18,7 +18,7 @@ from schemas.columns import Column, ColumnType
 from schemas.framing import frame
 from schemas.streams import ORDERS, PAGE_VIEWS
 from tests.verify.tables import MINUTE, NOON, PAGES, SITE, Versions, counts, row, told
-from udfs.measures import Count, Sum
+from udfs.measures import Count, Earliest, Sum
 
 ROWS = [row("/a", 0, 3, 1), row("/b", 0, 2), row("/a", 1, 5, 2, None)]
 NO_ERRORS = "new.views = old.views - old.errors"
@@ -399,6 +399,42 @@ def test_rows_without_a_time_count_where_neither_version_writes_them(versions: V
     assert (view.moving_rows, view.problems) == (2, ())
     everything = versions.verify(VISITORS, cut=Cut())
     assert everything.differences == 4
+
+
+def test_totals_count_where_neither_version_writes_them_and_are_held_where_they_do(
+    versions: Versions,
+) -> None:
+    totals = TotalsView(
+        name="totals",
+        stream=PAGE_VIEWS,
+        dimensions=("page_id",),
+        measures={"views": Count(), "first_seen": Earliest()},
+        description="Totals.",
+    )
+
+    def fill(version: int, revision: int, **views: tuple[int, int]) -> None:
+        rows = [
+            {"page_id": page, "views": n, "first_seen": NOON + first * MINUTE}
+            for page, (n, first) in views.items()
+        ]
+        versions.fill(totals, version, rows, revision=revision)
+
+    fill(1, 1, still=(3, 0), wrong=(3, 0), moving=(5, 3), odd=(5, 3))
+    fill(2, 1, still=(3, 0), wrong=(4, 0))
+    fill(1, 9, moving=(5, 3), odd=(5, 3))
+    steps = [(2, {"moving": (6, 2), "odd": (6, 4)}), (1, {"moving": (7, 1), "odd": (7, 1)})]
+
+    def read_on() -> None:
+        version, views = steps.pop(0)
+        fill(version, 10 - len(steps), **views)
+
+    cut = Cut({}, {"page_views": NOON}, False, {"totals_v1": {0: 5}, "totals_v2": {0: 5}})
+    (view,) = versions.verify(totals, cut=cut, read_on=read_on).views
+    assert [(one.row.key["page_id"], one.row.pattern.columns) for one in view.samples] == [
+        ("wrong", ("views",)),
+        ("odd", ("first_seen",)),
+    ]
+    assert (view.unexplained, view.moving_rows, view.bracketed.rows) == (2, 0, 2)
 
 
 def test_a_view_of_which_every_row_moves_was_not_compared(versions: Versions) -> None:
