@@ -16,6 +16,7 @@ import pyarrow as pa
 from schemas.streams import Stream
 from udfs import windows
 from udfs.decode import Decoder
+from udfs.groups import among
 from udfs.lateness import milliseconds
 from udfs.panes import WINDOW, PaneStore
 
@@ -185,8 +186,7 @@ class Recomputed:
         names = list(self.store.dimensions)
         if not names or not len(panes):
             return panes
-        keys = self._changed.select(names).group_by(names, use_threads=False).aggregate([])
-        return panes.join(keys, names, join_type="left semi", use_threads=False)
+        return panes.filter(pa.array(among(panes, self._changed, names)))
 
 
 class _Book:
