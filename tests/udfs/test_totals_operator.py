@@ -5,13 +5,21 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import fastavro
 import numpy as np
 import pyarrow as pa
 import pytest
+from apache_beam.runners.worker.statecache import StateCache
 from pyflink.datastream import TimeDomain
+from pyflink.fn_execution.coders import BigIntCoder, BinaryCoder
+from pyflink.fn_execution.state_impl import (
+    CachingMapStateHandler,
+    InternalSynchronousMapRuntimeState,
+    SynchronousMapRuntimeState,
+)
 
 from tests.udfs.test_aggregate_panes import State, Task
 from udfs import functions
@@ -210,3 +218,36 @@ def test_a_clock_that_is_set_back_holds_up_no_total() -> None:
     task.state.timers.clear()
     task.see(("/", "b"))
     assert task.wait(1_000) == [("/", 2, 2, 0)]
+
+
+class Remote:
+    """The JVM's side of a map state, which has nothing and notes that it was asked."""
+
+    asked = 0
+
+    def append_raw(self, key: Any, body: bytes) -> None:
+        pass
+
+    def get_raw(self, key: Any, token: bytes) -> tuple[bytes, bytes]:
+        self.asked += 1
+        return bytes([CachingMapStateHandler.NOT_EXIST_FLAG]), b""
+
+
+def test_pyflink_forgets_the_runs_that_it_has_written() -> None:
+    remote = Remote()
+    context = SimpleNamespace(user_state_cache_token=b"token")
+    caching = SimpleNamespace(
+        _state_cache=StateCache(100 << 20), _underlying=remote, _context=context
+    )
+    key = SimpleNamespace(SerializeToString=lambda: b"key")
+    states = object.__new__(SynchronousMapRuntimeState)
+    states._internal_state = InternalSynchronousMapRuntimeState(
+        CachingMapStateHandler(caching, 1_000), key, BigIntCoder(), BinaryCoder(), 1_000
+    )
+    states.put(7, b"a run")
+    functions._forget_read(states)
+    assert (states.get(7), remote.asked) == (b"a run", 0)
+    states._internal_state.commit()
+    assert (states.get(7), remote.asked) == (b"a run", 0)
+    functions._forget_read(states)
+    assert (states.get(7), remote.asked) == (None, 1)
