@@ -11,11 +11,13 @@ from schemas.topics import end_offsets, topic_names
 from tests import datasets
 from tests.archive.topics import delete_before, transaction
 from tests.harness import (
+    PANE_VIEWS,
     Environment,
     kappa,
     produce,
     read_topic,
     register,
+    rows,
     start_loader,
     submit_page_views,
     wait_for,
@@ -40,7 +42,7 @@ def events(env: Environment) -> tuple[list[Record], list[Record]]:
     transaction(env, second[len(second) // 2 :])
     came = [message.record for message in read_topic(env, env.stream.topic)]
     assert len(came) == len(before)
-    submit_page_views(env)
+    submit_page_views(env, (*PANE_VIEWS, "page_stats"))
     start_loader(env)
     wait_for_rows(env, judge(came, env.registered))
     assert kappa(env, "archive", "run")["added"] > len(came)
@@ -71,6 +73,19 @@ def letters(env: Environment, topic: str) -> list[tuple[int, int]]:
     )
 
 
+def totals(env: Environment) -> list[tuple[object, ...]]:
+    query = "SELECT page_id, views, errors FROM {}.page_stats ORDER BY page_id"
+    return rows(env, query.format(env.settings.database))
+
+
+def minutes(env: Environment) -> list[tuple[object, ...]]:
+    query = (
+        "SELECT page_id, sum(views), sum(errors) FROM {}.page_views_per_minute "
+        "GROUP BY page_id ORDER BY page_id"
+    )
+    return rows(env, query.format(env.settings.database))
+
+
 def assert_fates(env: Environment, verdict: Verdict) -> None:
     """Assert that version 2 has every row and late event of `verdict` once, and no other."""
     wait_for_rows(env, verdict)
@@ -81,6 +96,12 @@ def assert_fates(env: Environment, verdict: Verdict) -> None:
         until=lambda found: found == sorted(verdict.late),
     )
     assert letters(env, env.stream.dead_letter_topic(2)) == sorted(verdict.dead)
+    wait_for(
+        partial(totals, env),
+        60,
+        "all-time figures of pages are those of all their minutes",
+        until=lambda found: found == minutes(env),
+    )
 
 
 def test_a_replay_reads_archive_then_topic_and_goes_on(
