@@ -19,7 +19,7 @@ from schemas.framing import HEADER_BYTES, split
 from schemas.streams import Stream
 from udfs.avro_columns import column_of
 from udfs.decode import Batch, SchemaOf
-from udfs.functions import DecodeEvents
+from udfs.decode_events import DecodeEvents
 from udfs.writer_schemas import WriterSchemas
 
 Objects = npt.NDArray[np.object_]

@@ -17,18 +17,11 @@ from jobs.options import JobOptions, idle_option, sink_options, source_options
 from jobs.plan import Input, JobPlan, whole_ms
 from jobs.queries import add_queries, event_fields
 from jobs.views import JoinView, View, versions_table
-from udfs.functions import (
-    NOT_LATE,
-    AggregatePanes,
-    DecodeEvents,
-    DecodeSpec,
-    PaneSpec,
-    Store,
-    event_column,
-    unpack_packet,
-)
+from udfs.aggregate_panes import AggregatePanes, PaneSpec
+from udfs.decode_events import NOT_LATE, DecodeEvents, DecodeSpec, event_column, unpack_packet
 from udfs.joins import JoinStore
 from udfs.rows import RowEncoder
+from udfs.stores import Store
 
 MAX_PARALLELISM = 128
 

@@ -30,7 +30,6 @@ from jobs.views import (
 from schemas.streams import Stream
 from udfs.anomalies import AnomalyStore
 from udfs.avro_columns import reader_type
-from udfs.counts import CountStore
 from udfs.joins import LEFT, RIGHT, SIDES, JoinInput, JoinRows, JoinSide, JoinStore
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
@@ -38,12 +37,10 @@ from udfs.milestones import MilestoneStore
 from udfs.panes import PaneStore, WindowedView
 from udfs.ranks import RankStore
 from udfs.sessions import SessionStore
+from udfs.stores import FoldedStore
 from udfs.totals import TotalsStore
 
 SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
-SettledStore = SessionStore | MilestoneStore | CountStore
-"""Those that write a row once, when nothing can change it any more."""
-FoldedStore = PaneStore | SettledStore | TotalsStore
 
 
 def accounting_view(stream: Stream) -> WindowView:
@@ -318,7 +315,7 @@ def _counts_of(view: CountedView) -> dict[str, Any]:
     }
 
 
-_STORES: Mapping[type[FoldedView], Callable[[Any], SettledStore | TotalsStore]] = {
+_STORES: Mapping[type[FoldedView], Callable[[Any], FoldedStore]] = {
     SessionView: session_store,
     MilestoneView: milestone_store,
     TotalsView: totals_store,

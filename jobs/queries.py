@@ -15,7 +15,7 @@ from jobs.views import ArrivalView, QueryView
 from schemas.columns import ColumnType
 from schemas.streams import Stream
 from udfs.avro_columns import reader_type
-from udfs.functions import event_column
+from udfs.decode_events import event_column
 
 _SQL_TYPES = {
     ColumnType.STRING: "STRING",

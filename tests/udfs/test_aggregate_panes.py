@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from pyflink.datastream import TimeDomain
 
+from udfs.aggregate_panes import AggregatePanes, PaneSpec
 from udfs.envelope import table_bytes
-from udfs.functions import AggregatePanes, PaneSpec
 from udfs.joins import LEFT, RIGHT, Apart, JoinInput, JoinRows, JoinSide, JoinStore, Left
 from udfs.measures import Count
 from udfs.milestones import MilestoneStore

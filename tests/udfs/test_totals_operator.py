@@ -22,9 +22,9 @@ from pyflink.fn_execution.state_impl import (
 )
 
 from tests.udfs.test_aggregate_panes import State, Task
-from udfs import functions
+from udfs import aggregate_panes
+from udfs.aggregate_panes import AggregatePanes, PaneSpec
 from udfs.envelope import table_bytes
-from udfs.functions import AggregatePanes, PaneSpec
 from udfs.measures import Count, CountDistinct, Latest
 from udfs.rows import RowEncoder
 from udfs.runs import RunMemory
@@ -162,7 +162,7 @@ def test_runs_that_stay_are_neither_read_nor_written_again() -> None:
 
 
 def test_what_memory_has_no_room_for_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions, "RunMemory", lambda: RunMemory(most_bytes=0))
+    monkeypatch.setattr(aggregate_panes, "RunMemory", lambda: RunMemory(most_bytes=0))
     state = Watched()
     task = Totals(state)
     for number in range(5):
@@ -245,9 +245,9 @@ def test_pyflink_forgets_the_runs_that_it_has_written() -> None:
         CachingMapStateHandler(caching, 1_000), key, BigIntCoder(), BinaryCoder(), 1_000
     )
     states.put(7, b"a run")
-    functions._forget_read(states)
+    aggregate_panes._forget_read(states)
     assert (states.get(7), remote.asked) == (b"a run", 0)
     states._internal_state.commit()
     assert (states.get(7), remote.asked) == (b"a run", 0)
-    functions._forget_read(states)
+    aggregate_panes._forget_read(states)
     assert (states.get(7), remote.asked) == (None, 1)

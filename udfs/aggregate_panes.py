@@ -1,14 +1,11 @@
-"""The functions as Flink runs them: their state, timers and I/O around the pure modules."""
+"""The operator that keeps views as Flink runs it: state and timers around the pure modules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext, TimeDomain
@@ -18,36 +15,19 @@ from pyflink.datastream.state import (
     ValueStateDescriptor,
 )
 from pyflink.fn_execution.state_impl import SynchronousMapRuntimeState
-from pyflink.table.udf import ScalarFunction
 
-from deploy.settings import Settings
-from schemas.streams import Stream
 from udfs import lateness, windows
-from udfs.arrow_frames import arrow_frame, take_arrow_frames
-from udfs.counts import CountStore
-from udfs.dead_letter_limit import DeadLetterGuard
-from udfs.decode import Decoder, chosen, needed_fields
 from udfs.envelope import (
     BookPage,
-    Parcel,
     fingerprint,
     from_bytes,
-    pack,
     table_bytes,
-    to_bytes,
-    unpack,
 )
-from udfs.fingerprints import with_fingerprints
-from udfs.joins import JoinInput, JoinStore
-from udfs.kafka_letters import DeadBefore
-from udfs.kafka_time import NewestBefore
-from udfs.milestones import MilestoneStore
-from udfs.panes import PANE, PaneStore, split
+from udfs.panes import PANE, PaneStore
 from udfs.rows import RowEncoder, window_columns
 from udfs.runs import RunMemory
-from udfs.sessions import SessionStore
+from udfs.stores import MergedStore, Store
 from udfs.totals import LONGEST_PAUSE_MS, TotalsStore
-from udfs.writer_schemas import WriterSchemas
 
 # While event time runs so much faster than the clock, windows close before anybody has read their
 # early rows: those wait until the job has caught up. A timer is lost after so many pauses.
@@ -60,174 +40,6 @@ _MERGE_PAUSE_MS = 1_000
 # takes about a tenth of a task's time at most.
 _LEAST_PAUSE_MS = 100
 _PAUSE_PER_MERGE = 10
-
-MergedStore = SessionStore | MilestoneStore | CountStore | JoinStore | TotalsStore
-"""Those whose parcels are merged into what is kept, which `advance` does, not panes."""
-FoldedStore = PaneStore | SessionStore | MilestoneStore | CountStore | TotalsStore
-Store = FoldedStore | JoinStore
-
-NOT_LATE = -1
-"""What stands for no missed pane; Kafka has no timestamps before 1970."""
-
-
-@dataclass(frozen=True)
-class DecodeSpec:
-    """What the decode function needs to know; pickled into the job.
-
-    `topic` is the one that is read, `known` as in `NewestBefore`. Dead letters go to topic
-    `dead_letters`; those before `accepted`, offsets by partition, are no reason to stop. `columns`
-    are the event fields handed on row by row, and `hold` is how far Flink's watermark trails the
-    stream's, in ms. `joins` are those that the stream is a side of; their parcels go elsewhere than
-    those of `stores`.
-    """
-
-    stream: Stream
-    stores: tuple[FoldedStore, ...]
-    fields: tuple[str, ...]
-    bucket_keys: tuple[tuple[int, ...], ...]
-    registry_url: str
-    bootstrap: str
-    topic: str
-    dead_letters: str
-    accepted: tuple[tuple[int, int], ...] = ()
-    known: tuple[tuple[int, tuple[int, int]], ...] = ()
-    columns: tuple[str, ...] = ()
-    hold: int = 0
-    joins: tuple[JoinInput, ...] = ()
-    join_keys: tuple[tuple[int, ...], ...] = ()
-
-
-def event_column(name: str) -> str:
-    """Return what an event's field is called beside the verdict's own."""
-    return f"event_{name}"
-
-
-class DecodeEvents(ScalarFunction):
-    """Kafka values in; per row a verdict, and in a batch's first row the packet of its panes."""
-
-    def __init__(self, spec: DecodeSpec) -> None:
-        self.spec = spec
-
-    def is_deterministic(self) -> bool:
-        """Return False, though it is, lest the planner call it again for each field it reads."""
-        return False
-
-    def open(self, function_context: Any) -> None:
-        """Connect to the registry, and to Kafka for the time before a restart."""
-        take_arrow_frames()
-        spec = self.spec
-        fields = needed_fields(spec.stream, set(spec.fields))
-        panes = [store for store in spec.stores if isinstance(store, PaneStore)]
-        self._fingerprinted = {f for store in panes for f in (*store.distinct, *store.sketched)}
-        self._decoder = Decoder(spec.stream, WriterSchemas(spec.registry_url), fields)
-        # Secrets are this process's own; the job carries none.
-        kafka = {**Settings().kafka_client, "bootstrap.servers": spec.bootstrap}
-        self._clock = lateness.PartitionClock(NewestBefore(kafka, spec.topic, dict(spec.known)))
-        limit = spec.stream.dead_letter_limit
-        dead_before = DeadBefore(kafka, spec.dead_letters, limit.remembered)
-        self._guard = DeadLetterGuard(spec.topic, limit, dead_before, dict(spec.accepted))
-
-    def eval(
-        self, values: Any, partitions: Any, offsets: Any, timestamps: Any, watermarks: Any
-    ) -> pd.DataFrame:
-        """Judge one batch; the series have one entry per Kafka record, in partition order."""
-        times = _epoch_ms(timestamps)
-        where = partitions.to_numpy(dtype=np.int64), offsets.to_numpy(dtype=np.int64)
-        records = values.to_numpy()
-        batch = self._decoder.decode(records, times)
-        self._guard.judge(*where, batch.reasons)
-        newest = self._clock.newest(*where, times)
-        flink = _epoch_ms(watermarks)
-        flink = np.where(flink == lateness.UNKNOWN, flink, flink + self.spec.hold)
-        late = lateness.late(self.spec.stream, times, newest, flink)
-        pane = lateness.milliseconds(self.spec.stream)[2]
-        missed = np.full(len(times), NOT_LATE, dtype=np.int64)
-        in_time = ~late[batch.rows]
-        too_late = batch.rows[~in_time]
-        missed[too_late] = times[too_late] - times[too_late] % pane
-        rows = batch.rows[in_time]
-        events = chosen(batch.events, in_time)
-        here = np.zeros(len(times), dtype=bool)
-        here[rows] = True
-        given = events, times[rows], where[0][rows], where[1][rows]
-        return arrow_frame(
-            {
-                "reason": pa.array(batch.reasons, pa.string()),
-                "detail": pa.array(batch.details, pa.string()),
-                "schema_id": pa.array(batch.schema_ids),
-                "event_ms": pa.array(times),
-                "missed_pane": pa.array(missed),
-                # Only letters have the bytes: Flink would copy those of each event to no end.
-                "value": pa.array(records, pa.binary(), mask=here),
-                "in_time": pa.array(here),
-            }
-            | self._packets(*given, len(times))
-            | self._columns(events, rows, len(times))
-        )
-
-    def _columns(
-        self, events: pa.Table, rows: npt.NDArray[np.int64], count: int
-    ) -> dict[str, pa.Array]:
-        """Return the event columns that queries read, null where there is no good event."""
-        if not self.spec.columns:
-            return {}
-        places = np.full(count, -1, dtype=np.int64)
-        places[rows] = np.arange(len(rows))
-        taken = pa.array(places, mask=places < 0)
-        return {
-            event_column(name): events[name].combine_chunks().take(taken)
-            for name in self.spec.columns
-        }
-
-    def _packets(
-        self,
-        events: pa.Table,
-        times: npt.NDArray[np.int64],
-        partitions: npt.NDArray[np.int64],
-        offsets: npt.NDArray[np.int64],
-        count: int,
-    ) -> dict[str, pa.Array]:
-        """Return the packets for panes and for joins, each in the first of `count` rows."""
-        events = events.append_column("source_partition", pa.array(partitions).cast(pa.string()))
-        events = events.append_column("source_offset", pa.array(offsets))
-        spec = self.spec
-        events = with_fingerprints(events, self._fingerprinted)
-        packets = {"packet": _packet(spec.stores, spec.bucket_keys, events, times)}
-        if spec.joins:
-            packets["join_packet"] = _packet(spec.joins, spec.join_keys, events, times)
-        rest = pa.nulls(count - 1, pa.binary())
-        return {
-            name: pa.concat_arrays([pa.array([packet], pa.binary()), rest])
-            for name, packet in packets.items()
-        }
-
-
-def _packet(
-    stores: Sequence[FoldedStore | JoinInput],
-    bucket_keys: Sequence[tuple[int, ...]],
-    events: pa.Table,
-    times: npt.NDArray[np.int64],
-) -> bytes | None:
-    """Return the packet of what `stores` make of `events`; None where they make nothing."""
-    parcels = []
-    for store, keys in zip(stores, bucket_keys, strict=True):
-        folded = store.from_events(events, times)
-        for bucket, batch in split(store, folded, len(keys)):
-            parcels.append(Parcel(keys[bucket], store.first_due(batch), to_bytes(batch)))
-    return pack(parcels) or None
-
-
-def _epoch_ms(series: Any) -> npt.NDArray[np.int64]:
-    moments = series.to_numpy(dtype="datetime64[ms]")
-    # NaT, a watermark that is not there yet, is the least integer: lateness.UNKNOWN.
-    result: npt.NDArray[np.int64] = moments.astype(np.int64)
-    return result
-
-
-def unpack_packet(row: Any) -> Iterable[tuple[int, int, bytes]]:
-    """Yield (key, first due, body) for each parcel of a decoded row's packet."""
-    for parcel in unpack(bytes(row[0])):
-        yield parcel.key, parcel.first_due, parcel.body
 
 
 @dataclass(frozen=True)
