@@ -114,18 +114,13 @@ class SessionStore:
         edges = np.flatnonzero(opens)
         session = np.cumsum(opens) - 1
         by_end = order_by(session, ends, int64s(table, "last offset")[order])
-        first = table.take(pa.array(order[edges]))
-        last = table.take(pa.array(order[by_end[np.append(edges[1:], len(order)) - 1]]))
-        totals = self._totals(table, order, session)
-        return pa.table(
-            [
-                *(first[name] for name in (*self.dimensions, START)),
-                *(last[END], first["first offset"], last["last offset"]),
-                *((first if name.startswith("first") else last)[name] for name in self._values),
-                *totals,
-            ],
-            schema=self.schema,
-        ).combine_chunks()
+        first = pa.array(order[edges])
+        last = pa.array(order[by_end[np.append(edges[1:], len(order)) - 1]])
+        of_last = {END, *(name for name in table.column_names if name.startswith("last "))}
+        names = self.schema.names[: -len(self.partials)]
+        columns = [table[name].take(last if name in of_last else first) for name in names]
+        columns += self._totals(table, order, session)
+        return pa.table(columns, schema=self.schema).combine_chunks()
 
     def _totals(self, table: pa.Table, order: Int64s, session: Int64s) -> list[Any]:
         """Return the partial aggregates of each session, ascending; `session` is of `order`."""
@@ -136,6 +131,8 @@ class SessionStore:
     def closed(self, fragments: pa.Table, watermark: int) -> tuple[pa.Table, pa.Table]:
         """Return the fragments that `watermark` closes, and the others."""
         done = self.closes(int64s(fragments, END)) <= watermark
+        if not done.any():
+            return fragments.slice(0, 0), fragments
         return fragments.filter(pa.array(done)), fragments.filter(pa.array(~done))
 
     def due(self, first: int) -> int | None:
