@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyruhvro
 
-from schemas.framing import HEADER_BYTES, split
+from schemas.framing import split
 from schemas.streams import Stream
 from udfs.avro_columns import column_of
-from udfs.decode import Batch, SchemaOf
+from udfs.decode import Batch, SchemaOf, Values
 from udfs.decode_events import DecodeEvents
 from udfs.writer_schemas import WriterSchemas
 
@@ -33,10 +33,11 @@ class TrustingDecoder:
     schema_of: SchemaOf
     fields: tuple[str, ...]
 
-    def decode(self, values: Objects, timestamps: npt.NDArray[np.int64]) -> Batch:
+    def decode(self, values: Any, timestamps: npt.NDArray[np.int64]) -> Batch:
         """Return the columns of all `values`, in their order."""
-        schema_id, _ = split(values[0])
-        bodies = [value[HEADER_BYTES:] for value in values]
+        found = Values.of(values)
+        schema_id, _ = split(found.octets[found.starts[0] : found.ends[0]])
+        bodies = found.bodies(np.arange(len(values)))
         batch = pyruhvro.deserialize_array(bodies, json.dumps(self.schema_of(schema_id)))
         by_name = {field["name"]: field for field in self.stream.schema["fields"]}
         columns = [column_of(batch, by_name[name]) for name in self.fields]

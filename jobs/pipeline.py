@@ -166,6 +166,7 @@ def _decode(
         options.start.known,
         source.columns,
         source.hold,
+        source.is_queried,
         source.joins,
         tuple(joined.keys[join.store.name] for join in source.joins),
     )
@@ -174,17 +175,13 @@ def _decode(
     tables.execute_sql(_source_ddl(table, plan, source, options))
     decoded = tables.sql_query(
         f"""
-        SELECT k, ts, source_partition, source_offset, verdict
+        SELECT ts, verdict
         FROM (
-            SELECT *, {function}(
-                v, source_partition, source_offset, ts,
+            SELECT ts, {function}(
+                k, v, source_partition, source_offset, ts,
                 CAST(CURRENT_WATERMARK(ts) AS TIMESTAMP(3))) AS verdict
             FROM {table})
-        WHERE verdict.reason IS NOT NULL
-           OR verdict.missed_pane <> {NOT_LATE}
-           OR verdict.packet IS NOT NULL
-           {"OR verdict.join_packet IS NOT NULL" if source.joins else ""}
-           {"OR verdict.in_time" if source.is_queried else ""}
+        WHERE verdict.is_told
         """
     )
     schema = (
@@ -215,7 +212,8 @@ def _events_ddl(source: Input) -> str:
     return f"""
         CREATE TEMPORARY VIEW {source.stream.name} AS
         SELECT {columns}event_ts AS {source.stream.event_time_field},
-            d.verdict.event_ms AS event_ms, source_partition, source_offset
+            d.verdict.event_ms AS event_ms, d.verdict.source_partition AS source_partition,
+            d.verdict.source_offset AS source_offset
         FROM {source.stream.name}_decoded AS d WHERE d.verdict.in_time"""
 
 
@@ -246,11 +244,15 @@ def decode_function(spec: DecodeSpec) -> Any:
     """Return the decode function as Flink SQL calls it."""
     verdict = DataTypes.ROW(
         [
+            DataTypes.FIELD("is_told", DataTypes.BOOLEAN()),
             DataTypes.FIELD("reason", DataTypes.STRING()),
             DataTypes.FIELD("detail", DataTypes.STRING()),
             DataTypes.FIELD("schema_id", DataTypes.BIGINT()),
+            DataTypes.FIELD("source_partition", DataTypes.INT()),
+            DataTypes.FIELD("source_offset", DataTypes.BIGINT()),
             DataTypes.FIELD("event_ms", DataTypes.BIGINT()),
             DataTypes.FIELD("missed_pane", DataTypes.BIGINT()),
+            DataTypes.FIELD("key", DataTypes.BYTES()),
             DataTypes.FIELD("value", DataTypes.BYTES()),
             DataTypes.FIELD("in_time", DataTypes.BOOLEAN()),
             DataTypes.FIELD("packet", DataTypes.BYTES()),
@@ -379,8 +381,8 @@ def _output_sql(plan: JobPlan, source: Input) -> str:
     pane = whole_ms(stream.pane)
     where = f"""
         'topic', ENCODE('{stream.topic}', 'UTF-8'),
-        'partition', ENCODE(CAST(source_partition AS STRING), 'UTF-8'),
-        'offset', ENCODE(CAST(source_offset AS STRING), 'UTF-8'),
+        'partition', ENCODE(CAST(d.verdict.source_partition AS STRING), 'UTF-8'),
+        'offset', ENCODE(CAST(d.verdict.source_offset AS STRING), 'UTF-8'),
         'timestamp', ENCODE(CAST(d.verdict.event_ms AS STRING), 'UTF-8')"""
     return f"""
         {_UNPACKED.format(table=f"{stream.name}_records")}
@@ -391,12 +393,12 @@ def _output_sql(plan: JobPlan, source: Input) -> str:
                 'schema_id', ENCODE(
                     IF(d.verdict.schema_id < 0, '', CAST(d.verdict.schema_id AS STRING)), 'UTF-8'),
                 {where}],
-            k, d.verdict.`value`
+            d.verdict.`key`, d.verdict.`value`
         FROM {stream.name}_decoded AS d WHERE d.verdict.reason IS NOT NULL
         UNION ALL
         SELECT '{stream.late_topic(plan.version)}',
             MAP['window_start', ENCODE(CAST(d.verdict.missed_pane AS STRING), 'UTF-8'),
                 'window_end', ENCODE(CAST(d.verdict.missed_pane + {pane} AS STRING), 'UTF-8'),
                 {where}],
-            k, d.verdict.`value`
+            d.verdict.`key`, d.verdict.`value`
         FROM {stream.name}_decoded AS d WHERE d.verdict.missed_pane <> {NOT_LATE}"""

@@ -1,8 +1,9 @@
-"""Columns of Arrow as the result of a vectorised function, without a Python object a value.
+"""Columns of Arrow into a vectorised function and out of it, without a Python object a value.
 
 PyFlink takes a data frame and turns each of its columns into Arrow's form through the objects that
 pandas has for it: for a few columns of text that is more work than reading the events. A frame
-whose columns are Arrow's already goes as it is, once the worker's coder is told to.
+whose columns are Arrow's already goes as it is, once the worker's coder is told to; and columns of
+bytes come as they are.
 """
 
 from __future__ import annotations
@@ -23,8 +24,37 @@ def arrow_frame(columns: Mapping[str, pa.Array]) -> pd.DataFrame:
 
 
 def take_arrow_frames() -> None:
-    """Have this process's coder take the columns of an `arrow_frame` as they are."""
+    """Have this process's coder give and take Arrow's columns as they are.
+
+    It takes those of an `arrow_frame`, and gives columns of bytes, for `arrow_column`.
+    """
     coder_impl.pandas_to_arrow = _to_batch
+    coder_impl.arrow_to_pandas = _from_batches
+
+
+def arrow_column(series: pd.Series[Any]) -> pa.Array:
+    """Return the column of bytes that a function was given as `series`."""
+    if isinstance(series.dtype, pd.ArrowDtype):
+        return pa.chunked_array(series.array.__arrow_array__()).combine_chunks()
+    return pa.array(series.to_numpy(), pa.binary())
+
+
+def _from_batches(
+    timezone: Any, field_types: Sequence[Any], batches: Sequence[pa.RecordBatch]
+) -> list[Any]:
+    """Return the series that PyFlink's own function returns; bytes stay in Arrow's columns."""
+    table = pa.Table.from_batches(batches)
+    places = range(table.num_columns)
+    is_bytes = [pa.types.is_binary(table.column(place).type) for place in places]
+    others = [place for place in places if not is_bytes[place]]
+    plain = [table.select(others).to_batches(), [field_types[place] for place in others]]
+    found = iter(utils.arrow_to_pandas(timezone, plain[1], plain[0])) if others else iter(())
+    return [
+        pd.Series(pd.arrays.ArrowExtensionArray(table.column(place)))
+        if is_bytes[place]
+        else next(found)
+        for place in places
+    ]
 
 
 def _to_batch(

@@ -49,6 +49,36 @@ class Batch:
     events: pa.Table
 
 
+@dataclass(frozen=True)
+class Values:
+    """The octets of some Kafka values, one after the other, and where each begins and ends.
+
+    A value that is null has none.
+    """
+
+    octets: bytes
+    starts: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(values: Any) -> Values:
+        """Return the values in an Arrow column, or in an array of bytes and None."""
+        column = values if isinstance(values, pa.Array) else pa.array(values, pa.binary())
+        data, edges = column.buffers()[2], _edges(column)
+        return Values(data.to_pybytes() if data else b"", edges[:-1], edges[1:])
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """How many octets each has."""
+        return self.ends - self.starts
+
+    def bodies(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
+        """Return what follows the header in those of `rows`."""
+        octets, begins = self.octets, self.starts[rows] + HEADER_BYTES
+        edges = zip(begins.tolist(), self.ends[rows].tolist(), strict=True)
+        return [octets[begin:end] for begin, end in edges]
+
+
 @dataclass
 class Decoder:
     """Decodes batches of one stream, keeping only the fields named in `fields`.
@@ -63,36 +93,37 @@ class Decoder:
     fields: tuple[str, ...]
     _writers: dict[int, tuple[str, Any]] = field(default_factory=dict)
 
-    def decode(self, values: Objects, timestamps: npt.NDArray[np.int64]) -> Batch:
-        """Return what became of `values` (bytes or None), written at `timestamps` (epoch ms)."""
+    def decode(self, values: Any, timestamps: npt.NDArray[np.int64]) -> Batch:
+        """Return what became of `values`, written at `timestamps` (epoch ms).
+
+        They are bytes or None in an array, or a column of Arrow's, which is faster.
+        """
         reasons = np.full(len(values), None, dtype=object)
         details = np.full(len(values), None, dtype=object)
-        ids = self._judge_frames(values, reasons, details)
+        found = Values.of(values)
+        ids = self._judge_frames(found, reasons, details)
         framed = np.flatnonzero(ids >= 0)
         parts: list[tuple[npt.NDArray[np.int64], pa.Table]] = []
         for schema_id in np.unique(ids[framed]):
             of_schema = np.flatnonzero((ids == schema_id) & (reasons == None))  # noqa: E711
-            parts.extend(self._decode_rows(values, of_schema, int(schema_id), reasons, details))
+            parts.extend(self._decode_rows(found, of_schema, int(schema_id), reasons, details))
         rows, events = self._in_order(parts)
         good = self._judge_events(events, rows, timestamps, reasons, details)
         return Batch(reasons, details, ids, rows[good], chosen(events, good))
 
     def _judge_frames(
         self,
-        values: Objects,
+        values: Values,
         reasons: Objects,
         details: Objects,
     ) -> npt.NDArray[np.int64]:
         """Mark values that are no frame; return the schema id of each, -1 where there is none."""
-        count = len(values)
-        # Arrow lays the values out in one buffer, where numpy sees all headers at once.
-        _, offsets, data = pa.array(values, type=pa.binary()).buffers()
-        edges = np.frombuffer(offsets, dtype=np.int32)[: count + 1]
-        starts, sizes = edges[:-1], np.diff(edges)
+        starts, sizes = values.starts, values.sizes
+        count = len(sizes)
         ids = np.full(count, -1, dtype=np.int64)
         magic_wrong = np.zeros(count, dtype=bool)
-        if edges[-1] > 0:
-            octets = np.frombuffer(data, dtype=np.uint8)
+        if count and values.octets:
+            octets = np.frombuffer(values.octets, dtype=np.uint8)
             some = np.flatnonzero(sizes > 0)
             magic_wrong[some] = octets[starts[some]] != MAGIC
             framed = np.flatnonzero((sizes >= HEADER_BYTES) & ~magic_wrong)
@@ -117,7 +148,7 @@ class Decoder:
 
     def _decode_rows(
         self,
-        values: Objects,
+        values: Values,
         rows: npt.NDArray[np.int64],
         schema_id: int,
         reasons: Objects,
@@ -135,16 +166,15 @@ class Decoder:
             reasons[rows] = "undecodable"
             details[rows] = f"Schema {schema_id}: an array's items take no bytes."
             return []
-        mine = values if len(rows) == len(values) else values[rows]
-        bodies = [value[HEADER_BYTES:] for value in mine]
-        decoded = _decode_halving(bodies, rows, text)
+        decoded = _decode_halving(values.bodies(rows), rows, text)
         parts = []
         for part_rows, part_bodies, batch, error in decoded:
             if batch is None:
                 reasons[part_rows] = "undecodable"
                 details[part_rows] = f"Schema {schema_id}: {error}"
                 continue
-            whole = _reads_whole(batch, part_bodies, text, parsed)
+            sizes = values.sizes[part_rows] - HEADER_BYTES
+            whole = _reads_whole(batch, part_bodies, sizes, text, parsed)
             reasons[part_rows[~whole]] = "trailing_bytes"
             details[part_rows[~whole]] = "Bytes are left over after the last field."
             for name, bad in _bad_texts(batch):
@@ -248,6 +278,13 @@ def chosen(table: pa.Table, keep: npt.NDArray[np.bool_]) -> pa.Table:
     return table if keep.all() else table.filter(pa.array(keep))
 
 
+def _edges(column: pa.BinaryArray) -> npt.NDArray[np.int64]:
+    """Return where each value of a column begins, and where the last one ends."""
+    edges = np.frombuffer(column.buffers()[1], np.int32)
+    found: npt.NDArray[np.int64] = edges[column.offset :][: len(column) + 1].astype(np.int64)
+    return found
+
+
 def _decode_halving(
     bodies: list[bytes], rows: npt.NDArray[np.int64], schema: str
 ) -> list[tuple[npt.NDArray[np.int64], list[bytes], pa.RecordBatch | None, str]]:
@@ -267,17 +304,19 @@ def _decode_halving(
 
 
 def _reads_whole(
-    batch: pa.RecordBatch, bodies: list[bytes], schema: str, parsed: Any
+    batch: pa.RecordBatch,
+    bodies: list[bytes],
+    sizes: npt.NDArray[np.int64],
+    schema: str,
+    parsed: Any,
 ) -> npt.NDArray[np.bool_]:
-    """Tell which bodies were read to their last byte.
+    """Tell which bodies, whose sizes are in bytes, were read to their last byte.
 
     pyruhvro ignores what follows a record. A record written again has its canonical length; only
     where that differs from what came is it read once more, by fastavro, which tells where it
     stopped: a body may be valid and not canonical.
     """
-    written = pyruhvro.serialize_record_batch(batch, schema, 1)[0]
-    expected = pc.binary_length(written).to_numpy(zero_copy_only=False)
-    sizes = np.fromiter(map(len, bodies), dtype=np.int64, count=len(bodies))
+    expected = np.diff(_edges(pyruhvro.serialize_record_batch(batch, schema, 1)[0]))
     whole: npt.NDArray[np.bool_] = expected == sizes
     for i in np.flatnonzero(~whole):
         stream = io.BytesIO(bodies[i])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyflink.table.udf import ScalarFunction
 
 from deploy.settings import Settings
 from schemas.streams import Stream
 from udfs import lateness
-from udfs.arrow_frames import arrow_frame, take_arrow_frames
+from udfs.arrow_frames import arrow_column, arrow_frame, take_arrow_frames
 from udfs.dead_letter_limit import DeadLetterGuard
 from udfs.decode import Decoder, chosen, needed_fields
 from udfs.envelope import (
@@ -43,9 +44,9 @@ class DecodeSpec:
 
     `topic` is the one that is read, `known` as in `NewestBefore`. Dead letters go to topic
     `dead_letters`; those before `accepted`, offsets by partition, are no reason to stop. `columns`
-    are the event fields handed on row by row, and `hold` is how far Flink's watermark trails the
-    stream's, in ms. `joins` are those that the stream is a side of; their parcels go elsewhere than
-    those of `stores`.
+    are the event fields handed on row by row where the stream `is_queried`, and `hold` is how far
+    Flink's watermark trails the stream's, in ms. `joins` are those that the stream is a side of;
+    their parcels go elsewhere than those of `stores`.
     """
 
     stream: Stream
@@ -60,6 +61,7 @@ class DecodeSpec:
     known: tuple[tuple[int, tuple[int, int]], ...] = ()
     columns: tuple[str, ...] = ()
     hold: int = 0
+    is_queried: bool = False
     joins: tuple[JoinInput, ...] = ()
     join_keys: tuple[tuple[int, ...], ...] = ()
 
@@ -94,12 +96,18 @@ class DecodeEvents(ScalarFunction):
         self._guard = DeadLetterGuard(spec.topic, limit, dead_before, dict(spec.accepted))
 
     def eval(
-        self, values: Any, partitions: Any, offsets: Any, timestamps: Any, watermarks: Any
+        self,
+        keys: Any,
+        values: Any,
+        partitions: Any,
+        offsets: Any,
+        timestamps: Any,
+        watermarks: Any,
     ) -> pd.DataFrame:
         """Judge one batch; the series have one entry per Kafka record, in partition order."""
         times = _epoch_ms(timestamps)
         where = partitions.to_numpy(dtype=np.int64), offsets.to_numpy(dtype=np.int64)
-        records = values.to_numpy()
+        records = arrow_column(values)
         batch = self._decoder.decode(records, times)
         self._guard.judge(*where, batch.reasons)
         newest = self._clock.newest(*where, times)
@@ -116,20 +124,30 @@ class DecodeEvents(ScalarFunction):
         here = np.zeros(len(times), dtype=bool)
         here[rows] = True
         given = events, times[rows], where[0][rows], where[1][rows]
+        packets = self._packets(*given, len(times))
         return arrow_frame(
             {
+                "is_told": self._told(here, packets),
                 "reason": pa.array(batch.reasons, pa.string()),
                 "detail": pa.array(batch.details, pa.string()),
                 "schema_id": pa.array(batch.schema_ids),
+                "source_partition": pa.array(where[0].astype(np.int32)),
+                "source_offset": pa.array(where[1]),
                 "event_ms": pa.array(times),
                 "missed_pane": pa.array(missed),
-                # Only letters have the bytes: Flink would copy those of each event to no end.
-                "value": pa.array(records, pa.binary(), mask=here),
+                "key": _of_letters(arrow_column(keys), here),
+                "value": _of_letters(records, here),
                 "in_time": pa.array(here),
             }
-            | self._packets(*given, len(times))
+            | packets
             | self._columns(events, rows, len(times))
         )
+
+    def _told(self, here: npt.NDArray[np.bool_], packets: Mapping[str, pa.Array]) -> pa.Array:
+        """Return which rows say anything: Flink looks at no other column of the others."""
+        told = np.ones(len(here), dtype=bool) if self.spec.is_queried else ~here
+        told[0] |= any(column[0].is_valid for column in packets.values())
+        return pa.array(told)
 
     def _columns(
         self, events: pa.Table, rows: npt.NDArray[np.int64], count: int
@@ -181,6 +199,13 @@ def _packet(
         for bucket, batch in split(store, folded, len(keys)):
             parcels.append(Parcel(keys[bucket], store.first_due(batch), to_bytes(batch)))
     return pack(parcels) or None
+
+
+def _of_letters(column: pa.Array, here: npt.NDArray[np.bool_]) -> pa.Array:
+    """Return `column` without what is of good events: Flink would copy it to no end."""
+    if here.all():
+        return pa.nulls(len(here), pa.binary())
+    return pc.if_else(pa.array(here), pa.scalar(None, pa.binary()), column)
 
 
 def _distinct_fields(store: FoldedStore) -> tuple[str, ...]:

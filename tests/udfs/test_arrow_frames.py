@@ -12,7 +12,7 @@ from pyflink.fn_execution.coders import ArrowCoder, coder_impl
 from pyflink.table import DataTypes
 from pyflink.table.types import create_arrow_schema
 
-from udfs.arrow_frames import arrow_frame, take_arrow_frames
+from udfs.arrow_frames import arrow_column, arrow_frame, take_arrow_frames
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 COLUMNS = {
@@ -43,10 +43,10 @@ VERDICT = DataTypes.ROW(
 
 @pytest.fixture
 def told() -> Iterator[None]:
-    before = coder_impl.pandas_to_arrow
+    before = coder_impl.pandas_to_arrow, coder_impl.arrow_to_pandas
     take_arrow_frames()
     yield
-    coder_impl.pandas_to_arrow = before
+    coder_impl.pandas_to_arrow, coder_impl.arrow_to_pandas = before
 
 
 def _sent(result: Any, kind: Any) -> pa.Table:
@@ -98,3 +98,47 @@ def test_pyflink_alone_refuses_columns_of_arrow() -> None:
     """Where this no longer fails, the frames need nobody's help any more."""
     with pytest.raises((ValueError, RuntimeError)):
         _sent(arrow_frame(COLUMNS), VERDICT)
+
+
+def _given(columns: dict[str, tuple[Any, pa.Array]]) -> list[pd.Series[Any]]:
+    """Return the series that a function is given for columns of these types."""
+    names, kinds = list(columns), [kind for kind, _ in columns.values()]
+    schema = create_arrow_schema(names, kinds)
+    row = DataTypes.ROW([DataTypes.FIELD(n, k) for n, k in zip(names, kinds, strict=True)])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_table(pa.table([column for _, column in columns.values()], schema=schema))
+    coder = FlinkCoder(ArrowCoder(schema, row, "UTC")).get_impl()
+    series: list[pd.Series[Any]] = coder.decode(sink.getvalue().to_pybytes())
+    return series
+
+
+MIXED = {
+    "k": (DataTypes.BYTES(), pa.array([b"a", None, b""])),
+    "n": (DataTypes.BIGINT(), pa.array([1, 2, 3])),
+    "v": (DataTypes.BYTES(), pa.array([None, b"\x00\xff", b"b"])),
+    "at": (DataTypes.TIMESTAMP(3), pa.array([NOON.replace(tzinfo=None)] * 3, pa.timestamp("ms"))),
+}
+
+
+def test_columns_of_bytes_come_as_they_are(told: None) -> None:
+    keys, numbers, values, times = _given(MIXED)
+
+    assert [keys.dtype, values.dtype] == [pd.ArrowDtype(pa.binary())] * 2
+    assert arrow_column(keys).to_pylist() == [b"a", None, b""]
+    assert arrow_column(values).to_pylist() == [None, b"\x00\xff", b"b"]
+    assert (numbers.dtype, numbers.tolist()) == ("int64", [1, 2, 3])
+    assert [time.to_pydatetime() for time in times] == [NOON.replace(tzinfo=None)] * 3
+
+
+def test_columns_of_bytes_alone(told: None) -> None:
+    keys, values = _given({name: MIXED[name] for name in "kv"})
+
+    assert [arrow_column(keys)[0].as_py(), arrow_column(values)[2].as_py()] == [b"a", b"b"]
+
+
+def test_objects_become_a_column_too() -> None:
+    keys, *_ = _given(MIXED)
+
+    assert keys.dtype == object
+    assert arrow_column(keys).to_pylist() == [b"a", None, b""]
