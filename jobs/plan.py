@@ -104,6 +104,15 @@ class Input:
         """Milliseconds by which the source's watermark trails the stream's own."""
         return whole_ms(self.stream.allowed_lateness + self.stream.pane) if self.is_queried else 0
 
+    @property
+    def shows_when_over(self) -> bool:
+        """Whether some view shows rows only once the watermark has passed them.
+
+        Windows show theirs early, totals and pairs of a join without regard to time.
+        """
+        judged = any(not isinstance(view, WindowView | TotalsView) for view in self.views)
+        return self.is_queried or judged or any(one.store.tells_alone for one in self.joins)
+
 
 @dataclass(frozen=True)
 class JobPlan:

@@ -330,7 +330,7 @@ def _await_silence(work: Work, job_plan: JobPlan) -> float:
     seconds = silence_of(work.settings, job_plan).total_seconds()
     if seconds:
         work.say(
-            f"{job_plan.name} shows its newest SQL results in {seconds:.0f} s, when partitions "
+            f"{job_plan.name} shows its newest results in {seconds:.0f} s, when partitions "
             "without events count as idle."
         )
         time.sleep(seconds)

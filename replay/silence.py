@@ -1,9 +1,10 @@
-"""How long a rebuild waits for partitions without events before it shows SQL's results.
+"""How long a rebuild waits for partitions without events before it shows what is over by then.
 
-A query's watermark is the least of all partitions, those apart that are idle. Each job finds out by
+A job's watermark is the least of all partitions, those apart that are idle. Each job finds out by
 itself which are: a partition counts as idle once nothing came from it for its stream's timeout. So
 a rebuild holds back what the live job has shown long since, and would be incomplete if it counted
-as built before.
+as built before. That goes for rows that come when time has passed them: those of queries, sessions,
+milestones, ranks, anomalies, and events of a join left alone.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def silence_of(settings: Settings, job_plan: JobPlan) -> timedelta:
     chosen = idle_timeout_of(settings, job_plan.name)
     found = []
     for source in job_plan.inputs:
-        if not source.is_queried:
+        if not source.shows_when_over:
             continue
         stream = source.stream
         marks = watermarks(settings, stream, read[stream.name])

@@ -76,6 +76,27 @@ def test_views_with_the_same_key_and_pane_share_their_state() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("job", "view", "waits"),
+    [
+        ("page_views", "page_views_per_minute", False),
+        ("page_views", "page_stats", False),
+        ("page_views", "page_view_sessions", True),
+        ("page_views", "page_milestones", True),
+        ("page_views", "traffic_anomalies", True),
+        ("page_views", "top_pages", True),
+        ("orders", "order_payments", False),
+        ("orders", "unmatched_orders", True),
+        ("orders", "revenue_per_minute", True),
+        ("words", "word_counts", True),
+    ],
+)
+def test_rows_that_are_never_early_wait_for_silent_partitions(
+    job: str, view: str, waits: bool
+) -> None:
+    assert any(one.shows_when_over for one in plan(JOBS[job], 1, (view,)).inputs) is waits
+
+
 def test_a_version_has_topics_of_its_own() -> None:
     second = plan(JOBS["page_views"].within("blue"), 2, ("page_views_sliding",))
 
