@@ -40,6 +40,8 @@ _MERGE_PAUSE_MS = 1_000
 # takes about a tenth of a task's time at most.
 _LEAST_PAUSE_MS = 100
 _PAUSE_PER_MERGE = 10
+# A bucket for which no more events come finds out no more that the job has caught up.
+_LATELY_MS = 60_000
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class AggregatePanes(KeyedProcessFunction):
         watermark, now = timers.current_watermark(), timers.current_processing_time()
         if self._event_timer.get(key, watermark) <= watermark:
             self._event_timer.pop(key, None)
-        merged_at, pause = self._merged_at.get(key, 0), self._pause(store)
+        merged_at, pause = self._merged_at.get(key, 0), self._pause(store, now)
         if merged_at <= now < merged_at + pause:
             timers.register_processing_time_timer(merged_at + pause)
             return
@@ -179,11 +181,13 @@ class AggregatePanes(KeyedProcessFunction):
             self._merge_took[key] = taken if catches_up else 0
         self._ask_event_time(key, store.next_deadline(book), timers)
 
-    def _pause(self, store: MergedStore) -> int:
+    def _pause(self, store: MergedStore, now: int) -> int:
         """Return how many ms there must be between two merges of a bucket."""
         if not isinstance(store, TotalsStore):
             return _MERGE_PAUSE_MS
-        long = min(_PAUSE_PER_MERGE * sum(self._merge_took.values()), LONGEST_PAUSE_MS)
+        lately = (key for key, at in self._merged_at.items() if 0 <= now - at < _LATELY_MS)
+        took = sum(self._merge_took.get(key, 0) for key in lately)
+        long = min(_PAUSE_PER_MERGE * took, LONGEST_PAUSE_MS)
         return max(self.spec.early_fire_ms, _LEAST_PAUSE_MS, long)
 
     def _early(
@@ -242,7 +246,8 @@ class AggregatePanes(KeyedProcessFunction):
             timers.register_processing_time_timer(now + pause)
 
     def _ask_merge(self, store: MergedStore, timers: _Timers) -> None:
-        now, pause = timers.current_processing_time(), self._pause(store)
+        now = timers.current_processing_time()
+        pause = self._pause(store, now)
         # All parcels of a pause ask for the same timer.
         timers.register_processing_time_timer(now - now % pause + pause)
 

@@ -196,7 +196,7 @@ def test_a_job_that_catches_up_merges_for_a_tenth_of_the_time() -> None:
     merged = task.operator._merged_at[KEYS[0]]
     # However long it takes, the last events' row does not wait for longer than a few seconds.
     task.see(("/", "d"))
-    assert task.operator._pause(STORE) == LONGEST_PAUSE_MS
+    assert task.operator._pause(STORE, task.now) == LONGEST_PAUSE_MS
     clock[0] = 300
     assert task.wait(LONGEST_PAUSE_MS) == [("/", 4, 4, 0)]
     # Time stands still: it has caught up.
@@ -207,7 +207,20 @@ def test_a_job_that_catches_up_merges_for_a_tenth_of_the_time() -> None:
 def test_all_buckets_of_a_task_share_its_tenth_of_the_time() -> None:
     task = Totals(Watched())
     task.operator._merge_took |= {KEYS[0]: 90, KEYS[1]: 160}
-    assert task.operator._pause(STORE) == 2_500
+    task.operator._merged_at |= dict.fromkeys(KEYS, task.now - 10_000)
+    assert task.operator._pause(STORE, task.now) == 2_500
+
+
+def test_a_bucket_without_more_events_slows_no_other_once_the_task_has_caught_up() -> None:
+    task = Totals(Watched())
+    task.operator._merge_took[KEYS[1]] = 400
+    task.operator._merged_at[KEYS[1]] = task.now
+    assert task.operator._pause(STORE, task.now) == 4_000
+    task.wait(61_000)
+    task.see(("/", "a"))
+    assert task.wait(1_000) == [("/", 1, 1, 0)]
+    task.see(("/", "b"))
+    assert task.wait(1_000) == [("/", 2, 2, 0)]
 
 
 def test_a_clock_that_is_set_back_holds_up_no_total() -> None:
