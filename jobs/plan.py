@@ -30,6 +30,7 @@ from jobs.views import (
 from schemas.streams import Stream
 from udfs.anomalies import AnomalyStore
 from udfs.avro_columns import reader_type
+from udfs.envelope import STATE_FORMAT
 from udfs.joins import LEFT, RIGHT, SIDES, JoinInput, JoinRows, JoinSide, JoinStore
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
@@ -189,10 +190,17 @@ class JobPlan:
     def layout(self) -> dict[str, str]:
         """What each view computes, as text by view name; state fits only the same.
 
-        Views of one join share their state: without one of them it is another.
+        Views of one join share their state: without one of them it is another. All but queries keep
+        theirs in books, which releases may write in other ways.
         """
         shared = {rows.name: f" {store.layout}" for store in self.joins for rows in store.views}
-        return {view.name: view.layout + shared.get(view.name, "") for view in self.views}
+        books = f" in books {STATE_FORMAT}"
+        return {
+            view.name: view.layout
+            + shared.get(view.name, "")
+            + ("" if isinstance(view, QueryView) else books)
+            for view in self.views
+        }
 
     @property
     def topics(self) -> dict[str, str]:

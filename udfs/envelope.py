@@ -16,7 +16,9 @@ import pyarrow as pa
 
 _PARCEL = struct.Struct("<iqI")
 _BOOK = struct.Struct("<8sqII")
-_PAGE_FORMAT = 3
+
+STATE_FORMAT = 3
+"""How books, and what buckets hold, are written; with another number no state can be read."""
 
 
 class Kept(Protocol):
@@ -77,7 +79,7 @@ def from_bytes(store: Kept, body: bytes) -> pa.Table:
 
 def fingerprint(store: Kept) -> bytes:
     """Return 8 bytes that change whenever the store's state can't be read any more."""
-    text = f"{_PAGE_FORMAT} {store.layout}"
+    text = f"{STATE_FORMAT} {store.layout}"
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
@@ -106,7 +108,8 @@ class BookPage:
         if found != layout:
             raise ValueError(
                 "The restored state belongs to another declaration of the view's measures or "
-                "window; rebuild the view with `kappa replay`, or start without a savepoint."
+                "window, or to another release; rebuild the view with `kappa replay`, or start "
+                "without a savepoint."
             )
         starts = list(struct.unpack_from(f"<{kept + unwritten}q", body, _BOOK.size))
         return BookPage(fired, starts[:kept], starts[kept:])

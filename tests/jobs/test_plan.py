@@ -156,6 +156,19 @@ def test_a_join_without_one_of_its_views_is_another_state() -> None:
     assert fewer.layout["orders_accounting"] == plan(orders, 1).layout["orders_accounting"]
 
 
+def test_state_that_another_release_wrote_in_another_way_is_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_jobs = [plan(JOBS[name], 1) for name in ("page_views", "orders", "words")]
+    before = [one.layout for one in of_jobs]
+    monkeypatch.setattr("jobs.plan.STATE_FORMAT", -1)
+
+    for one, known in zip(of_jobs, before, strict=True):
+        changed = {name for name, text in one.layout.items() if known[name] != text}
+        assert changed == {v.name for v in one.views} - {v.name for v in one.queries}
+        assert f"{one.job.name}_accounting" in changed
+
+
 def test_a_join_alone_keeps_only_what_its_columns_say() -> None:
     alone = plan(JOBS["orders"], 1, ("unmatched_payments",))
 
