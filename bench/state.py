@@ -32,8 +32,9 @@ from schemas.streams import Stream
 _DEADLINE_SECONDS = 900.0
 _EVERY_SECONDS = 2.0
 _MB = 1_000_000
-_SETTLED_HOURS = 7.0
-"""Event time after which state is compared: the longest window, of six hours, has ended by then."""
+_SETTLED_HOURS = 7.25
+"""Event time after which state is compared: the first counts that anomalies are held against, kept
+for seven hours and the lateness, have been forgotten by then."""
 _ENDING = tuple(view.name for view in JOB.views if not isinstance(view, TotalsView))
 """The views whose state ends; totals of all time keep what they have counted."""
 

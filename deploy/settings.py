@@ -100,7 +100,10 @@ class Settings(BaseSettings):
 
     checkpoint_seconds: float = Field(default=2.0, gt=0, description="Checkpoint interval.")
     early_fire_seconds: float = Field(
-        default=1.0, ge=0, description="How often open windows are written; 0 for never."
+        default=1.0,
+        ge=0,
+        description="How often open windows and totals are written; 0 for never, and for totals "
+        "ten times a second.",
     )
     parallelism: int = Field(default=2, ge=1, description="Default parallelism of a job.")
 
