@@ -51,8 +51,6 @@ def add_queries(
     if retentions:
         config.set("table.exec.state.ttl", f"{whole_ms(max(retentions))} ms")
     for view in plan.read_queries:
-        for name, function in view.functions.items():
-            tables.create_temporary_function(name, function())
         names = ", ".join(f"`{column.name}`" for column in view.columns)
         tables.execute_sql(f"CREATE TEMPORARY VIEW `{view.name}` ({names}) AS {view.sql}")
     for view in plan.queries:

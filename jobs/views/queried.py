@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Self
+from typing import Self
 
 from jobs.views.base import InvalidView, View
 from schemas.columns import Column
@@ -27,8 +27,7 @@ class QueryView(View):
 
     `state_retention` is how long Flink keeps the state of a key that nothing changes; None where
     windows or intervals end all state by themselves. With several such views the job keeps the
-    longest. `functions` are Python functions that the query calls, by name: each is made when the
-    job is built, as `pyflink.table.udf` makes them.
+    longest.
 
     `time_columns` hold the first and last instant of a row, and nothing changes it once events are
     `settled_after` past the last; without them a replay compares rows whose events may not all have
@@ -42,7 +41,6 @@ class QueryView(View):
     query_columns: tuple[Column, ...]
     sql: str
     state_retention: timedelta | None = None
-    functions: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     time_columns: tuple[str, str] | None = None
     settled_after: timedelta = timedelta(0)
     grows: tuple[str, ...] = ()
