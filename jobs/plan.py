@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +16,7 @@ from jobs.views import (
     ArrivalView,
     CountedView,
     FoldedView,
+    InvalidView,
     Job,
     JoinView,
     MilestoneView,
@@ -35,7 +36,7 @@ from udfs.joins import LEFT, RIGHT, SIDES, JoinInput, JoinRows, JoinSide, JoinSt
 from udfs.lateness import milliseconds
 from udfs.measures import Count, Max, Min
 from udfs.milestones import MilestoneStore
-from udfs.panes import PaneStore, WindowedView
+from udfs.panes import WINDOW, PaneStore, WindowedView
 from udfs.ranks import RankStore
 from udfs.sessions import SessionStore
 from udfs.stores import FoldedStore
@@ -98,7 +99,10 @@ class Input:
             for view in self.views
             if isinstance(view, kind)
         )
-        return (*pane_stores(self.stream, windowed), *others)
+        found = (*pane_stores(self.stream, windowed), *others)
+        for one in found:
+            _refuse_clashes(one)
+        return found
 
     @property
     def hold(self) -> int:
@@ -184,7 +188,10 @@ class JobPlan:
     @property
     def joins(self) -> tuple[JoinStore, ...]:
         """A store for all views over the same pairs."""
-        return join_stores(tuple(v for v in self.views if isinstance(v, JoinView)))
+        found = join_stores(tuple(v for v in self.views if isinstance(v, JoinView)))
+        for one in found:
+            _refuse_clashes(one)
+        return found
 
     @property
     def layout(self) -> dict[str, str]:
@@ -232,6 +239,16 @@ class JobPlan:
             bool(arrivals),
             any(view.joins(stream) for view in queries),
             joins,
+        )
+
+
+def _refuse_clashes(store: FoldedStore | JoinStore) -> None:
+    """Raise `InvalidView` where a field has the name of a column that a store needs itself."""
+    counts = Counter([*store.schema.names, WINDOW])
+    if clashing := [name for name, count in counts.items() if count > 1]:
+        raise InvalidView(
+            f"{store.name}: what is kept of events has columns of its own called {clashing}; "
+            "no field may be called so that events are grouped or joined by."
         )
 
 

@@ -18,6 +18,7 @@ from jobs.orders import ORDER_PAYMENTS, UNMATCHED_ORDERS
 from jobs.page_views import (
     PAGE_STATS,
     PAGE_VIEW_SESSIONS,
+    SITE_TRAFFIC_PER_MINUTE,
     TOP_PAGES_PER_HOUR,
     TRAFFIC_ANOMALIES,
 )
@@ -25,7 +26,7 @@ from jobs.plan import plan
 from jobs.views import InvalidView, Job, JoinView, Keeps, Tumbling
 from jobs.words import WORD_COUNTS
 from schemas.columns import ColumnType
-from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS
+from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS, Stream
 from udfs.joins import Left, Right
 from udfs.measures import CountDistinct, First, Max, Min, Sum
 from udfs.panes import PaneStore
@@ -317,3 +318,26 @@ def test_ranks_that_make_no_sense_are_refused(changes: dict[str, Any], complaint
 def test_anomalies_that_make_no_sense_are_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidView, match=f"traffic_anomalies: .*{complaint}"):
         replace(TRAFFIC_ANOMALIES, **changes)
+
+
+@pytest.mark.parametrize(
+    ("view", "field"),
+    [
+        (TOP_PAGES_PER_HOUR, "time"),
+        (TRAFFIC_ANOMALIES, "count"),
+        (PAGE_STATS, "events"),
+        (PAGE_VIEW_SESSIONS, "session_end"),
+        (SITE_TRAFFIC_PER_MINUTE, "pane"),
+        (SITE_TRAFFIC_PER_MINUTE, "window"),
+    ],
+)
+def test_a_field_that_a_store_calls_something_else_is_refused(
+    view: Any, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = PAGE_VIEWS.schema
+    named = {**schema, "fields": [*schema["fields"], {"name": field, "type": "string"}]}
+    monkeypatch.setattr(Stream, "schema", property(lambda stream: named))
+    grouped = replace(view, dimensions=(field,))
+    (source,) = plan(Job("page_views", (PAGE_VIEWS,), (grouped,)), 1).inputs
+    with pytest.raises(InvalidView, match=rf"columns of its own called \['{field}'\]"):
+        _ = source.stores
