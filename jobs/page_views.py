@@ -28,7 +28,6 @@ from udfs.measures import (
     Last,
     Latest,
     Mean,
-    Measure,
     Single,
 )
 
@@ -41,7 +40,7 @@ ALL_TIME = timedelta(days=10 * 365)
 
 PAGE = {"page_id": "The page."}
 
-MEASURES: dict[str, Measure] = {
+MEASURES: dict[str, Count | CountDistinct | Mean] = {
     "views": Count(doc="Requests in the window."),
     "unique_users": CountDistinct("user_id", doc="Distinct visitors in the window, exact."),
     "avg_duration_ms": Mean("duration_ms", doc="Mean time on page; null where none was measured."),
@@ -131,10 +130,8 @@ PAGE_STATS = TotalsView(
     measures={
         "views": Count(doc="Requests for the page since the first."),
         "unique_users": CountDistinct("user_id", doc="Distinct visitors of the page, exact."),
-        "avg_duration_ms": Mean(
-            "duration_ms", doc="Mean time on page; null where none was measured."
-        ),
-        "errors": Count("status", ">=", 500, doc="Requests answered with a status of 500 or more."),
+        "avg_duration_ms": MEASURES["avg_duration_ms"],
+        "errors": MEASURES["errors"],
         "first_seen": Earliest(doc="Time of the first request."),
         "last_seen": Latest(doc="Time of the newest request."),
     },
