@@ -13,13 +13,15 @@ from tests.replay.running import SUBMIT, done, newest, project_with, readers, ru
 
 pytestmark = pytest.mark.long
 
-IMPORT = "    Last,\n    Mean,\n"
+IMPORT = "    Last,\n    Latest,\n    Mean,\n"
 ERRORS = (
     '"errors": Count("status", ">=", 500, doc="Requests answered with a status of 500 or more.")'
 )
 OLD_COLUMNS = {
     IMPORT: f"    Max,\n{IMPORT}",
     ERRORS: '"longest_ms": Max("duration_ms", doc="Longest time on page.")',
+    # All-time figures take theirs from the same.
+    '        "errors": MEASURES["errors"],\n': "",
 }
 
 
