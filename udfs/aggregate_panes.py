@@ -17,12 +17,7 @@ from pyflink.datastream.state import (
 from pyflink.fn_execution.state_impl import SynchronousMapRuntimeState
 
 from udfs import lateness, windows
-from udfs.envelope import (
-    BookPage,
-    fingerprint,
-    from_bytes,
-    table_bytes,
-)
+from udfs.envelope import BookPage, fingerprint, from_bytes, table_bytes
 from udfs.panes import PANE, PaneStore
 from udfs.rows import RowEncoder, window_columns
 from udfs.runs import RunMemory

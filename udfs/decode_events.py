@@ -19,12 +19,7 @@ from udfs import lateness
 from udfs.arrow_frames import arrow_column, arrow_frame, take_arrow_frames
 from udfs.dead_letter_limit import DeadLetterGuard
 from udfs.decode import Decoder, chosen, needed_fields
-from udfs.envelope import (
-    Parcel,
-    pack,
-    to_bytes,
-    unpack,
-)
+from udfs.envelope import Parcel, pack, to_bytes, unpack
 from udfs.fingerprints import with_fingerprints
 from udfs.joins import JoinInput
 from udfs.kafka_letters import DeadBefore

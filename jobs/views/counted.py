@@ -25,11 +25,7 @@ class CountedView(FoldedView):
 
     def __post_init__(self) -> None:
         self._refuse_unknown_fields()
-        if self.window.size % self.stream.pane:
-            raise InvalidView(
-                f"{self.name}: window {self.window} is no multiple of the pane of stream "
-                f"{self.stream.name}, {self.stream.pane}."
-            )
+        self._refuse_split_panes(self.window)
         if not self.dimensions:
             raise InvalidView(f"{self.name}: name dimensions; they are what is counted by.")
 

@@ -96,6 +96,15 @@ class FoldedView(View):
         """Return the same view over another stream of the same name."""
         return replace(self, stream=streams[self.stream.name])
 
+    def _refuse_split_panes(self, window: Window) -> None:
+        """Raise `InvalidView` where windows begin or end within a pane of the stream."""
+        pane = self.stream.pane
+        if window.size % pane or window.slide % pane:
+            raise InvalidView(
+                f"{self.name}: window {window} is no multiple of the pane of stream "
+                f"{self.stream.name}, {pane}."
+            )
+
     def _refuse_unknown_fields(self, more: Iterable[str] = ()) -> None:
         self._refuse_unknown(self.stream, self.used_fields - {*more})
 
@@ -129,12 +138,7 @@ class WindowView(MeasuredView):
     measures: Mapping[str, Measure]
 
     def __post_init__(self) -> None:
-        pane = self.stream.pane
-        if self.window.size % pane or self.window.slide % pane:
-            raise InvalidView(
-                f"{self.name}: window {self.window} is no multiple of the pane of stream "
-                f"{self.stream.name}, {pane}."
-            )
+        self._refuse_split_panes(self.window)
         if self.window.size % self.window.slide:
             raise InvalidView(f"{self.name}: window size is no multiple of its slide.")
         self._refuse_unknown_fields(SOURCE_FIELDS)
