@@ -26,7 +26,7 @@ _TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 # scripts (which cost two JVM starts), the TaskManager wants each of them given.
 _MEMORY_MB = {
     "taskmanager.memory.framework.heap.size": 128,
-    "taskmanager.memory.task.heap.size": 1152,
+    "taskmanager.memory.task.heap.size": 1536,
     "taskmanager.memory.framework.off-heap.size": 128,
     "taskmanager.memory.task.off-heap.size": 64,
     "taskmanager.memory.network.min": 256,
@@ -36,7 +36,7 @@ _MEMORY_MB = {
     "taskmanager.memory.jvm-overhead.min": 192,
     "taskmanager.memory.jvm-overhead.max": 192,
 }
-_YOUNG_MB = 800
+_YOUNG_MB = 960
 # What a task makes of a record is garbage at once: with a third of the heap for the young, as is
 # the rule, and a collector of as many threads as there are cores, collecting took a sixth of the
 # JVM's time. Where there are more tasks than two, one thread would hold them all up.

@@ -46,7 +46,7 @@ def main(task: Task) -> None:
     cluster, job = Cluster(settings.flink), _submit(settings, f"{settings.topic_prefix}flink_sql")
     try:
         while (state := cluster.state(job)) in LIVE_STATES:
-            read = sum(source_position(settings, source.topic) for source in task.sources)
+            read = source_position(settings, [source.topic for source in task.sources])
             if read:
                 task.report(round(read))
             time.sleep(0.5)
