@@ -16,7 +16,6 @@ from jobs.start import accepted_option
 from jobs.state import latest_state
 from jobs.status import job_offsets
 from jobs.submit import SubmissionFailed, submit
-from jobs.views import TotalsView
 from replay.archive_files import Archive
 from replay.facts import BUILT_STEP
 from replay.handover import (
@@ -40,7 +39,7 @@ from schemas.topics import begin_offsets, end_offsets
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
 from sinks.loader import group_of
-from udfs.totals import LONGEST_PAUSE_MS
+from udfs.pace import LONGEST_PAUSE_MS
 
 _POLL_SECONDS = 0.5
 # A job that restarts this long after its last progress will not come back by itself.
@@ -87,7 +86,6 @@ def build(
     rate = _read(work, replay, job_plan, options, progress, limits)["rate"]
     with work.step(replay, "load") as outcome:
         outcome["idle_seconds"] = _await_silence(work, job_plan)
-        _await_totals(job_plan)
         outcome.update(await_loaded(work.settings, job_plan, progress))
     with work.step(replay, BUILT_STEP) as outcome:
         built = work.control.change(replay, ReplayState.BUILT, {})
@@ -337,12 +335,6 @@ def _await_silence(work: Work, job_plan: JobPlan) -> float:
     return seconds
 
 
-def _await_totals(job_plan: JobPlan) -> None:
-    """Wait until what was read while the job caught up is in its totals."""
-    if any(isinstance(view, TotalsView) for view in job_plan.views):
-        time.sleep(LONGEST_PAUSE_MS / 1000)
-
-
 def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> dict[str, int]:
     """Wait until every row that follows from the pinned events stands in ClickHouse."""
     await_emitted(settings, job_plan)
@@ -377,19 +369,27 @@ def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> d
 
 
 def await_emitted(settings: Settings, *plans: JobPlan) -> None:
-    """Wait for two checkpoints more of each: rows follow what they are due to by an early fire."""
+    """Wait until what each has read is in the rows that it has committed.
+
+    Rows follow what they are due to by an early fire, and while a job catches up by a pause.
+    """
+    time.sleep(settings.early_fire_seconds + LONGEST_PAUSE_MS / 1000)
+    await_checkpoints(settings, *plans)
+
+
+def await_checkpoints(settings: Settings, *plans: JobPlan) -> None:
+    """Wait until the checkpoints of each have what it has read and written by now."""
     cluster = Cluster(*settings.flink_clusters)
     begun = time.monotonic()
     first = {one.name: _completed(cluster, one.name) for one in plans}
     for one in plans:
+        # The next one may have begun before.
         while (completed := _completed(cluster, one.name)) < first[one.name] + 2:
             # A job that was submitted again counts from zero.
             first[one.name] = min(first[one.name], completed)
             if time.monotonic() - begun > _STUCK_SECONDS:
                 raise ClusterError(f"{one.name} completes no checkpoint; see `kappa status`.")
             time.sleep(_POLL_SECONDS)
-    remaining = 2 * settings.early_fire_seconds - (time.monotonic() - begun)
-    time.sleep(max(0.0, remaining))
 
 
 def _completed(cluster: Cluster, name: str) -> int:

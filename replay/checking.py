@@ -15,8 +15,8 @@ from jobs.catalogue import job_named
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.status import job_offsets, watermarks
-from jobs.views import QueryView, WindowView
-from replay.build import await_emitted, await_loaded
+from jobs.views import QueryView
+from replay.build import await_checkpoints, await_emitted, await_loaded
 from replay.differences import Cut, cut_at
 from replay.offsets import Offsets, read_by_any, read_by_both
 from replay.records import ReplayRecord, ReplayState
@@ -97,7 +97,7 @@ def _compare(
 def _read_on(settings: Settings, before: JobPlan, after: JobPlan) -> None:
     """Wait until each version has read all that is in the other's rows, and its own are loaded."""
     # What is in rows may not be in a checkpoint yet, which tells how far a job has read.
-    await_emitted(settings, before, after)
+    await_checkpoints(settings, before, after)
     _await_both_read(settings, before, after)
     _await_both_loaded(settings, before, after)
 
@@ -124,11 +124,9 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
         passed_by_all(settings, before, after)
         time.sleep(_ASKED_ANEW_SECONDS)
         passed = passed_by_all(settings, before, after)
-        await_emitted(settings, before, after)
+        await_checkpoints(settings, before, after)
     old, new = _await_both_read(settings, before, after)
-    if not all(isinstance(view, WindowView | QueryView) for view in before.views):
-        # What is merged is written a little after both have read it.
-        await_emitted(settings, before, after)
+    await_emitted(settings, before, after)
     _await_both_loaded(settings, before, after)
     reader = LagReader(kafka)
     still = (job_offsets(reader, before), job_offsets(reader, after)) == (old, new)

@@ -20,7 +20,7 @@ from jobs.cluster import Cluster
 from jobs.plan import JobPlan, pane_stores, plan, used_fields
 from jobs.status import read_offsets, watermarks
 from jobs.views import Job, WindowView
-from replay.build import await_emitted, await_loaded
+from replay.build import await_checkpoints, await_loaded
 from replay.late import (
     Event,
     Key,
@@ -140,7 +140,7 @@ def plan_repair(work: Work, target: Target, now: datetime) -> RepairPlan:
     """Return what a repair of `target` would do; nothing is changed."""
     settings, stream = work.settings, target.view.stream
     # Offsets come with checkpoints: then they cover what stood in the late topic by now.
-    await_emitted(settings, target.job_plan)
+    await_checkpoints(settings, target.job_plan)
     read = read_offsets(settings, f"kappa-{target.job_plan.name}", stream.topic)
     settled = _settled(settings, target, read)
     # What the job owes for these offsets must stand in the tables before anything is compared.

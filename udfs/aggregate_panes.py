@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyflink.common import Row, Types
 from pyflink.datastream import KeyedProcessFunction, RuntimeContext, TimeDomain
@@ -18,25 +19,20 @@ from pyflink.fn_execution.state_impl import SynchronousMapRuntimeState
 
 from udfs import lateness, windows
 from udfs.envelope import BookPage, fingerprint, from_bytes, table_bytes
+from udfs.pace import Pace
 from udfs.panes import PANE, PaneStore
 from udfs.rows import RowEncoder, window_columns
 from udfs.runs import RunMemory
 from udfs.stores import MergedStore, Store
-from udfs.totals import LONGEST_PAUSE_MS, TotalsStore
+from udfs.totals import TotalsStore
 
-# While event time runs so much faster than the clock, windows close before anybody has read their
-# early rows: those wait until the job has caught up. A timer is lost after so many pauses.
-_CATCHING_UP = 5
+# A timer is lost after so many pauses.
 _LOST = 15
 _SPARE_MS = 10_000
 # All open sessions of a bucket are read and written to merge what came: not for each watermark.
 _MERGE_PAUSE_MS = 1_000
-# Totals are written as often as early rows. While a job catches up, merging those of all buckets
-# takes about a tenth of a task's time at most.
+# Totals are written as often as early rows.
 _LEAST_PAUSE_MS = 100
-_PAUSE_PER_MERGE = 10
-# A bucket for which no more events come finds out no more that the job has caught up.
-_LATELY_MS = 60_000
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,8 @@ class AggregatePanes(KeyedProcessFunction):
     there is when a timer fires: at each window's end, at each pane's expiry, at the pane in which
     a session closes, and each `early_fire_ms` of processing time while windows still open changed.
     What is to be joined is held against what is kept each second. Totals are written after a pause
-    of processing time; the runs that they are made of stay in memory beside the state.
+    of processing time; the runs that they are made of stay in memory beside the state. While the
+    job catches up, each bucket waits for more between two merges, whatever is due.
     """
 
     def __init__(self, spec: PaneSpec) -> None:
@@ -81,11 +78,11 @@ class AggregatePanes(KeyedProcessFunction):
         # whose records the checkpoint has. So one that is overdue is asked for again, and a bucket
         # always has timers of long ago, lest a restart silence it.
         self._event_timer: dict[int, int] = {}
-        self._early_timer: dict[int, tuple[int, int]] = {}
+        self._early_timer: dict[int, int] = {}
         self._spare_timer: dict[int, int] = {}
         self._changed: dict[int, list[pa.Table]] = {}
         self._merged_at: dict[int, int] = {}
-        self._merge_took: dict[int, int] = {}
+        self._pace = Pace()
         # A bundle that fails ends this operator: memory is never ahead of the state.
         self._runs = RunMemory()
 
@@ -95,7 +92,10 @@ class AggregatePanes(KeyedProcessFunction):
         self._fresh.add(body)
         timers = _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
+        self._pace.note(timers.current_processing_time(), watermark)
         self._ask_spare(key, timers)
+        if self._catches_up(timers) and self._waits(key, store, timers):
+            return
         if not isinstance(store, PaneStore):
             due = store.due(first_due)
             if due is None:
@@ -113,18 +113,32 @@ class AggregatePanes(KeyedProcessFunction):
         """Fold what came, write what is due, forget what has expired."""
         key, timers = ctx.get_current_key(), _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
-        early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
+        now = timers.current_processing_time()
+        self._pace.note(now, watermark)
         self._ask_spare(key, timers)
-        if not isinstance(store, PaneStore):
-            yield from self._merged(key, store, timers)
+        if self._waits(key, store, timers):
             return
-        if early:
-            before, _ = self._early_timer.pop(key, (watermark, timestamp))
-            if watermark - before > _CATCHING_UP * self.spec.early_fire_ms:
-                self._ask_early(key, timers)
-                return
-        elif self._event_timer.get(key, timestamp) <= timestamp + self.spec.hold:
-            self._event_timer.pop(key, None)
+        if isinstance(store, PaneStore):
+            if ctx.time_domain() == TimeDomain.PROCESSING_TIME:
+                self._early_timer.pop(key, None)
+            elif self._event_timer.get(key, timestamp) <= timestamp + self.spec.hold:
+                self._event_timer.pop(key, None)
+            early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
+            yield from self._folded(key, store, timers, now, early)
+        else:
+            if self._event_timer.get(key, watermark) <= watermark:
+                self._event_timer.pop(key, None)
+            yield from self._merged(key, store, timers, now)
+        if self._merged_at.get(key) == now:
+            # The rows that were written meanwhile took their time as well.
+            self._pace.took(key, timers.current_processing_time() - now)
+
+    def _folded(
+        self, key: int, store: PaneStore, timers: _Timers, now: int, early: bool
+    ) -> Iterable[Row]:
+        """Fold what came into the panes, write what is due, forget what has expired."""
+        watermark = timers.current_watermark()
+        self._merged_at[key] = now
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
         fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
         changed = windows.fold(store, book, fresh)
@@ -135,21 +149,21 @@ class AggregatePanes(KeyedProcessFunction):
             yield from self._records(rows)
         if self.spec.early_fire_ms:
             # Flink's watermark starts anew after a restart; what was closed before stays closed.
-            yield from self._early(key, store, book, changed, max(fired, watermark), early)
+            closed = max(fired, watermark)
+            if self._catches_up(timers):
+                self._note_unwritten(key, book, changed)
+            else:
+                yield from self._early(key, store, book, changed, closed, early)
         windows.expire(store, book, watermark)
         book.page.fired = max(fired, watermark)
         book.commit()
         self._ask_event_time(key, windows.next_deadline(store, book.starts(), watermark), timers)
+        if book.page.unwritten:
+            self._ask_early(key, timers)
 
-    def _merged(self, key: int, store: MergedStore, timers: _Timers) -> Iterable[Row]:
+    def _merged(self, key: int, store: MergedStore, timers: _Timers, now: int) -> Iterable[Row]:
         """Merge what came into what is kept, write what is due, forget what has expired."""
-        watermark, now = timers.current_watermark(), timers.current_processing_time()
-        if self._event_timer.get(key, watermark) <= watermark:
-            self._event_timer.pop(key, None)
-        merged_at, pause = self._merged_at.get(key, 0), self._pause(store, now)
-        if merged_at <= now < merged_at + pause:
-            timers.register_processing_time_timer(merged_at + pause)
-            return
+        watermark = timers.current_watermark()
         fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
         if not fresh and (key in self._event_timer or isinstance(store, TotalsStore)):
             # A spare timer, and nothing is due before the one that was asked for.
@@ -165,25 +179,34 @@ class AggregatePanes(KeyedProcessFunction):
             merged = store.advance(book, fresh, watermark)
         for view, rows in merged:
             yield from self._encoded(view, rows)
-        before, book.page.fired = book.page.fired, max(book.page.fired, watermark)
+        book.page.fired = max(book.page.fired, watermark)
         book.commit()
         if isinstance(store, TotalsStore):
             self._runs.trim()
-            jump = book.page.fired - before if before > lateness.UNKNOWN else 0
-            catches_up = jump > _CATCHING_UP * (now - merged_at)
-            # The rows that were written meanwhile took their time as well.
-            taken = timers.current_processing_time() - now
-            self._merge_took[key] = taken if catches_up else 0
         self._ask_event_time(key, store.next_deadline(book), timers)
 
-    def _pause(self, store: MergedStore, now: int) -> int:
+    def _waits(self, key: int, store: Store, timers: _Timers) -> bool:
+        """Tell whether it is too early for another merge of a bucket, and see that it comes."""
+        now, merged_at = timers.current_processing_time(), self._merged_at.get(key)
+        if merged_at is None:
+            return False
+        until = merged_at + self._pause(store, timers)
+        # A clock that was set back holds up nothing.
+        if not merged_at <= now < until:
+            return False
+        timers.register_processing_time_timer(until)
+        return True
+
+    def _pause(self, store: Store, timers: _Timers) -> int:
         """Return how many ms there must be between two merges of a bucket."""
-        if not isinstance(store, TotalsStore):
-            return _MERGE_PAUSE_MS
-        lately = (key for key, at in self._merged_at.items() if 0 <= now - at < _LATELY_MS)
-        took = sum(self._merge_took.get(key, 0) for key in lately)
-        long = min(_PAUSE_PER_MERGE * took, LONGEST_PAUSE_MS)
-        return max(self.spec.early_fire_ms, _LEAST_PAUSE_MS, long)
+        least = 0 if isinstance(store, PaneStore) else _MERGE_PAUSE_MS
+        if isinstance(store, TotalsStore):
+            least = max(self.spec.early_fire_ms, _LEAST_PAUSE_MS)
+        return max(least, self._pace.pause) if self._catches_up(timers) else least
+
+    def _catches_up(self, timers: _Timers) -> bool:
+        now, watermark = timers.current_processing_time(), timers.current_watermark()
+        return self._pace.catches_up(now, watermark)
 
     def _early(
         self,
@@ -201,15 +224,21 @@ class AggregatePanes(KeyedProcessFunction):
             found = [windows.row_keys(store, table) for table in tables if table is not None]
             self._changed[key] = found
         if len(changed):
-            self._changed[key].append(changed)
-            panes = changed[PANE].to_pylist()
-            book.page.unwritten = sorted({*book.page.unwritten, *panes})
+            found = [*self._changed[key], changed]
+            self._note_unwritten(key, book, changed)
+            self._changed[key] = found
         if not now or not self._changed[key]:
             return
         everything = pa.concat_tables(self._changed[key])
         self._changed[key], book.page.unwritten = [], []
         for rows in windows.early_rows(store, book, everything, watermark):
             yield from self._records(rows)
+
+    def _note_unwritten(self, key: int, book: _StateBook, changed: pa.Table) -> None:
+        """Note in which panes rows have changed, and forget in which ways."""
+        self._changed.pop(key, None)
+        panes = np.unique(changed[PANE].to_numpy()).tolist()
+        book.page.unwritten = sorted({*book.page.unwritten, *panes})
 
     def _records(self, rows: windows.Rows) -> Iterable[Row]:
         return self._encoded(rows.view.name, window_columns(rows.view, rows.table))
@@ -236,13 +265,13 @@ class AggregatePanes(KeyedProcessFunction):
         now, pause = timers.current_processing_time(), self.spec.early_fire_ms
         asked = self._early_timer.get(key)
         # Flink waits for the moment it was told, however far that is once the clock was set back.
-        if pause and (asked is None or not now - _LOST * pause <= asked[1] <= now + pause):
-            self._early_timer[key] = timers.current_watermark(), now + pause
+        if pause and (asked is None or not now - _LOST * pause <= asked <= now + pause):
+            self._early_timer[key] = now + pause
             timers.register_processing_time_timer(now + pause)
 
     def _ask_merge(self, store: MergedStore, timers: _Timers) -> None:
         now = timers.current_processing_time()
-        pause = self._pause(store, now)
+        pause = self._pause(store, timers)
         # All parcels of a pause ask for the same timer.
         timers.register_processing_time_timer(now - now % pause + pause)
 

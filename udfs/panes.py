@@ -192,9 +192,10 @@ class PaneStore:
         """Merge pane tables into one; the result does not depend on how they were split."""
         if not tables:
             return self.schema.empty_table()
-        if len(tables) == 1:
-            return tables[0]
-        table = pa.concat_tables(tables)
+        return tables[0] if len(tables) == 1 else self.merged(pa.concat_tables(tables))
+
+    def merged(self, table: pa.Table) -> pa.Table:
+        """Return a pane table of rows that may be of one group."""
         groups = groups_of(table, self.group_columns)
         return pa.table(
             [

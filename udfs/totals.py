@@ -28,8 +28,6 @@ from udfs.windows import PaneBook
 
 MOST_MEMBERS = 1 << 20
 """Members of a run from which it is merged no more: 16 MiB, which Flink takes as one value."""
-LONGEST_PAUSE_MS = 5_000
-"""How long at most a job that catches up leaves parcels unmerged."""
 
 _MEMBERS = "members"
 _EVENT_TIME = "event time"

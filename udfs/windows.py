@@ -44,15 +44,19 @@ class Rows:
 
 
 def fold(store: PaneStore, book: PaneBook, fresh: Sequence[pa.Table]) -> pa.Table:
-    """Merge `fresh` pane tables into the book; return the (pane, dimensions) that changed."""
-    merged = store.merge(fresh)
-    append(book, merged, merged[PANE].to_numpy(), store.merge)
-    return row_keys(store, merged)
+    """Merge `fresh` pane tables into the book; return their (pane, dimensions), some repeated."""
+    new = pa.concat_tables(fresh) if fresh else store.schema.empty_table()
+    for pane, part in _by_pane(new, new[PANE].to_numpy()):
+        kept = book.read(pane)
+        if kept is not None:
+            part = pa.concat_tables([kept, part])
+        book.write(pane, part if kept is None and len(fresh) == 1 else store.merged(part))
+    return row_keys(store, new)
 
 
 def row_keys(store: PaneStore, panes: pa.Table) -> pa.Table:
-    """Return the distinct (pane, dimensions) of a pane table."""
-    return _keys(panes.select([PANE, *store.dimensions]))
+    """Return the (pane, dimensions) of each row of a pane table."""
+    return panes.select([PANE, *store.dimensions])
 
 
 def settled_rows(
@@ -65,10 +69,15 @@ def settled_rows(
     """
     for view in store.views:
         closing = _closing(view, book.starts(), fired, watermark)
-        corrected = _targets(view, changed)
+        yield from _rows(store, view, book, closing, None)
+        panes = changed[PANE].to_numpy()
+        # Most often no window that a pane is in was closed before.
+        late = panes - panes % view.slide + view.slide - 1 <= fired
+        if not late.any():
+            continue
+        corrected = _targets(view, changed.filter(pa.array(late)))
         ends = pc.add(corrected[WINDOW], view.size - 1)
         corrected = corrected.filter(pc.less_equal(ends, fired))
-        yield from _rows(store, view, book, closing, None)
         yield from _rows(store, view, book, _windows(corrected), corrected)
 
 
