@@ -81,6 +81,7 @@ class Measured:
     rows: int
     right: bool
 
+
 _POSITION = "flink_taskmanager_job_task_operator_KafkaSourceReader_topic_partition_currentOffset"
 
 
@@ -117,9 +118,7 @@ def source_position(settings: Settings, topics: Sequence[str], job_id: str = "")
     values = (
         float(line.rsplit(" ", 1)[1]) + 1
         for line in text.splitlines()
-        if line.startswith(_POSITION)
-        and any(label in line for label in labels)
-        and job_id in line
+        if line.startswith(_POSITION) and any(label in line for label in labels) and job_id in line
     )
     return sum(value for value in values if value > 0)
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from deploy.java import classpath, jar_folder, java_command, java_home
+from deploy.java_options import COMPILED_LATE
 from deploy.parts import Part, folders
 from deploy.settings import Settings
 
@@ -41,15 +42,6 @@ _YOUNG_MB = 960
 # the rule, and a collector of as many threads as there are cores, collecting took a sixth of the
 # JVM's time. Where there are more tasks than two, one thread would hold them all up.
 _FEW_TASKS = 2
-# Compiling for speed what is called less often than this took a quarter of the JVM's time in a
-# job's first minute, and gave less.
-_OFTEN = 200_000
-_OFTEN_ENOUGH = (
-    f"-XX:Tier4InvocationThreshold={_OFTEN}",
-    f"-XX:Tier4MinInvocationThreshold={_OFTEN // 5}",
-    f"-XX:Tier4CompileThreshold={_OFTEN * 3}",
-    f"-XX:Tier4BackEdgeThreshold={_OFTEN * 8}",
-)
 _OPENED = (
     *("java.base/java." + name for name in ("lang", "net", "io", "nio", "text", "time", "util")),
     "java.base/sun.nio.ch",
@@ -248,7 +240,7 @@ def taskmanager(settings: Settings) -> Part:
             "taskmanager",
             _TASKMANAGER,
             TASKMANAGER_METRICS_PORT,
-            [*memory, f"-XX:+Use{collector}GC", *_OFTEN_ENOUGH],
+            [*memory, f"-XX:+Use{collector}GC", *COMPILED_LATE],
             {"taskmanager.resource-id": identity.read_text()},
         ),
         prepare=prepare,

