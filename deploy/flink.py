@@ -23,7 +23,7 @@ SLOTS = 12
 
 _JOBMANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-# What Flink's own scripts would compute from a process size of 3 GB; started without the
+# What Flink's own scripts would compute from a process size of 4.2 GB; started without the
 # scripts (which cost two JVM starts), the TaskManager wants each of them given.
 _MEMORY_MB = {
     "taskmanager.memory.framework.heap.size": 128,
@@ -40,8 +40,8 @@ _MEMORY_MB = {
 _YOUNG_MB = 960
 # What a task makes of a record is garbage at once: with a third of the heap for the young, as is
 # the rule, and a collector of as many threads as there are cores, collecting took a sixth of the
-# JVM's time. Where there are more tasks than two, one thread would hold them all up.
-_FEW_TASKS = 2
+# JVM's time. On more cores than two one thread would hold up all others.
+_FEW_CORES = 2
 _OPENED = (
     *("java.base/java." + name for name in ("lang", "net", "io", "nio", "text", "time", "util")),
     "java.base/sun.nio.ch",
@@ -230,7 +230,7 @@ def taskmanager(settings: Settings) -> Part:
     metaspace = _MEMORY_MB["taskmanager.memory.jvm-metaspace.size"]
     memory = [f"-Xmx{heap}m", f"-Xms{heap}m", f"-Xmn{_YOUNG_MB}m"]
     memory += [f"-XX:MaxDirectMemorySize={direct}m", f"-XX:MaxMetaspaceSize={metaspace}m"]
-    collector = "Serial" if settings.parallelism <= _FEW_TASKS else "Parallel"
+    collector = "Serial" if (os.cpu_count() or 1) <= _FEW_CORES else "Parallel"
     return Part(
         name="taskmanager",
         title="Flink TaskManager",

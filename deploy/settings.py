@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         default=1.0,
         ge=0,
         description="How often open windows and totals are written; 0 for never, and for totals "
-        "ten times a second.",
+        "ten times a second. While a job catches up open windows wait, and totals come less often.",
     )
     parallelism: int = Field(default=2, ge=1, description="Default parallelism of a job.")
 

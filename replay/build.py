@@ -131,6 +131,8 @@ def _read_copy(
         # the others come late.
         alone: dict[str, str | float] = {"copy": first.copy, "idle_timeout_seconds": 0}
         _read(work, replay, first, alone, progress, limits)
+        # The job that goes on knows no watermark: what was due by the last one must be written.
+        await_emitted(settings, first)
     with work.step(replay, HAND_OVER, pinned=replay.plan.pinned) as outcome:
         options = begin_after(settings, replay, first).as_options()
         if not goes_on:
@@ -373,7 +375,7 @@ def await_emitted(settings: Settings, *plans: JobPlan) -> None:
 
     Rows follow what they are due to by an early fire, and while a job catches up by a pause.
     """
-    time.sleep(settings.early_fire_seconds + LONGEST_PAUSE_MS / 1000)
+    time.sleep(2 * settings.early_fire_seconds + LONGEST_PAUSE_MS / 1000)
     await_checkpoints(settings, *plans)
 
 

@@ -241,7 +241,8 @@ def _misfit(
 def shown_key(key: Key) -> str:
     """Return a row's key as people read it."""
     start, *dimensions = key
-    return " ".join((iso(start), *map(json.dumps, dimensions)))
+    (shown,) = iso(pa.chunked_array([[start]], pa.timestamp("ms"))).to_pylist()
+    return " ".join((shown, *map(json.dumps, dimensions)))
 
 
 def repair(work: Work, planned: RepairPlan) -> int | None:

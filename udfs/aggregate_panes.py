@@ -94,14 +94,17 @@ class AggregatePanes(KeyedProcessFunction):
         store, watermark = self._store_of[key], timers.current_watermark()
         self._pace.note(timers.current_processing_time(), watermark)
         self._ask_spare(key, timers)
+        due = None if isinstance(store, PaneStore) else store.due(first_due)
+        if due is not None and due > watermark:
+            self._ask_event_time(key, due, timers)
+            return
         if self._catches_up(timers) and self._waits(key, store, timers):
             return
         if not isinstance(store, PaneStore):
-            due = store.due(first_due)
             if due is None:
                 self._ask_merge(store, timers)
             else:
-                self._ask_event_time(key, max(due, watermark + 1), timers)
+                self._ask_event_time(key, watermark + 1, timers)
             return
         deadline = windows.next_deadline(store, [first_due], watermark)
         if self._is_closed(store, first_due, watermark):
@@ -167,6 +170,7 @@ class AggregatePanes(KeyedProcessFunction):
         fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
         if not fresh and (key in self._event_timer or isinstance(store, TotalsStore)):
             # A spare timer, and nothing is due before the one that was asked for.
+            self._pace.took(key, 0)
             return
         self._merged_at[key] = now
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
@@ -224,7 +228,7 @@ class AggregatePanes(KeyedProcessFunction):
             found = [windows.row_keys(store, table) for table in tables if table is not None]
             self._changed[key] = found
         if len(changed):
-            found = [*self._changed[key], changed]
+            found = [*self._changed[key], windows.row_keys(store, changed)]
             self._note_unwritten(key, book, changed)
             self._changed[key] = found
         if not now or not self._changed[key]:

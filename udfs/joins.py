@@ -142,7 +142,7 @@ class JoinStore:
         return max(*own, *partners)
 
     def due(self, first: int) -> int | None:
-        """Return None: what comes is joined each second, however far time has come."""
+        """Return None: what comes is joined after a pause, however far time has come."""
         return None
 
     def advance(

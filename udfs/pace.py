@@ -36,7 +36,8 @@ class Pace:
         if self._seen and now < self._seen[-1][0]:
             # The clock was set back.
             self._seen.clear()
-        if not self._seen or now >= self._seen[-1][0] + _APART_MS:
+        newest, last = self._seen[-1] if self._seen else (lateness.UNKNOWN, lateness.UNKNOWN)
+        if watermark != last and now >= newest + _APART_MS:
             self._seen.append((now, watermark))
         # One that is old enough stays, however old: events that are rare move time far at once.
         while len(self._seen) > 1 and self._seen[1][0] <= now - _BASE_MS:
@@ -51,6 +52,8 @@ class Pace:
 
     def took(self, bucket: int, milliseconds: int) -> None:
         """Note how long the newest merge of `bucket` took."""
+        # A clock that is set back meanwhile took no time.
+        milliseconds = max(0, milliseconds)
         self._took_in_all += milliseconds - self._took.get(bucket, 0)
         self._took[bucket] = milliseconds
 

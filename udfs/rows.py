@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -60,11 +59,7 @@ def window_columns(view: WindowedView, rows: pa.Table) -> pa.Table:
 
 
 def _in_json(column: pa.ChunkedArray) -> list[Any]:
-    if column.type != _TIME:
-        return _listed(column)
-    instants = _listed(column.cast(pa.int64()))
-    names = {instant: iso(instant) for instant in set(instants)}
-    return [names[instant] for instant in instants]
+    return _listed(iso(column) if column.type == _TIME else column)
 
 
 def _listed(column: Any) -> list[Any]:
@@ -73,8 +68,7 @@ def _listed(column: Any) -> list[Any]:
     return values
 
 
-def iso(milliseconds: int) -> str:
-    """Return epoch milliseconds as ISO 8601 UTC."""
-    instant = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    text = instant.isoformat(timespec="milliseconds" if milliseconds % 1000 else "seconds")
-    return text.replace("+00:00", "Z")
+def iso(instants: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return timestamps in milliseconds as ISO 8601 UTC, without a fraction that is zero."""
+    text = pc.replace_substring(instants.cast(pa.string()), " ", "T")
+    return pc.binary_join_element_wise(pc.replace_substring(text, ".000", ""), "Z", "")

@@ -44,19 +44,19 @@ class Rows:
 
 
 def fold(store: PaneStore, book: PaneBook, fresh: Sequence[pa.Table]) -> pa.Table:
-    """Merge `fresh` pane tables into the book; return their (pane, dimensions), some repeated."""
+    """Merge `fresh` pane tables into the book; return all their rows, in which panes changed."""
     new = pa.concat_tables(fresh) if fresh else store.schema.empty_table()
     for pane, part in _by_pane(new, new[PANE].to_numpy()):
         kept = book.read(pane)
         if kept is not None:
             part = pa.concat_tables([kept, part])
         book.write(pane, part if kept is None and len(fresh) == 1 else store.merged(part))
-    return row_keys(store, new)
+    return new
 
 
 def row_keys(store: PaneStore, panes: pa.Table) -> pa.Table:
-    """Return the (pane, dimensions) of each row of a pane table."""
-    return panes.select([PANE, *store.dimensions])
+    """Return the distinct (pane, dimensions) of a pane table."""
+    return _keys(panes.select([PANE, *store.dimensions]))
 
 
 def settled_rows(
@@ -75,7 +75,7 @@ def settled_rows(
         late = panes - panes % view.slide + view.slide - 1 <= fired
         if not late.any():
             continue
-        corrected = _targets(view, changed.filter(pa.array(late)))
+        corrected = _targets(store, view, changed.filter(pa.array(late)))
         ends = pc.add(corrected[WINDOW], view.size - 1)
         corrected = corrected.filter(pc.less_equal(ends, fired))
         yield from _rows(store, view, book, _windows(corrected), corrected)
@@ -86,7 +86,7 @@ def early_rows(
 ) -> Iterable[Rows]:
     """Yield the changed rows of windows that are still open."""
     for view in store.views:
-        targets = _targets(view, changed)
+        targets = _targets(store, view, changed)
         ends = pc.add(targets[WINDOW], view.size - 1)
         targets = targets.filter(pc.greater(ends, watermark))
         yield from _rows(store, view, book, _windows(targets), targets)
@@ -118,8 +118,8 @@ def _closing(
     return np.array(sorted(due), dtype=np.int64)
 
 
-def _targets(view: WindowedView, changed: pa.Table) -> pa.Table:
-    return _keys(expand(view, changed).drop_columns([PANE]))
+def _targets(store: PaneStore, view: WindowedView, changed: pa.Table) -> pa.Table:
+    return _keys(expand(view, row_keys(store, changed)).drop_columns([PANE]))
 
 
 def _keys(table: pa.Table) -> pa.Table:

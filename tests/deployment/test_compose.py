@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from deploy.java_options import COMPILED_LATE
 from deploy.kafka import server_properties
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS
@@ -159,6 +160,10 @@ def test_there_are_slots_for_every_job() -> None:
     assert "KAPPA_PARALLELISM" not in SERVICES["jobs"]["environment"]
     parallelism = Settings.model_fields["parallelism"].default
     assert int(slots[1]) >= parallelism * len(JOBS) + parallelism, "each job, and one rebuild"
+
+
+def test_task_managers_compile_as_the_embedded_one() -> None:
+    assert SERVICES["taskmanager"]["environment"]["JDK_JAVA_OPTIONS"].split() == [*COMPILED_LATE]
 
 
 def test_prometheus_scrapes_the_same_jobs_as_beside_the_embedded_stack() -> None:

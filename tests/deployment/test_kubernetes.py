@@ -12,6 +12,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
+from deploy.java_options import COMPILED_LATE
 from deploy.rules import ALERTS, prometheus_rule
 from deploy.services import LOADER_METRICS_PORT, MONITOR_METRICS_PORT
 from deploy.settings import PROJECT_ROOT, Settings
@@ -128,6 +129,12 @@ def test_jobs_survive_their_job_manager(resources: list[Resource]) -> None:
             "execution.checkpointing.savepoint-dir",
         ):
             assert flink[key].startswith("s3://")
+
+
+def test_task_managers_compile_as_the_embedded_one(resources: list[Resource]) -> None:
+    for one in of_kind(resources, "FlinkDeployment"):
+        options = one["spec"]["flinkConfiguration"]["env.java.opts.taskmanager"]
+        assert options.split() == [*COMPILED_LATE]
 
 
 def test_the_checkpoint_interval_is_the_one_that_jobs_set(resources: list[Resource]) -> None:

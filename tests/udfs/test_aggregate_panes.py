@@ -255,6 +255,19 @@ def test_windows_that_close_faster_than_the_clock_are_written_together() -> None
     assert sorted(closed) == sorted(wanted)
 
 
+def test_what_is_not_due_asks_for_no_merge_while_the_job_catches_up() -> None:
+    task = Task(State(), VISITS_KEY)
+    task.now = 60_000
+    task.visit(30, "/first", 0)
+    task.watermark = 0
+    task.visit(31, "/first", 1)
+    assert task.advance(TimeDomain.EVENT_TIME, VISITS.closes(31_000))
+    before = set(task.state.timers)
+    task.visit(7_200, "/next", 2)
+    (asked,) = task.state.timers - before
+    assert asked == (TimeDomain.EVENT_TIME, VISITS.closes(7_200_000))
+
+
 def test_a_lost_timer_is_asked_for_again_once_it_is_overdue() -> None:
     state = State()
     task = Task(state)
