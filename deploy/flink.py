@@ -37,11 +37,10 @@ _MEMORY_MB = {
     "taskmanager.memory.jvm-overhead.min": 192,
     "taskmanager.memory.jvm-overhead.max": 192,
 }
-_YOUNG_MB = 960
 # What a task makes of a record is garbage at once: with a third of the heap for the young, as is
 # the rule, and a collector of as many threads as there are cores, collecting took a sixth of the
 # JVM's time. On more cores than two one thread would hold up all others.
-_FEW_CORES = 2
+_YOUNG_MB, _FEW_CORES = 960, 2
 _OPENED = (
     *("java.base/java." + name for name in ("lang", "net", "io", "nio", "text", "time", "util")),
     "java.base/sun.nio.ch",

@@ -122,11 +122,11 @@ class AggregatePanes(KeyedProcessFunction):
         if self._waits(key, store, timers):
             return
         if isinstance(store, PaneStore):
-            if ctx.time_domain() == TimeDomain.PROCESSING_TIME:
+            early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
+            if early:
                 self._early_timer.pop(key, None)
             elif self._event_timer.get(key, timestamp) <= timestamp + self.spec.hold:
                 self._event_timer.pop(key, None)
-            early = ctx.time_domain() == TimeDomain.PROCESSING_TIME
             yield from self._folded(key, store, timers, now, early)
         else:
             if self._event_timer.get(key, watermark) <= watermark:
