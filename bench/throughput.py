@@ -36,6 +36,7 @@ from schemas.streams import Stream
 from schemas.topics import ensure_events_topic
 
 _DEADLINE_SECONDS = 600.0
+_POSITION = "flink_taskmanager_job_task_operator_KafkaSourceReader_topic_partition_currentOffset"
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,6 @@ class Measured:
     """Of the newest checkpoint when the last row was there."""
     rows: int
     right: bool
-
-
-_POSITION = "flink_taskmanager_job_task_operator_KafkaSourceReader_topic_partition_currentOffset"
 
 
 @dataclass

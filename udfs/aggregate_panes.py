@@ -154,7 +154,9 @@ class AggregatePanes(KeyedProcessFunction):
             # Flink's watermark starts anew after a restart; what was closed before stays closed.
             closed = max(fired, watermark)
             if self._catches_up(timers):
-                self._note_unwritten(key, book, changed)
+                # Which rows they are is found out again from the panes.
+                self._changed.pop(key, None)
+                self._note_unwritten(book, changed)
             else:
                 yield from self._early(key, store, book, changed, closed, early)
         windows.expire(store, book, watermark)
@@ -228,9 +230,8 @@ class AggregatePanes(KeyedProcessFunction):
             found = [windows.row_keys(store, table) for table in tables if table is not None]
             self._changed[key] = found
         if len(changed):
-            found = [*self._changed[key], windows.row_keys(store, changed)]
-            self._note_unwritten(key, book, changed)
-            self._changed[key] = found
+            self._changed[key].append(windows.row_keys(store, changed))
+            self._note_unwritten(book, changed)
         if not now or not self._changed[key]:
             return
         everything = pa.concat_tables(self._changed[key])
@@ -238,9 +239,9 @@ class AggregatePanes(KeyedProcessFunction):
         for rows in windows.early_rows(store, book, everything, watermark):
             yield from self._records(rows)
 
-    def _note_unwritten(self, key: int, book: _StateBook, changed: pa.Table) -> None:
-        """Note in which panes rows have changed, and forget in which ways."""
-        self._changed.pop(key, None)
+    @staticmethod
+    def _note_unwritten(book: _StateBook, changed: pa.Table) -> None:
+        """Note in which panes rows have changed."""
         panes = np.unique(changed[PANE].to_numpy()).tolist()
         book.page.unwritten = sorted({*book.page.unwritten, *panes})
 

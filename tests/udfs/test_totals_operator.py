@@ -195,7 +195,7 @@ def test_a_job_that_catches_up_merges_for_a_tenth_of_the_time() -> None:
     # However long it takes, the last events' row does not wait for longer than a few seconds.
     task.watermark *= 2
     clock[0] = 200
-    task.now = merged = task.operator._merged_at[KEYS[0]] + 10
+    task.now = task.operator._merged_at[KEYS[0]] + 10
     task.see(("/", "c"))
     assert task.wait(LONGEST_PAUSE_MS - 11) == []
     assert task.wait(1) == [("/", 3, 3, 0)]
