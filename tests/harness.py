@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ from jobs.cluster import Cluster
 from jobs.submit import Submitted, cancel, submit
 from schemas.registry import Registry, publish
 from schemas.streams import Stream
-from schemas.topics import ensure_events_topic
+from schemas.topics import end_offsets, ensure_events_topic
 from tests.oracle import Record, Row, Rows
 
 T = TypeVar("T")
@@ -182,6 +182,19 @@ def register(env: Environment, schema: dict[str, Any], subject: str = "") -> int
 def create_topic(env: Environment) -> None:
     """Create the topic of the namespace's events."""
     ensure_events_topic({"bootstrap.servers": env.settings.kafka}, env.stream)
+
+
+def end_transaction(
+    producer: Producer, kafka: Mapping[str, str], topic: str, *, commit: bool = True
+) -> None:
+    """Commit or abort, and wait for the markers, which the broker writes after it has answered."""
+    (producer.commit_transaction if commit else producer.abort_transaction)(30)
+    wait_for(
+        lambda: end_offsets(kafka, topic, read_committed=True),
+        30,
+        f"no transaction is open on {topic}",
+        until=lambda ends: ends == end_offsets(kafka, topic),
+    )
 
 
 def produce(env: Environment, records: Iterable[Record], topic: str = "") -> list[Record]:

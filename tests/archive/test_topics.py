@@ -12,7 +12,7 @@ from replay.archive import catch_up
 from replay.archive_files import Archive, ArchivedRecord
 from schemas.topics import begin_offsets, end_offsets
 from tests.archive.topics import delete_before
-from tests.harness import Environment, kappa, produce, read_topic
+from tests.harness import Environment, end_transaction, kappa, produce, read_topic
 from tests.harness import wait_for as wait
 from tests.oracle import Record
 from tests.replay.running import run, start
@@ -82,16 +82,17 @@ def test_what_is_not_committed_is_not_archived(env: Environment) -> None:
         producer.produce(env.stream.topic, value, partition=0, timestamp=1)
         producer.flush(30)
 
+    kafka, topic = env.settings.kafka_client, env.stream.topic
     send(b"aborted")
-    producer.abort_transaction(30)
+    end_transaction(producer, kafka, topic, commit=False)
     send(b"committed")
-    producer.commit_transaction(30)
+    end_transaction(producer, kafka, topic)
     send(b"open")
     kappa(env, "archive", "run")
     # 3 is aborted, 4 and 6 are markers, 7 is still open.
     assert offsets(env) == [0, 1, 2, 5]
     assert archive_of(env).next_offset(0) == 7
-    producer.commit_transaction(30)
+    end_transaction(producer, kafka, topic)
     kappa(env, "archive", "run")
     assert offsets(env) == [0, 1, 2, 5, 7]
     assert kappa(env, "archive", "verify")["partitions"][0]["problems"] == []

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.harness import Environment
+from tests.harness import Environment, end_transaction
 from tests.oracle import Record
 
 
@@ -37,4 +37,4 @@ def transaction(
             timestamp=record.timestamp_ms,
         )
     assert producer.flush(30) == 0
-    (producer.commit_transaction if commit else producer.abort_transaction)(30)
+    end_transaction(producer, env.settings.kafka_client, topic or env.stream.topic, commit=commit)

@@ -11,6 +11,7 @@ from deploy.settings import Settings
 from schemas.reading import event_ends, is_event, read_committed
 from schemas.streams import Stream
 from schemas.topics import KafkaUnavailable, end_offsets, ensure_events_topic
+from tests.harness import end_transaction
 from udfs.kafka_time import NewestBefore
 
 HOUR = 3_600_000
@@ -18,14 +19,19 @@ NOON = 1_709_294_400_000
 
 
 def transaction(
-    producer: Producer, stream: Stream, events: Sequence[tuple[int, int]], *, commit: bool = True
+    settings: Settings,
+    producer: Producer,
+    stream: Stream,
+    events: Sequence[tuple[int, int]],
+    *,
+    commit: bool = True,
 ) -> None:
     """Write (partition, timestamp) of `events` in one transaction, and end it."""
     producer.begin_transaction()
     for partition, timestamp in events:
         producer.produce(stream.topic, b"x", partition=partition, timestamp=timestamp)
     assert producer.flush(20) == 0
-    (producer.commit_transaction if commit else producer.abort_transaction)(20)
+    end_transaction(producer, settings.kafka_client, stream.topic, commit=commit)
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ def test_event_ends_leave_out_markers_and_aborted_events(
         for partition in partitions:
             producer.produce(stream.topic, b"x", partition=partition)
         assert producer.flush(20) == 0
-        (producer.commit_transaction if commit else producer.abort_transaction)(20)
+        end_transaction(producer, settings.kafka_client, stream.topic, commit=commit)
     assert event_ends(settings.kafka_client, stream.topic) == {0: 2, 1: 1, 2: 0, 3: 0}
     ends = end_offsets(settings.kafka_client, stream.topic)
     # Each transaction leaves one marker in each partition that it wrote to.
@@ -57,9 +63,9 @@ def test_event_ends_leave_out_markers_and_aborted_events(
 def test_reading_keeps_to_its_ranges_and_passes_over_what_no_event_is(
     settings: Settings, stream: Stream, producer: Producer
 ) -> None:
-    transaction(producer, stream, [(0, NOON + n) for n in range(5)])
-    transaction(producer, stream, [(0, NOON + 9), (1, NOON)], commit=False)
-    transaction(producer, stream, [(0, NOON + 20), (1, NOON + 21)])
+    transaction(settings, producer, stream, [(0, NOON + n) for n in range(5)])
+    transaction(settings, producer, stream, [(0, NOON + 9), (1, NOON)], commit=False)
+    transaction(settings, producer, stream, [(0, NOON + 20), (1, NOON + 21)])
     kafka, topic = settings.kafka_client, stream.topic
 
     def read(**ranges: tuple[int, int]) -> list[tuple[int, int]]:
@@ -82,10 +88,10 @@ def test_the_newest_time_is_an_events_and_no_markers(
     settings: Settings, stream: Stream, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("udfs.kafka_time._TAIL", 4)
-    transaction(producer, stream, [(0, NOON), (0, NOON + 7), (0, NOON + 3)])
-    transaction(producer, stream, [(0, NOON + HOUR)], commit=False)
+    transaction(settings, producer, stream, [(0, NOON), (0, NOON + 7), (0, NOON + 3)])
+    transaction(settings, producer, stream, [(0, NOON + HOUR)], commit=False)
     # Newer than all that follows, and older than the markers, which bear the time of now.
-    transaction(producer, stream, [(0, NOON + 5), (0, NOON + 99), *[(0, NOON + 8)] * 9])
+    transaction(settings, producer, stream, [(0, NOON + 5), (0, NOON + 99), *[(0, NOON + 8)] * 9])
     events = {0: 0, 1: 7, 2: 3, 6: 5, 7: 99, **dict.fromkeys(range(8, 17), 8)}
     newest = NewestBefore(settings.kafka_client, stream.topic)
     for offset in range(19):
