@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyflink.common import Configuration, Types
@@ -18,7 +18,7 @@ from jobs.plan import Input, JobPlan, whole_ms
 from jobs.queries import add_queries, event_fields
 from jobs.views import JoinView, View, versions_table
 from udfs.aggregate_panes import AggregatePanes, PaneSpec
-from udfs.decode_events import NOT_LATE, DecodeEvents, DecodeSpec, event_column, unpack_packet
+from udfs.decode_events import LETTER, DecodeEvents, DecodeSpec, event_column, unpack_packet
 from udfs.joins import JoinStore
 from udfs.rows import RowEncoder
 from udfs.stores import Store
@@ -212,7 +212,7 @@ def _events_ddl(source: Input) -> str:
     return f"""
         CREATE TEMPORARY VIEW {source.stream.name} AS
         SELECT {columns}event_ts AS {source.stream.event_time_field},
-            d.verdict.event_ms AS event_ms, d.verdict.source_partition AS source_partition,
+            d.verdict.time_ms AS event_ms, d.verdict.source_partition AS source_partition,
             d.verdict.source_offset AS source_offset
         FROM {source.stream.name}_decoded AS d WHERE d.verdict.in_time"""
 
@@ -242,22 +242,20 @@ def _add_versions(tables: StreamTableEnvironment, source: Input) -> None:
 
 def decode_function(spec: DecodeSpec) -> Any:
     """Return the decode function as Flink SQL calls it."""
+    queried = [
+        DataTypes.FIELD("in_time", DataTypes.BOOLEAN()),
+        DataTypes.FIELD("source_partition", DataTypes.INT()),
+        DataTypes.FIELD("source_offset", DataTypes.BIGINT()),
+        DataTypes.FIELD("time_ms", DataTypes.BIGINT()),
+        *event_fields(spec.stream, spec.columns),
+    ]
     verdict = DataTypes.ROW(
         [
             DataTypes.FIELD("is_told", DataTypes.BOOLEAN()),
-            DataTypes.FIELD("reason", DataTypes.STRING()),
-            DataTypes.FIELD("detail", DataTypes.STRING()),
-            DataTypes.FIELD("schema_id", DataTypes.BIGINT()),
-            DataTypes.FIELD("source_partition", DataTypes.INT()),
-            DataTypes.FIELD("source_offset", DataTypes.BIGINT()),
-            DataTypes.FIELD("event_ms", DataTypes.BIGINT()),
-            DataTypes.FIELD("missed_pane", DataTypes.BIGINT()),
-            DataTypes.FIELD("key", DataTypes.BYTES()),
-            DataTypes.FIELD("value", DataTypes.BYTES()),
-            DataTypes.FIELD("in_time", DataTypes.BOOLEAN()),
+            DataTypes.FIELD("letter", DataTypes.ARRAY(DataTypes.BYTES())),
+            *(queried if spec.is_queried else []),
             DataTypes.FIELD("packet", DataTypes.BYTES()),
             *([DataTypes.FIELD("join_packet", DataTypes.BYTES())] if spec.joins else []),
-            *event_fields(spec.stream, spec.columns),
         ]
     )
     return udf(DecodeEvents(spec), result_type=verdict, func_type="pandas", deterministic=False)
@@ -378,27 +376,23 @@ def _output(tables: StreamTableEnvironment, plan: JobPlan, options: JobOptions) 
 
 def _output_sql(plan: JobPlan, source: Input) -> str:
     stream = source.stream
-    pane = whole_ms(stream.pane)
+    part = {name: f"d.verdict.letter[{at}]" for at, name in enumerate(LETTER, 1)}
     where = f"""
         'topic', ENCODE('{stream.topic}', 'UTF-8'),
-        'partition', ENCODE(CAST(d.verdict.source_partition AS STRING), 'UTF-8'),
-        'offset', ENCODE(CAST(d.verdict.source_offset AS STRING), 'UTF-8'),
-        'timestamp', ENCODE(CAST(d.verdict.event_ms AS STRING), 'UTF-8')"""
+        {_headers(part, "partition", "offset", "timestamp")}"""
     return f"""
         {_UNPACKED.format(table=f"{stream.name}_records")}
         UNION ALL
         SELECT '{stream.dead_letter_topic(plan.version)}',
-            MAP['reason', ENCODE(d.verdict.reason, 'UTF-8'),
-                'detail', ENCODE(d.verdict.detail, 'UTF-8'),
-                'schema_id', ENCODE(
-                    IF(d.verdict.schema_id < 0, '', CAST(d.verdict.schema_id AS STRING)), 'UTF-8'),
-                {where}],
-            d.verdict.`key`, d.verdict.`value`
-        FROM {stream.name}_decoded AS d WHERE d.verdict.reason IS NOT NULL
+            MAP[{_headers(part, "reason", "detail", "schema_id")}, {where}],
+            {part["key"]}, {part["value"]}
+        FROM {stream.name}_decoded AS d WHERE {part["reason"]} IS NOT NULL
         UNION ALL
         SELECT '{stream.late_topic(plan.version)}',
-            MAP['window_start', ENCODE(CAST(d.verdict.missed_pane AS STRING), 'UTF-8'),
-                'window_end', ENCODE(CAST(d.verdict.missed_pane + {pane} AS STRING), 'UTF-8'),
-                {where}],
-            d.verdict.`key`, d.verdict.`value`
-        FROM {stream.name}_decoded AS d WHERE d.verdict.missed_pane <> {NOT_LATE}"""
+            MAP[{_headers(part, "window_start", "window_end")}, {where}],
+            {part["key"]}, {part["value"]}
+        FROM {stream.name}_decoded AS d WHERE {part["window_start"]} IS NOT NULL"""
+
+
+def _headers(part: Mapping[str, str], *names: str) -> str:
+    return ", ".join(f"'{name}', {part[name]}" for name in names)

@@ -18,7 +18,7 @@ from schemas.streams import Stream
 from udfs import lateness
 from udfs.arrow_frames import arrow_column, arrow_frame, take_arrow_frames
 from udfs.dead_letter_limit import DeadLetterGuard
-from udfs.decode import Decoder, chosen, needed_fields
+from udfs.decode import Batch, Decoder, chosen, needed_fields
 from udfs.envelope import Parcel, pack, to_bytes, unpack
 from udfs.fingerprints import with_fingerprints
 from udfs.joins import JoinInput
@@ -29,8 +29,19 @@ from udfs.stores import FoldedStore
 from udfs.totals import TotalsStore
 from udfs.writer_schemas import WriterSchemas
 
-NOT_LATE = -1
-"""What stands for no missed pane; Kafka has no timestamps before 1970."""
+LETTER = (
+    "reason",
+    "detail",
+    "schema_id",
+    "window_start",
+    "window_end",
+    "partition",
+    "offset",
+    "timestamp",
+    "key",
+    "value",
+)
+"""Parts of a letter. A dead one has a reason; that of an event too late has its window."""
 
 
 @dataclass(frozen=True)
@@ -109,34 +120,23 @@ class DecodeEvents(ScalarFunction):
         flink = _epoch_ms(watermarks)
         flink = np.where(flink == lateness.UNKNOWN, flink, flink + self.spec.hold)
         late = lateness.late(self.spec.stream, times, newest, flink)
-        pane = lateness.milliseconds(self.spec.stream)[2]
-        missed = np.full(len(times), NOT_LATE, dtype=np.int64)
         in_time = ~late[batch.rows]
-        too_late = batch.rows[~in_time]
-        missed[too_late] = times[too_late] - times[too_late] % pane
         rows = batch.rows[in_time]
         events = chosen(batch.events, in_time)
         here = np.zeros(len(times), dtype=bool)
         here[rows] = True
         given = events, times[rows], where[0][rows], where[1][rows]
         packets = self._packets(*given, len(times))
-        return arrow_frame(
-            {
-                "is_told": self._told(here, packets),
-                "reason": pa.array(batch.reasons, pa.string()),
-                "detail": pa.array(batch.details, pa.string()),
-                "schema_id": pa.array(batch.schema_ids),
+        letters = self._letters(np.flatnonzero(~here), batch, *where, times, keys, records)
+        told = {"is_told": self._told(here, packets), "letter": letters}
+        if self.spec.is_queried:
+            told |= {
+                "in_time": pa.array(here),
                 "source_partition": pa.array(where[0].astype(np.int32)),
                 "source_offset": pa.array(where[1]),
-                "event_ms": pa.array(times),
-                "missed_pane": pa.array(missed),
-                "key": _of_letters(arrow_column(keys), here),
-                "value": _of_letters(records, here),
-                "in_time": pa.array(here),
-            }
-            | packets
-            | self._columns(events, rows, len(times))
-        )
+                "time_ms": pa.array(times),
+            } | self._columns(events, rows, len(times))
+        return arrow_frame(told | packets)
 
     def _told(self, here: npt.NDArray[np.bool_], packets: Mapping[str, pa.Array]) -> pa.Array:
         """Return which rows say anything: Flink looks at no other column of the others."""
@@ -144,12 +144,40 @@ class DecodeEvents(ScalarFunction):
         told[0] |= any(column[0].is_valid for column in packets.values())
         return pa.array(told)
 
+    def _letters(
+        self,
+        bad: npt.NDArray[np.int64],
+        batch: Batch,
+        partitions: npt.NDArray[np.int64],
+        offsets: npt.NDArray[np.int64],
+        times: npt.NDArray[np.int64],
+        keys: Any,
+        values: pa.Array,
+    ) -> pa.ListArray:
+        """Return the letters of the rows `bad`, each a list of `LETTER`; null for the others."""
+        if not len(bad):
+            return pa.nulls(len(times), pa.list_(pa.binary()))
+        reasons, ids, at = batch.reasons[bad], batch.schema_ids[bad], times[bad]
+        is_late = np.equal(reasons, None)
+        pane = lateness.milliseconds(self.spec.stream)[2]
+        start = at - at % pane
+        columns = (
+            pa.array(reasons, pa.string()),
+            pa.array(batch.details[bad], pa.string()),
+            _texts(ids, ids >= 0, ""),
+            _texts(start, is_late, None),
+            _texts(start + pane, is_late, None),
+            _texts(partitions[bad]),
+            _texts(offsets[bad]),
+            _texts(at),
+            *(column.take(pa.array(bad)) for column in (arrow_column(keys), values)),
+        )
+        return _lists(columns, bad, len(times))
+
     def _columns(
         self, events: pa.Table, rows: npt.NDArray[np.int64], count: int
     ) -> dict[str, pa.Array]:
         """Return the event columns that queries read, null where there is no good event."""
-        if not self.spec.columns:
-            return {}
         places = np.full(count, -1, dtype=np.int64)
         places[rows] = np.arange(len(rows))
         taken = pa.array(places, mask=places < 0)
@@ -196,11 +224,27 @@ def _packet(
     return pack(parcels) or None
 
 
-def _of_letters(column: pa.Array, here: npt.NDArray[np.bool_]) -> pa.Array:
-    """Return `column` without what is of good events: Flink would copy it to no end."""
-    if here.all():
-        return pa.nulls(len(here), pa.binary())
-    return pc.if_else(pa.array(here), pa.scalar(None, pa.binary()), column)
+def _texts(
+    numbers: npt.NDArray[np.int64], there: Any = True, otherwise: str | None = None
+) -> pa.StringArray:
+    """Return `numbers` as text where they are `there`."""
+    texts, mask = pa.array(numbers).cast(pa.string()), np.broadcast_to(there, len(numbers))
+    return pc.if_else(pa.array(mask), texts, pa.scalar(otherwise, pa.string()))
+
+
+def _lists(columns: Sequence[pa.Array], rows: npt.NDArray[np.int64], count: int) -> pa.ListArray:
+    """Return `count` lists: of what `columns` hold, as bytes, for `rows`, null for the others.
+
+    Flink copies a row column by column before it passes over it: of these it copies one null.
+    """
+    by_column = pa.concat_arrays([column.cast(pa.binary()) for column in columns])
+    by_row = np.arange(len(by_column)).reshape(len(columns), -1).T.ravel()
+    sizes = np.zeros(count, dtype=np.int32)
+    sizes[rows] = len(columns)
+    edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int32)])
+    # An edge that is null makes its list null.
+    nullable = pa.array(edges, mask=np.append(sizes == 0, False))
+    return pa.ListArray.from_arrays(nullable, by_column.take(pa.array(by_row)))
 
 
 def _distinct_fields(store: FoldedStore) -> tuple[str, ...]:
