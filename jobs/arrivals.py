@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyflink.table import DataTypes, StreamTableEnvironment
-from pyflink.table.udf import udtf
+from pyflink.table.udf import udf
 
 from jobs.options import JobOptions, source_options
 from jobs.plan import Input, JobPlan
@@ -31,18 +31,24 @@ def add_arrivals(
     function, table = f"decode_{stream.name}_arrival", f"{stream.name}_arriving"
     spec = ArrivalSpec(stream, columns, options.registry_url)
     by_name = {field["name"]: field for field in stream.schema["fields"]}
-    types = [data_type(reader_type(by_name[name])) for name in columns]
+    event = DataTypes.ROW(
+        [DataTypes.FIELD(name, data_type(reader_type(by_name[name]))) for name in columns]
+    )
     tables.create_temporary_function(
-        function, udtf(DecodeArrival(spec), result_types=[*types, DataTypes.BIGINT()])
+        function, udf(DecodeArrival(spec), result_type=event, deterministic=False)
     )
     tables.execute_sql(_source_ddl(table, plan, source, options))
-    names = ", ".join(f"`{name}`" for name in columns)
+    names = "".join(f"arrival.event.`{name}` AS `{name}`, " for name in columns)
     tables.execute_sql(
         f"""
         CREATE TEMPORARY VIEW {stream.name}_arrivals AS
-        SELECT {names}, TO_TIMESTAMP_LTZ(event_ms, 3) AS {stream.event_time_field}, event_ms,
-            source_partition, source_offset, arrived
-        FROM {table}, LATERAL TABLE({function}(v, record_ms)) AS decoded ({names}, event_ms)"""
+        SELECT {names} TO_TIMESTAMP_LTZ(record_ms, 3) AS {stream.event_time_field},
+            record_ms AS event_ms, source_partition, source_offset, arrived
+        FROM (
+            SELECT {function}(v, record_ms) AS event, record_ms, source_partition, source_offset,
+                arrived
+            FROM {table}) AS arrival
+        WHERE arrival.event IS NOT NULL"""
     )
 
 

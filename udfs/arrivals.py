@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyflink.table.udf import TableFunction
+from pyflink.common import Row
+from pyflink.table.udf import ScalarFunction
 
 from schemas.streams import Stream
 from udfs.decode_row import RowDecoder
@@ -25,11 +25,18 @@ class ArrivalSpec:
     registry_url: str
 
 
-class DecodeArrival(TableFunction):
-    """A Kafka value and its timestamp, epoch ms, in; out, if it is good, columns and timestamp."""
+class DecodeArrival(ScalarFunction):
+    """A Kafka value and its timestamp, epoch ms, in; out, if it is good, a row of the columns.
+
+    A table function, which could leave a dead letter out, costs an iterator and an exception more.
+    """
 
     def __init__(self, spec: ArrivalSpec) -> None:
         self.spec = spec
+
+    def is_deterministic(self) -> bool:
+        """Return False, though it is, lest the planner call it again for each field it reads."""
+        return False
 
     def open(self, function_context: Any) -> None:
         """Connect to the registry."""
@@ -37,8 +44,7 @@ class DecodeArrival(TableFunction):
         schemas = WriterSchemas(spec.registry_url)
         self._decoder = RowDecoder(spec.stream, schemas, spec.columns)
 
-    def eval(self, value: bytes | None, timestamp: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the event as one row, or nothing where it is a dead letter."""
+    def eval(self, value: bytes | None, timestamp: int) -> Row | None:
+        """Return the event, or None where it is a dead letter."""
         event = self._decoder.decode(value, timestamp)
-        if event is not None:
-            yield (*(event[name] for name in self.spec.columns), timestamp)
+        return None if event is None else Row(*map(event.__getitem__, self.spec.columns))

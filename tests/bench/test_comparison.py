@@ -17,6 +17,7 @@ from bench.peers.protocol import Source, Table, Task, read_progress
 from bench.peers.runner import last_words
 from bench.questions import QUESTIONS
 from bench.steady import rates
+from bench.throughput import position
 from bench.usage import Usage
 
 
@@ -190,3 +191,25 @@ def _task(folder: Path) -> Task:
         end_ms=0,
         folder=str(folder),
     )
+
+
+def test_a_topic_that_two_sources_read_is_read_as_far_as_the_slower_is() -> None:
+    name = "flink_taskmanager_job_task_operator_KafkaSourceReader_topic_partition_currentOffset"
+    offsets = [
+        ("a.events.x", "panes", 0, 99),
+        ("a.events.x", "panes", 1, 49),
+        ("a.events.x", "arrivals", 0, 9),
+        # Nothing was read of it yet.
+        ("a.events.x", "arrivals", 1, -1),
+        ("a.events.y", "panes of y", 0, 4),
+        ("a.events.z", "of another question", 0, 7),
+    ]
+    metrics = "".join(
+        f'{name}{{topic="{topic.replace(".", "_")}",operator_id="{operator}",'
+        f'partition="{partition}",job_id="0b",}} {offset}.0\n'
+        for topic, operator, partition, offset in offsets
+    )
+    assert position(metrics, ["a.events.x", "a.events.y"]) == 10 + 5
+    assert position(metrics, ["a.events.x"], "0b") == 10
+    assert position(metrics, ["a.events.x"], "1c") == 0
+    assert position("", ["a.events.x"]) == 0
