@@ -6,7 +6,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment
 from pyflink.table.udf import udf
 
 from jobs.options import JobOptions, source_options
-from jobs.plan import Input, JobPlan
+from jobs.plan import WIDEST, Input, JobPlan
 from jobs.queries import data_type
 from udfs.arrivals import ArrivalSpec, DecodeArrival
 from udfs.avro_columns import reader_type
@@ -31,8 +31,13 @@ def add_arrivals(
     function, table = f"decode_{stream.name}_arrival", f"{stream.name}_arriving"
     spec = ArrivalSpec(stream, columns, options.registry_url)
     by_name = {field["name"]: field for field in stream.schema["fields"]}
+    kinds = {name: reader_type(by_name[name]) for name in columns}
     event = DataTypes.ROW(
-        [DataTypes.FIELD(name, data_type(reader_type(by_name[name]))) for name in columns]
+        [
+            DataTypes.FIELD("is_good", DataTypes.BOOLEAN()),
+            # In the JVM's thread a narrow number can't be null.
+            *(DataTypes.FIELD(n, data_type(WIDEST.get(kind, kind))) for n, kind in kinds.items()),
+        ]
     )
     tables.create_temporary_function(
         function, udf(DecodeArrival(spec), result_type=event, deterministic=False)
@@ -48,7 +53,7 @@ def add_arrivals(
             SELECT {function}(v, record_ms) AS event, record_ms, source_partition, source_offset,
                 arrived
             FROM {table}) AS arrival
-        WHERE arrival.event IS NOT NULL"""
+        WHERE arrival.event.is_good"""
     )
 
 

@@ -357,7 +357,7 @@ _STORES: Mapping[type[FoldedView], Callable[[Any], FoldedStore]] = {
     AnomalyView: anomaly_store,
 }
 
-_WIDEST = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}
+WIDEST = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}
 """What a column has where a field is narrower."""
 
 
@@ -381,7 +381,7 @@ def _join_store(views: tuple[JoinView, ...]) -> JoinStore:
         used = {name for view in views for name in view.kept_fields[side]}
         fields = (one for one in stream.schema["fields"] if one["name"] in used)
         kinds = ((one["name"], reader_type(one)) for one in fields)
-        kept = tuple((name, _WIDEST.get(kind, kind)) for name, kind in kinds)
+        kept = tuple((name, WIDEST.get(kind, kind)) for name, kind in kinds)
         _, lateness, pane = milliseconds(stream)
         conditions = where if side == LEFT else ()
         sides.append(JoinSide(stream.name, kept, conditions, reach, pane, lateness))

@@ -139,7 +139,7 @@ class DecodeEvents(ScalarFunction):
         return arrow_frame(told | packets)
 
     def _told(self, here: npt.NDArray[np.bool_], packets: Mapping[str, pa.Array]) -> pa.Array:
-        """Return which rows say anything: Flink looks at no other column of the others."""
+        """Return which rows say anything: Flink passes over the others."""
         told = np.ones(len(here), dtype=bool) if self.spec.is_queried else ~here
         told[0] |= any(column[0].is_valid for column in packets.values())
         return pa.array(told)
@@ -158,7 +158,7 @@ class DecodeEvents(ScalarFunction):
         if not len(bad):
             return pa.nulls(len(times), pa.list_(pa.binary()))
         reasons, ids, at = batch.reasons[bad], batch.schema_ids[bad], times[bad]
-        is_late = np.equal(reasons, None)
+        is_late = reasons == None  # noqa: E711
         pane = lateness.milliseconds(self.spec.stream)[2]
         start = at - at % pane
         columns = (

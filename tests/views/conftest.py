@@ -1,7 +1,7 @@
 """Worlds for the view tests, in which every domain's job runs.
 
-In one the events come in disorder, one of each stream too late, and a TaskManager dies; in the
-other they come in order.
+In one the events come in disorder, one of each stream too late and one broken, and a TaskManager
+dies; in the other they come in order.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ DEADLINE = 240.0
 class World:
     """Namespaces, by domain, in which its events were sent, the last of them closing all.
 
-    Domains whose jobs read the same topic have different ones. `late` are, by domain and topic,
-    the values of the events that came too late.
+    Domains whose jobs read the same topic have different ones. `apart` are, by domain and topic,
+    the values of the records that came too late or are broken.
     """
 
     envs: dict[str, Environment]
     job_ids: dict[str, str]
     expected: dict[str, Mapping[str, list[tuple[Any, ...]]]]
-    late: dict[str, dict[str, list[bytes | None]]]
+    apart: dict[str, dict[str, list[bytes | None]]]
 
 
 @pytest.fixture(scope="package", params=["killed", pytest.param("ordered", marks=pytest.mark.long)])
 def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
     """Run the domains that are tested: half of the events, kill -9 of the TaskManager, the rest.
 
-    What is too late comes before the kill. Ordered, nothing is late and nothing killed.
+    What is too late or broken comes before the kill. Ordered, nothing is late and nothing killed.
     """
     in_order = request.param == "ordered"
     wanted = {
@@ -71,14 +71,15 @@ def world(request: pytest.FixtureRequest, stack: Stack) -> Iterator[World]:
             sender.send(0, 2)
             if not in_order:
                 sender.send_late()
+                sender.send_broken()
         killed = 0 if in_order else _kill_taskmanager(stack, senders, job_ids)
         for sender in senders.values():
             sender.send(1, 2)
             sender.close()
         stack.wait_healthy("taskmanager", other_than=killed)
         expected = {name: sender.expected() for name, sender in senders.items()}
-        late = {name: _late_values(sender) for name, sender in senders.items()}
-        yield World({name: s.env for name, s in senders.items()}, job_ids, expected, late)
+        apart = {name: _set_apart(sender) for name, sender in senders.items()}
+        yield World({name: s.env for name, s in senders.items()}, job_ids, expected, apart)
 
 
 def _apart(names: Collection[str]) -> list[list[str]]:
@@ -95,11 +96,12 @@ def _apart(names: Collection[str]) -> list[list[str]]:
     return [found for found, _ in groups]
 
 
-def _late_values(sender: Sender) -> dict[str, list[bytes | None]]:
-    return {
-        stream.late_topic(): [record.value for record in sender.late[name]]
-        for name, stream in sender.streams.items()
-    }
+def _set_apart(sender: Sender) -> dict[str, list[bytes | None]]:
+    found: dict[str, list[bytes | None]] = {}
+    for name, stream in sender.streams.items():
+        found[stream.late_topic()] = [record.value for record in sender.late[name]]
+        found[stream.dead_letter_topic()] = [record.value for record in sender.broken[name]]
+    return found
 
 
 def _kill_taskmanager(stack: Stack, senders: dict[str, Sender], job_ids: dict[str, str]) -> int:

@@ -17,12 +17,14 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_too_late_is_set_apart_once_and_nothing_else(world: World, name: str) -> None:
-    for topic, expected in world.late[name].items():
+def test_what_is_too_late_or_broken_is_set_apart_once_and_nothing_else(
+    world: World, name: str
+) -> None:
+    for topic, expected in world.apart[name].items():
         found = wait_for(
             partial(_values, world.envs[name], topic),
             DEADLINE,
-            f"{topic} has the {len(expected)} events that came too late",
+            f"{topic} has the {len(expected)} records that are set apart",
             until=partial(operator.eq, expected),
         )
         assert found == expected

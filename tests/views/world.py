@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -54,6 +55,7 @@ class Sender:
 
         self.arrived = {name: self._arrived(stream) for name, stream in self.streams.items()}
         self.late: dict[str, list[Record]] = {name: [] for name in self.streams}
+        self.broken: dict[str, list[Record]] = {name: [] for name in self.streams}
 
     def expected(self) -> Mapping[str, list[tuple[Any, ...]]]:
         """Return the oracle's rows of each view."""
@@ -109,6 +111,15 @@ class Sender:
             record = self._record(stream, self.events[name][0] | {"event_id": "too-late"})
             self._produce(stream, [record])
             self.late[name].append(record)
+
+    def send_broken(self) -> None:
+        """Send each stream's first event as it arrives once more, without its last byte."""
+        for name, stream in self.streams.items():
+            whole = self._record(stream, self.arrived[name][0])
+            assert whole.value is not None
+            record = replace(whole, value=whole.value[:-1])
+            self._produce(stream, [record])
+            self.broken[name].append(record)
 
     def send_one(self, name: str, event: Event) -> None:
         """Send one event more of stream `name`."""
