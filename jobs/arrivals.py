@@ -6,10 +6,10 @@ from pyflink.table import DataTypes, StreamTableEnvironment
 from pyflink.table.udf import udf
 
 from jobs.options import JobOptions, source_options
-from jobs.plan import WIDEST, Input, JobPlan
+from jobs.plan import Input, JobPlan
 from jobs.queries import data_type
 from udfs.arrivals import ArrivalSpec, DecodeArrival
-from udfs.avro_columns import reader_type
+from udfs.avro_columns import wide_type
 
 SETTINGS = {
     # Full buffers are worth waiting for where throughput counts: 100 ms by default.
@@ -31,12 +31,11 @@ def add_arrivals(
     function, table = f"decode_{stream.name}_arrival", f"{stream.name}_arriving"
     spec = ArrivalSpec(stream, columns, options.registry_url)
     by_name = {field["name"]: field for field in stream.schema["fields"]}
-    kinds = {name: reader_type(by_name[name]) for name in columns}
     event = DataTypes.ROW(
         [
             DataTypes.FIELD("is_good", DataTypes.BOOLEAN()),
             # In the JVM's thread a narrow number can't be null.
-            *(DataTypes.FIELD(n, data_type(WIDEST.get(kind, kind))) for n, kind in kinds.items()),
+            *(DataTypes.FIELD(name, data_type(wide_type(by_name[name]))) for name in columns),
         ]
     )
     tables.create_temporary_function(

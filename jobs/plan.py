@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import pyarrow as pa
-
 from jobs.views import (
     SOURCE_FIELDS,
     AnomalyView,
@@ -30,7 +28,7 @@ from jobs.views import (
 )
 from schemas.streams import Stream
 from udfs.anomalies import AnomalyStore
-from udfs.avro_columns import reader_type
+from udfs.avro_columns import wide_type
 from udfs.envelope import STATE_FORMAT
 from udfs.joins import LEFT, RIGHT, SIDES, JoinInput, JoinRows, JoinSide, JoinStore
 from udfs.lateness import milliseconds
@@ -357,9 +355,6 @@ _STORES: Mapping[type[FoldedView], Callable[[Any], FoldedStore]] = {
     AnomalyView: anomaly_store,
 }
 
-WIDEST = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}
-"""What a column has where a field is narrower."""
-
 
 def join_stores(views: tuple[JoinView, ...]) -> tuple[JoinStore, ...]:
     """Group `views` into stores of the same pairs."""
@@ -380,8 +375,7 @@ def _join_store(views: tuple[JoinView, ...]) -> JoinStore:
         stream = first.streams[side]
         used = {name for view in views for name in view.kept_fields[side]}
         fields = (one for one in stream.schema["fields"] if one["name"] in used)
-        kinds = ((one["name"], reader_type(one)) for one in fields)
-        kept = tuple((name, WIDEST.get(kind, kind)) for name, kind in kinds)
+        kept = tuple((one["name"], wide_type(one)) for one in fields)
         _, lateness, pane = milliseconds(stream)
         conditions = where if side == LEFT else ()
         sides.append(JoinSide(stream.name, kept, conditions, reach, pane, lateness))

@@ -21,6 +21,7 @@ _LOGICAL: dict[str, pa.DataType] = {
     "timestamp-micros": pa.timestamp("us"),
     "date": pa.date32(),
 }
+_WIDEST = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}
 _MISSING = object()
 
 
@@ -45,6 +46,12 @@ def reader_type(avro_field: dict[str, Any]) -> pa.DataType:
     if avro_type not in _PRIMITIVES:
         raise UnresolvableSchema(f"type {avro_type} of field {avro_field.get('name')} is not read.")
     return _PRIMITIVES[avro_type]
+
+
+def wide_type(avro_field: dict[str, Any]) -> pa.DataType:
+    """Return the Arrow type of a field's values where numbers are held as widely as there is."""
+    kind = reader_type(avro_field)
+    return _WIDEST.get(kind, kind)
 
 
 def has_weightless_items(schema: Any) -> bool:

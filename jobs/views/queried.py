@@ -120,12 +120,13 @@ class ArrivalView(QueryView):
     """A view in Flink SQL that answers each event as it arrives, within milliseconds.
 
     In `sql` each stream is the table `<stream>_arrivals`: the columns of a `QueryView`'s, but
-    `event_time` is a plain time, and `arrived` the processing-time attribute to order by. It holds
-    all good events, late ones too. Those of a partition come in the order of their offsets and
-    those of a key lie in one partition, so what a query finds per key in that order follows from
-    the topic alone; it must not look at the clock. With a `state_retention` the query itself must
-    leave out what ended state would no longer tell: the clock ends it. After a failure a row may be
-    written again, the same under the same key: that is why readers needn't wait for a transaction.
+    numbers are BIGINT or DOUBLE, `event_time` is a plain time, and `arrived` the processing-time
+    attribute to order by. It holds all good events, late ones too. Those of a partition come in the
+    order of their offsets and those of a key lie in one partition, so what a query finds per key in
+    that order follows from the topic alone; it must not look at the clock. With a `state_retention`
+    the query itself must leave out what ended state would no longer tell: the clock ends it. After
+    a failure a row may be written again, the same under the same key: that is why readers needn't
+    wait for a transaction.
     """
 
     def names(self, table: Stream | View) -> bool:
