@@ -40,10 +40,10 @@ test-unit: install tools ## The tests that start no process, in under a minute
 	@$(BIN)/pytest -m "not stack and not process and not long"
 
 bench: install jars $(VENV)/.bench ## Compare with Flink SQL and a bare consumer; EVENTS=… chooses how many
-	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --events $(or $(EVENTS),4000000)
+	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --events $(or $(EVENTS),2000000)
 
 bench-peers: install jars peers $(VENV)/.bench ## Compare with what else one would pick too
-	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --peers --events $(or $(EVENTS),4000000)
+	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --peers --events $(or $(EVENTS),2000000)
 
 peers: $(PEERS:%=.peers/%/.installed) ## Install each of those into an environment of its own
 

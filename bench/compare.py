@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import platform
+import math
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.expected import expected_rows
+from bench.machine import Machine
 from bench.peers.chart import draw
 from bench.peers.figures import Result, verdict
 from bench.peers.page import page
@@ -136,7 +136,7 @@ def _measure(
     module: str, name: str, contender: Contender, it: Round, seconds: float, folder: Path
 ) -> Result:
     note = contender.notes.get(it.name, "")
-    who = (it.name, name, contender.title, contender.lacks, note)
+    who = (it.name, name, contender.title, contender.lacks, contender.settings, note)
     if it.name not in contender.answers:
         return Result(*who, verdict=f"no answer: {contender.cannot[it.name]}")
     if seconds <= 0:
@@ -200,34 +200,35 @@ def report(results: Sequence[Result], events: int) -> None:
     for question in dict.fromkeys(result.question for result in results):
         title = f"{question}: {QUESTIONS[question].text}; {events:,} events"
         print_table(title, tuple(COLUMNS), table(results, question))
-    leaves = {result.title: result.lacks for result in results}
-    print_table("What each leaves out", ("contender", "of these"), list(leaves.items()))
+    leaves = dict.fromkeys((r.title, r.lacks, r.settings) for r in results)
+    print_table("The contenders", ("", "leaves out", "settings"), list(leaves))
     notes = [(result.question, result.title, result.note) for result in results if result.note]
     print_table("Beside that", ("question", "contender", ""), notes)
 
 
-def _keep(results: Sequence[Result], events: int, output: Path) -> dict[str, Any]:
+def _keep(results: Sequence[Result], events: int, machine: Machine, output: Path) -> dict[str, Any]:
     """Write what is known as JSON and Markdown; return what is in the JSON."""
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     document = {
-        "machine": machine,
+        "machine": asdict(machine),
         "events": events,
         "results": [asdict(result) for result in results],
     }
     output.mkdir(parents=True, exist_ok=True)
     (output / "compare.json").write_text(json.dumps(json_value(document), indent=2) + "\n")
     texts = {name: question.text for name, question in QUESTIONS.items()}
-    (output / "compare.md").write_text(page(results, texts, events))
+    (output / "compare.md").write_text(page(results, texts, events, str(machine)))
     return document
 
 
 def main(
-    events: Annotated[int, typer.Option(min=10_000)] = 4_000_000,
+    events: Annotated[int, typer.Option(min=10_000)] = 2_000_000,
     peers: Annotated[bool, typer.Option("--peers", help="Also the optional ones.")] = False,
     only: Annotated[str, typer.Option(help="These modules of bench/peers, with commas.")] = "",
     question: Annotated[str, typer.Option(help=f"Of {', '.join(QUESTIONS)}, with commas.")] = "",
-    seconds: Annotated[float, typer.Option(min=1, help="For one contender's reading.")] = 75.0,
-    minutes: Annotated[float, typer.Option(min=0, help="After which no other is begun.")] = 14.0,
+    seconds: Annotated[float, typer.Option(min=1, help="For one contender's reading.")] = 120.0,
+    minutes: Annotated[
+        float, typer.Option(min=1, help="After which no other is begun; no limit by default.")
+    ] = math.inf,
     output: Annotated[Path, typer.Option(help="Folder of the JSON and the chart.")] = (
         PROJECT_ROOT / "build" / "bench"
     ),
@@ -241,12 +242,12 @@ def main(
     questions = tuple(filter(None, question.split(","))) or tuple(QUESTIONS)
     if unknown := [*({*modules} - {*OWN, *PEERS}), *({*questions} - QUESTIONS.keys())]:
         raise CommandError(f"There is no {', '.join(unknown)}; see --help.")
-    limits = Limits(seconds, 60 * minutes)
+    limits, machine = Limits(seconds, 60 * minutes), Machine.here()
     results: list[Result] = []
     for result in compare(Settings(), modules, questions, events, limits, output):
         results.append(result)
         # Whoever stops it keeps what is known so far.
-        document = _keep(results, events, output)
+        document = _keep(results, events, machine, output)
     draw(results, output / "compare.svg")
     if as_json:
         print_json(document)

@@ -22,7 +22,9 @@ class Bar:
     colour: str = OURS
 
 
-def draw_panels(panels: Mapping[str, Sequence[Bar]], path: Path) -> None:
+def draw_panels(
+    panels: Mapping[str, Sequence[Bar]], path: Path, value_format: str = ",.0f"
+) -> None:
     """Write a chart to `path`, an SVG or PNG, with a panel for each title, bars from below."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
@@ -33,10 +35,10 @@ def draw_panels(panels: Mapping[str, Sequence[Bar]], path: Path) -> None:
     for (title, bars), panel in zip(panels.items(), found, strict=True):
         names, values = [bar.name for bar in bars], [bar.value for bar in bars]
         drawn = panel.barh(names, values, color=[bar.colour for bar in bars])
-        panel.bar_label(drawn, fmt="{:,.0f}", padding=3)
+        panel.bar_label(drawn, fmt=f"{{:{value_format}}}", padding=3)
         panel.set_title(title, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
-        panel.xaxis.set_major_formatter("{x:,.0f}")
+        panel.xaxis.set_major_formatter(f"{{x:{value_format}}}")
         panel.margins(x=0.12)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Equal figures give equal files, which a repository then does not see as changed.

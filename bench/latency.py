@@ -9,6 +9,7 @@ python -m bench.latency --per-second 1000 --per-second 10000 --seconds 30
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import fastavro
@@ -25,8 +27,11 @@ import numpy as np
 import typer
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+from bench.drawing import Bar, draw_panels
+from bench.machine import Machine
+from bench.series import OUTPUT
 from bench.workload import Workload, fill_live
-from deploy.console import CommandError, print_json, print_table, run_alone
+from deploy.console import CommandError, json_value, print_json, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
 from jobs.page_views import SITE_TRAFFIC_PER_MINUTE
@@ -235,21 +240,39 @@ def _send(
     return [latencies(sent, watch.marks, already) for watch in watches]
 
 
+def draw(latencies: Sequence[Latency], path: Path) -> None:
+    """Write a chart to `path` with a panel for each rate, in seconds."""
+    panels: dict[str, list[Bar]] = {}
+    for one in reversed(latencies):
+        bars = panels.setdefault(
+            f"{one.per_second:,.0f} events a second: seconds until counted", []
+        )
+        for name, value in (("p99", one.p99), ("p50", one.p50)):
+            bars.append(Bar(f"{one.point}, {name}", value))
+    draw_panels(dict(reversed(panels.items())), path, ".1f")
+
+
 def main(
     per_second: Annotated[
         list[float] | None,
         typer.Option(help="Events per second; repeat. 1,000, 10,000 and 50,000 by default."),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="For each rate.")] = 30,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    output: Annotated[Path, typer.Option(help="Folder of the JSON and the chart.")] = OUTPUT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Measure on the running embedded stack (`kappa up` first).
 
     Example: python -m bench.latency --per-second 1000
     """
+    machine = Machine.here()
     found = list(measure(Settings(), per_second or _PER_SECOND, seconds))
+    document = {"machine": asdict(machine), "figures": [asdict(one) for one in found]}
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "latency.json").write_text(json.dumps(json_value(document), indent=2) + "\n")
+    draw(found, output / "latency.svg")
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json(document)
         return
     columns = ("events/s", "until it is in", "events", "p50, s", "p99, s", "greatest, s")
     print_table("From produced to counted", columns, [tuple(asdict(one).values()) for one in found])

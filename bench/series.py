@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from bench.machine import Machine
 from bench.oracle import window_rows
 from bench.rows import await_rows, newest
 from bench.ten_seconds import STREAM
@@ -159,7 +158,7 @@ def keep(figures: Sequence[Figure], path: Path) -> list[Figure]:
     there = {(figure.series, figure.label): figure for figure in _kept(path)}
     everything = list((there | new).values())
     document = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": asdict(Machine.here()),
         "figures": [asdict(figure) for figure in everything],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

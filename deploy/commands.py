@@ -1,4 +1,4 @@
-"""Commands of the embedded stack: up, down, status, logs, demo."""
+"""Commands of the embedded stack: up, down, status, logs, demo, doctor, settings."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command()(logs)
     app.command()(demo)
     app.command()(doctor)
+    app.command()(settings)
 
 
 def up(as_json: _AsJson = False) -> None:
@@ -156,3 +157,28 @@ def doctor(as_json: _AsJson = False) -> None:
     worse = [one.subject for one in found if one.verdict is Verdict.BAD]
     if worse:
         raise CommandError(f"{', '.join(worse)}: see above what to do.")
+
+
+def settings(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print all with their defaults as a page.")
+    ] = False,
+    as_json: _AsJson = False,
+) -> None:
+    """Show every setting, its value here and what it is; secrets are hidden.
+
+    Example: kappa settings --json
+    """
+    import sys
+
+    from deploy.settings import Settings
+    from deploy.settings_page import in_effect, page
+
+    if markdown:
+        sys.stdout.write(page())
+        return
+    found = in_effect(Settings())
+    if as_json:
+        print_json(found)
+        return
+    print_table("", ("setting", "value", "what it is"), [tuple(one.values()) for one in found])

@@ -146,7 +146,12 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def client(settings: Settings) -> Path:
-    """Return Flink's own command-line client: that of `flink_home`, or the embedded one."""
+    """Return Flink's own command-line client: that of `flink_home`, or the embedded one.
+
+    The embedded one's files are written first: its cluster may never have run here.
+    """
+    if not settings.flink_home:
+        write_cluster_files(settings)
     return Path(settings.flink_home or distribution()) / "bin" / "flink"
 
 

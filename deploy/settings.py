@@ -47,16 +47,22 @@ class Settings(BaseSettings):
     port_base: int = Field(default=18000, ge=1024, le=65000, description="First embedded port.")
 
     ca_file: str = Field(
-        default="", description="PEM certificates that servers' are checked with; the system's."
+        default="",
+        description="PEM file of the certificates that servers' are checked with; the system's.",
     )
     kafka_bootstrap: str = Field(default="", description="Kafka bootstrap servers, host:port,…")
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    kafka_sasl_username: str = ""
-    kafka_sasl_password: SecretStr = SecretStr("")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        description="How Kafka is spoken to: also SSL, SASL_PLAINTEXT, SASL_SSL.",
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="With SASL: also PLAIN or SCRAM-SHA-256."
+    )
+    kafka_sasl_username: str = Field(default="", description="User of Kafka, with SASL.")
+    kafka_sasl_password: SecretStr = Field(default=SecretStr(""), description="Its password.")
     registry_url: str = Field(default="", description="Schema registry, Confluent API.")
     registry_user: str = Field(default="", description="User of the registry, if it asks for one.")
-    registry_password: SecretStr = SecretStr("")
+    registry_password: SecretStr = Field(default=SecretStr(""), description="Its password.")
     flink_url: str = Field(
         default="",
         description="Flink REST addresses, comma-separated; new jobs go to the first.",
@@ -64,26 +70,31 @@ class Settings(BaseSettings):
     flink_home: str = Field(
         default="", description="Flink distribution whose client submits jobs, configured there."
     )
-    clickhouse_host: str = "127.0.0.1"
-    clickhouse_port: int = Field(default=0, description="ClickHouse HTTP port.")
+    clickhouse_host: str = Field(default="127.0.0.1", description="ClickHouse host.")
+    clickhouse_port: int = Field(default=0, description="ClickHouse HTTP port; the embedded one's.")
     clickhouse_tls: bool = Field(default=False, description="Whether that port speaks TLS.")
     clickhouse_cluster: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9_]*$",
         description="Cluster whose shards and replicas hold the tables; one server without.",
     )
-    clickhouse_database: str = "kappa"
-    clickhouse_user: str = "kappa"
-    clickhouse_password: SecretStr = SecretStr("kappa")
+    clickhouse_database: str = Field(
+        default="kappa", description="Database; with a namespace, what its own one starts with."
+    )
+    clickhouse_user: str = Field(default="kappa", description="User who makes and fills tables.")
+    clickhouse_password: SecretStr = Field(default=SecretStr("kappa"), description="Its password.")
     clickhouse_reader: str = Field(default="reader", description="User who may only read.")
-    clickhouse_reader_password: SecretStr = SecretStr("reader")
+    clickhouse_reader_password: SecretStr = Field(
+        default=SecretStr("reader"), description="Its password."
+    )
     postgres_dsn: SecretStr = Field(default=SecretStr(""), description="Control plane database.")
     postgres_password: SecretStr = Field(
         default=SecretStr(""), description="Its password, where the DSN has none."
     )
 
     archive_url: str = Field(
-        default="", description="Where events are archived: a folder or an s3:// URI."
+        default="",
+        description="Where events are archived, a folder or an s3:// URI; below the home.",
     )
     metrics_host: str = Field(
         default="127.0.0.1", description="Address on which the loader serves its metrics."
@@ -92,7 +103,7 @@ class Settings(BaseSettings):
     serving_host: str = Field(
         default="127.0.0.1", description="Address on which the API and the dashboard listen."
     )
-    serving_port: int = Field(default=0, description="Their port.")
+    serving_port: int = Field(default=0, description="Their port; the embedded one.")
     serving_names: str = Field(
         default="",
         description='Host names under which they are reached, with commas; "*" for any.',

@@ -80,13 +80,13 @@ def nature(view: View) -> str:
         how = (
             f"Windows of {span(window.size)}{each}. A row comes with the window's first events and "
             f"is renewed with more; late ones correct it for {span(view.stream.allowed_lateness)}, "
-            "then its state ends."
+            "then state ends."
         )
     elif isinstance(view, SessionView):
         how = (
             f"Sessions without a pause of more than {span(view.gap)}. A row comes at the latest "
             f"once events {span(_delay(view) + view.gap)} newer than its last have been read, and "
-            "its state ends with it."
+            "state ends with it."
         )
     elif isinstance(view, MilestoneView):
         how = (
@@ -98,14 +98,14 @@ def nature(view: View) -> str:
         how = (
             f"The {view.top} with the most events of windows of {span(view.window.size)}. A row "
             f"comes at the latest once events {span(_delay(view))} newer than the window have been "
-            "read, and its state ends with it."
+            "read, and state ends with it."
         )
     elif isinstance(view, AnomalyView):
         reach = view.lookback + timedelta(milliseconds=anomaly_store(view).span)
         how = (
             f"Windows of {span(view.window.size)}, held against those of the {span(view.lookback)} "
             f"before. A row comes at the latest once events {span(_delay(view))} newer than the "
-            f"window have been read; its state ends {span(reach)} after that."
+            f"window have been read; state ends {span(reach)} after that."
         )
     elif isinstance(view, TotalsView):
         distinct = any(isinstance(one, CountDistinct) for one in view.measures.values())
@@ -146,14 +146,12 @@ def _state(view: QueryView) -> str:
     """Return when the state of `view` ends, and that of the views that it reads."""
     read = plan(job_of(view), 1, (view.name,)).read_queries
     ends = [
-        ("its state" if one.name == view.name else f"that of `{one.name}`", one.state_retention)
+        ("state" if one.name == view.name else f"the state of `{one.name}`", one.state_retention)
         for one in reversed(read)
         if one.state_retention is not None
     ]
     if not ends:
-        return (
-            "it keeps none" if isinstance(view, ArrivalView) else "its state ends with its windows"
-        )
+        return "it keeps none" if isinstance(view, ArrivalView) else "state ends with its windows"
     return ", ".join(f"{whose} ends {span(kept)} after a key's last change" for whose, kept in ends)
 
 

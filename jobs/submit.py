@@ -294,7 +294,17 @@ def _await_running(cluster: Cluster, name: str, job_id: str) -> None:
             raise SubmissionFailed(f"{name} does not start: {reason}")
         return bool(job["vertices"]) and all(v["status"] == "RUNNING" for v in job["vertices"])
 
-    _until(started, _START_SECONDS, name)
+    try:
+        _until(started, _START_SECONDS, name)
+    except ClusterError:
+        vertices = cluster.get(f"/jobs/{job_id}")["vertices"]
+        if not any(vertex["status"] == "SCHEDULED" for vertex in vertices):
+            raise
+        cluster.cancel(job_id)
+        raise SubmissionFailed(
+            f"{name} does not start: no slots came free for all of it within "
+            f"{_START_SECONDS:.0f} s; cancel a job, add a TaskManager, or lower KAPPA_PARALLELISM."
+        ) from None
 
 
 def _until(condition: Callable[[], T | None], seconds: float, name: str) -> T:

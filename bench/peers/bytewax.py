@@ -14,10 +14,14 @@ from typing import Any
 from bench.peers.fraud import REMEMBERED, judge
 from bench.peers.protocol import Cell, Contender, Source, Task
 
+# Each its own process: threads would share Python's lock.
+_WORKERS = 2
+_BATCH = 10_000
 CONTENDERS = {
     "bytewax": Contender(
         "Bytewax",
         "no exactly-once (recovery off), dead letters or corrections; lateness delays windows",
+        f"{_WORKERS} processes of a worker each, polls of {_BATCH:,} messages",
         answers=("W1", "W2", "W3", "W4", "W5", "W6"),
         cannot={
             "W7": "W3 and W4 show what the parts cost; the rest, put together, was not written"
@@ -29,9 +33,6 @@ CONTENDERS = {
         environment="bytewax",
     )
 }
-# Each its own process: threads would share Python's lock.
-_WORKERS = 2
-_BATCH = 10_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _PAUSE = timedelta(minutes=30)

@@ -15,6 +15,8 @@ CONTENDERS = {
     "clickhouse": Contender(
         "ClickHouse Kafka engine",
         "no event time, closed windows, lateness or dead letters; at-least-once",
+        "in the process (chDB), two consumers; blocks of 524,288, polls of 10,000 messages and "
+        "10 ms, flushed every 2 s",
         answers=("W1", "W2", "W3", "W4", "W5", "W6", "W7"),
         notes={
             "W3": "keeps minutes; one query at the end makes five of each, and is not in the rate",

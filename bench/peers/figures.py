@@ -18,6 +18,7 @@ class Result:
     contender: str
     title: str
     lacks: str
+    settings: str
     note: str = ""
     events_read: int = 0
     steady: int | None = None

@@ -15,16 +15,17 @@ from bench.peers.protocol import Cell, Contender, Task
 from schemas.framing import HEADER_BYTES
 
 _NO_STATE = "it keeps no state from one event to the next"
+_BATCH = 50_000
 CONTENDERS = {
     "floor": Contender(
         "floor: consumer, Arrow decode and group-by",
         "no event time, lateness, exactly-once or dead letters; keeps no state",
+        f"one process, batches of {_BATCH:,} messages",
         answers=("W1", "W2", "W3", "W4"),
         cannot={"W5": _NO_STATE, "W6": _NO_STATE, "W7": "it is there for single windows"},
         notes={"W4": "keeps every visit's time in memory and sorts once, at the end"},
     )
 }
-_BATCH = 50_000
 _PAUSE_MS = 30 * 60_000
 _NAMES = {"count_all": "views", "duration_ms_sum": "duration_ms"}
 

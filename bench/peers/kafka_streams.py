@@ -20,11 +20,16 @@ _CANNOT = {
     "W7": "W3 and W4 show what the parts cost; the rest, put together, was not written",
 }
 _LACKS = "no dead letters; stream time per task, behind the re-keying, decides what is late"
+_SETTINGS = (
+    "two threads, RocksDB behind 512 MB of cache, commits every 5 s, 4 GB of heap, lz4, "
+    "the TaskManager's JVM options"
+)
 _ANSWERS = ("W1", "W2", "W3", "W4", "W5")
 CONTENDERS = {
     "kafka_streams": Contender(
         "Kafka Streams, exactly_once_v2",
         f"{_LACKS}, so nothing is: a day of grace, and windows never close",
+        _SETTINGS,
         answers=_ANSWERS,
         cannot=_CANNOT,
         mode="all",
@@ -33,6 +38,7 @@ CONTENDERS = {
     "kafka_streams_grace": Contender(
         "Kafka Streams, grace of the stream",
         f"{_LACKS}; grace is disorder and lateness",
+        _SETTINGS,
         answers=("W1", "W4"),
         cannot=_CANNOT | dict.fromkeys(("W2", "W3", "W5"), "W1 and W4 show what it drops"),
         mode="grace",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bench.peers.figures import Result
 
@@ -10,11 +10,20 @@ _HEAD = (
     "| | events/s, steady | CPU s a million | peak, GB | start-up, s | right |",
     "|---|---|---|---|---|---|",
 )
+_WHO = ("| | leaves out | settings |", "|---|---|---|")
+_TERMS = (
+    "Steady is the rate between 25% and 98% of the events; (all) is that of the whole reading, "
+    "where there were too few signs of progress between. CPU and memory are those of the "
+    "contender's processes."
+)
 
 
-def page(results: Sequence[Result], texts: Mapping[str, str], events: int) -> str:
-    """Return the tables of the questions named in `texts`, then what has no figures and why."""
-    parts = []
+def page(results: Sequence[Result], texts: Mapping[str, str], events: int, machine: str) -> str:
+    """Return the tables of the questions named in `texts`, each with what has no figures and why.
+
+    Then comes what each contender leaves out, and its settings.
+    """
+    parts = [f"Measured on {machine}"]
     for question in dict.fromkeys(result.question for result in results):
         own = [result for result in results if result.question == question]
         own.sort(key=lambda result: -(result.steady or 0))
@@ -24,7 +33,12 @@ def page(results: Sequence[Result], texts: Mapping[str, str], events: int) -> st
         notes = [f"- {r.title}: {r.note}." for r in own if r.note and r.steady]
         lists = [lines for lines in (notes, silent) if lines]
         parts += [title, "\n".join((*_HEAD, *rows)), *("\n".join(lines) for lines in lists)]
+    parts += [_TERMS, "## The contenders", "\n".join((*_WHO, *_lines(results)))]
     return "\n\n".join(parts) + "\n"
+
+
+def _lines(results: Sequence[Result]) -> Iterable[str]:
+    return dict.fromkeys(f"| {r.title} | {r.lacks} | {r.settings} |" for r in results)
 
 
 def _row(result: Result) -> str:

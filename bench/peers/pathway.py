@@ -9,10 +9,12 @@ from typing import Any
 
 from bench.peers.protocol import Cell, Contender, Task
 
+_COMMIT_MS = 1_000
 CONTENDERS = {
     "pathway": Contender(
         "Pathway",
         "no closed windows, exactly-once (persistence off) or dead letters",
+        f"a commit every {_COMMIT_MS:,} ms",
         answers=("W1", "W2", "W3", "W4", "W5"),
         cannot={
             "W6": "its stateful reducers give one row for each user, not for each payment",
@@ -21,7 +23,6 @@ CONTENDERS = {
         environment="pathway",
     )
 }
-_COMMIT_MS = 1_000
 _PAUSE_MS = 30 * 60_000
 _MINUTE_MS = 60_000
 

@@ -29,6 +29,8 @@ class Contender:
     title: str
     lacks: str
     """In one line: event time, lateness, exactly-once, dead letters."""
+    settings: str
+    """In one line: what it is, and the settings that were best for it."""
     answers: tuple[str, ...] = ("W1", "W2")
     cannot: Mapping[str, str] = field(default_factory=dict)
     """Why it has no answer to the other questions."""

@@ -20,10 +20,17 @@ _CANNOT = {
     "W6": "a stream has no OVER windows by rows: a state of one's own for each user",
     "W7": "each view is a query of its own, which reads the topic again",
 }
+_MICRO_BATCH_EVENTS = 200_000
+_WARM_UP_EVENTS = 5_000
+_SETTINGS_LINE = (
+    "local[2], 4 GB of heap of which 2 for the young, two shuffle partitions; reads "
+    f"{_WARM_UP_EVENTS:,} events first, which counts as start-up"
+)
 CONTENDERS = {
     "spark_batch": Contender(
         "PySpark, one batch",
         f"{_LACKS}; no row before the last event is read",
+        _SETTINGS_LINE,
         answers=_ANSWERS,
         cannot=_CANNOT,
         mode="batch",
@@ -32,6 +39,7 @@ CONTENDERS = {
     "spark_micro": Contender(
         "PySpark, micro-batches",
         _LACKS,
+        f"{_SETTINGS_LINE}; batches of {_MICRO_BATCH_EVENTS:,} events",
         answers=_ANSWERS,
         cannot=_CANNOT,
         mode="micro",
@@ -39,8 +47,6 @@ CONTENDERS = {
     ),
 }
 _JARS = Path(__file__).resolve().parents[2] / ".peers" / "spark-jars"
-_MICRO_BATCH_EVENTS = 200_000
-_WARM_UP_EVENTS = 5_000
 _FIELDS = {
     "W4": ("event_time", "user_id"),
     "W5": ("event_time", "order_id", "status", "payment_id", "paid_cents"),

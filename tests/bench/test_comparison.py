@@ -129,6 +129,7 @@ def test_every_contender_says_what_it_leaves_out_and_why_it_has_no_answer() -> N
     assert len({contender.title for contender in found}) == len(found) == 11
     for contender in found:
         assert contender.lacks
+        assert contender.settings
         assert {*contender.answers} | contender.cannot.keys() == QUESTIONS.keys()
         assert not {*contender.answers} & contender.cannot.keys()
         assert {*contender.notes} <= {*contender.answers}
@@ -149,29 +150,38 @@ def test_python_peers_judge_a_payment_by_amount_distance_and_frequency() -> None
 
 def test_the_fastest_stands_first_and_who_failed_last() -> None:
     results = [
-        Result("W1", "a", "A", "-", verdict="RuntimeError: no"),
-        Result("W1", "b", "B", "-", steady=10, verdict="yes"),
-        Result("W1", "c", "C", "-", steady=20, verdict="no: 1 of 2 rows wrong or missing"),
-        Result("W2", "b", "B", "-", steady=30, verdict="yes"),
+        Result("W1", "a", "A", "-", "", verdict="RuntimeError: no"),
+        Result("W1", "b", "B", "-", "", steady=10, verdict="yes"),
+        Result("W1", "c", "C", "-", "", steady=20, verdict="no: 1 of 2 rows wrong or missing"),
+        Result("W2", "b", "B", "-", "", steady=30, verdict="yes"),
     ]
     assert [row[0] for row in table(results, "W1")] == ["C", "B", "A"]
 
 
 def test_a_page_has_a_row_for_who_has_figures_and_a_line_for_who_has_none() -> None:
     results = [
-        Result("W1", "a", "A", "-", verdict="no answer: it has no windows"),
-        Result("W1", "b", "B", "-", "at the end", 9, 10, "all", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
-        Result("W1", "c", "C", "-", "", 9, 2_000, "25% to 98%", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
+        Result("W1", "a", "A", "all", "none", verdict="no answer: it has no windows"),
+        Result("W1", "b", "B", "-", "", "at the end", 9, 10, "all", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
+        Result("W1", "c", "C", "-", "", "", 9, 2_000, "25% to 98%", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
+        Result("W2", "a", "A", "all", "none", verdict="no answer: it has no windows"),
     ]
-    assert page(results, {"W1": "windows"}, 9_000) == (
+    found = page(results[:3], {"W1": "windows"}, 9_000, "2 cores.")
+    assert found.startswith(
+        "Measured on 2 cores.\n\n"
         "## W1: windows, 9,000 events\n\n"
         "| | events/s, steady | CPU s a million | peak, GB | start-up, s | right |\n"
         "|---|---|---|---|---|---|\n"
         "| C | 2,000 | 1.5 | 2.0 | 3.0 | yes |\n"
         "| B | 10 (all) | 1.5 | 2.0 | 3.0 | yes |\n\n"
         "- B: at the end.\n\n"
-        "- A: no answer: it has no windows.\n"
+        "- A: no answer: it has no windows.\n\n"
     )
+    assert found.endswith(
+        "## The contenders\n\n| | leaves out | settings |\n|---|---|---|\n"
+        "| A | all | none |\n| B | - |  |\n| C | - |  |\n"
+    )
+    both = page(results, {"W1": "windows", "W2": "uniques"}, 9_000, "2 cores.")
+    assert both.count("| A | all | none |") == 1
 
 
 _TABLE = Table("ten_seconds", ("window_start", "page_id"), ("views", "duration_ms"), "views", 3)

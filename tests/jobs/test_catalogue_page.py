@@ -29,7 +29,7 @@ def test_a_view_says_when_its_rows_come() -> None:
     assert "renewed with each event;" in nature(VIEWS["word_counts"])
     # 10 s of disorder, 5 min of lateness and a pane of a minute.
     assert "once events 6 min 10 s newer than the window" in nature(VIEWS["top_pages"])
-    assert "its state ends 7 h after that" in nature(VIEWS["traffic_anomalies"])
+    assert "state ends 7 h after that" in nature(VIEWS["traffic_anomalies"])
     assert "by 16 bytes with each distinct value" in nature(VIEWS["page_stats"])
 
 

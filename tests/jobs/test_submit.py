@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from deploy.flink import SLOTS
 from deploy.stack import Stack
 from jobs.cluster import Cluster
 from jobs.state import latest_state, state_folders
-from jobs.submit import SubmissionFailed, submit, take_savepoint
+from jobs.submit import SubmissionFailed, flink_name, submit, take_savepoint
 from tests import datasets
 from tests.harness import (
     PANE_VIEWS,
@@ -83,6 +84,29 @@ def test_a_view_that_changed_or_came_since_its_state_was_written_is_refused(
         kept.keep_layout(true_layout)
 
     assert Cluster(env.settings.flink).live_job(env.job_name) is None
+
+
+def test_a_job_that_gets_no_slots_is_cancelled_and_says_so(
+    stopped: tuple[Environment, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, _ = stopped
+    monkeypatch.setattr("jobs.submit._START_SECONDS", 5.0)
+
+    with pytest.raises(SubmissionFailed, match="no slots came free"):
+        submit(
+            env.settings,
+            "page_views",
+            version=9,
+            views=("site_traffic_per_minute",),
+            restore="none",
+            options={"parallelism": SLOTS + 1},
+        )
+
+    wait_for(
+        lambda: not Cluster(env.settings.flink).unended(flink_name(env.settings, "page_views", 9)),
+        30,
+        "it ends",
+    )
 
 
 def test_a_job_continues_from_its_savepoint_and_a_second_one_is_refused(
