@@ -55,7 +55,9 @@ def accounting_view(stream: Stream) -> WindowView:
             "first_offset": Min(SOURCE_OFFSET, doc="Least offset aggregated."),
             "last_offset": Max(SOURCE_OFFSET, doc="Greatest offset aggregated."),
         },
-        description=f"How many events of {stream.name} each partition gave to the views.",
+        description=f"How many events of {stream.name} each partition gave to the views. A "
+        "partition such as 3@1841 stands for those from offset 1841 on that a partition which had "
+        "been silent brought when their windows were written and forgotten: no view has them.",
     )
 
 
@@ -273,7 +275,8 @@ def pane_stores(stream: Stream, views: tuple[WindowView, ...]) -> tuple[PaneStor
     grouped: dict[tuple[tuple[str, ...], int], list[WindowedView]] = defaultdict(list)
     for view in views:
         size, slide = whole_ms(view.window.size), whole_ms(view.window.slide)
-        windowed = WindowedView(view.name, size, slide, tuple(view.measures.items()))
+        accounts = view.name == accounting_view(stream).name
+        windowed = WindowedView(view.name, size, slide, tuple(view.measures.items()), accounts)
         grouped[(view.dimensions, slide)].append(windowed)
     return tuple(
         PaneStore(f"{'+'.join(dims) or 'all'}@{pane}", dims, pane, lateness, tuple(members))

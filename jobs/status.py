@@ -1,4 +1,4 @@
-"""How each job is, and where every event went: read = aggregated + late + dead + in flight."""
+"""How each job is, and where every event went: aggregated, late, dead, missed or in flight."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from sinks.lag import LagReader
 from sinks.loader import group_of
 from udfs.kafka_time import NewestBefore
 from udfs.lateness import milliseconds
+from udfs.windows import MISSED_AT
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class PartitionStatus:
 class JobStatus:
     """One job. Counts are of events; None where the part that knows does not answer.
 
-    `events` = `aggregated` + `late` + `dead` + `in_flight`; those in flight are not read yet, or
-    what became of them is still on its way into ClickHouse. `read` is what the last checkpoint
-    covers. Events are told by their offsets: where transactions left markers between them, these
-    count as in flight for ever, and a problem says so.
+    `events` = `aggregated` + `late` + `dead` + `missed` + `in_flight`; those in flight are not read
+    yet, or what became of them is still on its way into ClickHouse. Those missed came from a
+    partition that had been silent, when their windows were written and forgotten. `read` is what
+    the last checkpoint covers. Events are told by their offsets: where transactions left markers
+    between them, these count as in flight for ever, and a problem says so.
     """
 
     name: str
@@ -63,6 +65,7 @@ class JobStatus:
     aggregated: int | None
     late: int | None
     dead: int | None
+    missed: int | None
     in_flight: int | None
     job_lag: int | None
     loader_lag: int | None
@@ -115,6 +118,11 @@ def _status(settings: Settings, job_plan: JobPlan, source: Input) -> JobStatus:
         problems.append(
             f"all is read and loaded, and {in_flight:,} offsets gave no event: each transaction of "
             "a producer leaves such, as its marker."
+        )
+    if counts["missed"]:
+        problems.append(
+            f"{counts['missed']:,} events came from a partition that had been silent when their "
+            "windows were written and forgotten; a rebuild counts them."
         )
     return JobStatus(
         name=job_plan.name,
@@ -233,9 +241,12 @@ def _counts(
     clickhouse = ClickHouse(settings, reader=True, timeout=10)
     accounting = source.accounting.table(version)
     where = {"stream": source.stream.name, "version": version}
+    given = f"SELECT sum(events) FROM {accounting} FINAL WHERE"
+    missed = f"position(source_partition, '{MISSED_AT}') > 0"
     apart = "SELECT count() FROM {} WHERE stream = %(stream)s AND version = %(version)s"
     queries = {
-        "aggregated": (accounting, f"SELECT sum(events) FROM {accounting} FINAL"),
+        "aggregated": (accounting, f"{given} NOT {missed}"),
+        "missed": (accounting, f"{given} {missed}"),
         "late": ("late_events", apart.format("late_events")),
         "dead": ("dead_letters", apart.format("dead_letters")),
     }
@@ -280,6 +291,7 @@ _SHOWN = {
     "aggregated": "  aggregated",
     "late": "  late",
     "dead": "  dead",
+    "missed": "  missed, their windows being over",
     "in_flight": "  in flight",
     "read": "covered by the last checkpoint",
     "job_lag": "lag of the job, events",

@@ -12,6 +12,7 @@ from jobs.views import WINDOW_END, WINDOW_START
 from replay.differences import Condition
 from sinks.sql import identifier, literal
 from sinks.tables import INTERNAL_COLUMNS, PARTITION, REVISION
+from udfs.windows import MISSED_AT
 
 MAX_BUCKETS = 4096
 MAX_RANGES = 200
@@ -304,7 +305,7 @@ def dropped_query(
 
     Columns: partition, pane, first and last such offset, and how many events there are at most.
     """
-    part, pane = "toInt64(source_partition)", "window_start"
+    part, pane = "toInt64OrNull(source_partition)", "window_start"
     before = " OR ".join(f"({part} = {p} AND first_offset < {at})" for p, at in begin.items())
     last = ", ".join(f"{part} = {p}, {at - 1}" for p, at in begin.items())
     return (
@@ -312,6 +313,25 @@ def dropped_query(
         f"AS last, least(events, last - first_offset + 1) FROM {identifier(accounting)} FINAL "
         f"WHERE ({before}) AND {pane} >= {_instant(first)} AND {pane} < {_instant(end)} "
         f"ORDER BY ALL LIMIT {limit}"
+    )
+
+
+def missed_query(accountings: Mapping[int, str], first: datetime, end: datetime, limit: int) -> str:
+    """Ask accountings, by version, for the events that just one of these versions missed.
+
+    Columns: version, partition, pane, first and last offset, and how many events there are.
+    """
+    place, pane = f"splitByString({literal(MISSED_AT)}, source_partition)", "window_start"
+    missed = " UNION ALL ".join(
+        f"SELECT {version} AS version, {place} AS place, {pane}, first_offset, last_offset, events "
+        f"FROM {identifier(table)} FINAL WHERE length({place}) = 2 "
+        f"AND {pane} >= {_instant(first)} AND {pane} < {_instant(end)}"
+        for version, table in accountings.items()
+    )
+    return (
+        f"SELECT any(version) AS only, toInt64(place[1]), {pane}, first_offset, "
+        f"any(last_offset), any(events) FROM ({missed}) GROUP BY place, {pane}, first_offset "
+        f"HAVING uniqExact(version) = 1 ORDER BY ALL LIMIT {limit}"
     )
 
 

@@ -284,12 +284,17 @@ class SkippedEvent:
         return value or 0
 
 
+DROPPED, MISSED = "dropped", "missed"
+"""Verdicts of `DroppedEvents`."""
+
+
 @dataclass(frozen=True)
 class DroppedEvents(SkippedEvent):
-    """Events of one pane that the topic dropped before `version` could read them.
+    """Events of one pane that `version` has in no view.
 
-    They stood between `offset` and `last_offset` and were `events` at most. Nobody knows any more
-    what was in them; `timestamp` is the first instant of the pane.
+    The topic dropped them before it could read them, or they came when what they belong to was
+    written and forgotten. They stood between `offset` and `last_offset` and were `events` at most.
+    What was in them is not known; `timestamp` is the first instant of the pane.
     """
 
     last_offset: int = 0
@@ -300,8 +305,11 @@ class DroppedEvents(SkippedEvent):
         """Where they stood and who lacks them."""
         alone = self.offset == self.last_offset
         which = f"offset {self.offset}" if alone else f"offsets {self.offset} to {self.last_offset}"
+        where = f"{self.topic}[{self.partition}] {which}"
+        if self.verdict == MISSED:
+            return f"{where} came too late for the windows of version {self.version}"
         return (
-            f"{self.topic}[{self.partition}] {which} {'was' if alone else 'were'} dropped from the "
+            f"{where} {'was' if alone else 'were'} dropped from the "
             f"topic before version {self.version} read {'it' if alone else 'them'}"
         )
 

@@ -12,8 +12,8 @@ import fastavro
 
 from deploy.settings import Settings
 from jobs.plan import accounting_view
-from replay.comparison import dropped_query, one_version_only, skipped_query
-from replay.differences import Cut, DroppedEvents, SkippedEvent
+from replay.comparison import dropped_query, missed_query, one_version_only, skipped_query
+from replay.differences import DROPPED, MISSED, Cut, DroppedEvents, SkippedEvent
 from replay.late_rows import REPAIRED_EVENTS, repaired_query
 from schemas.framing import BadFrame, split
 from schemas.registry import Registry, RegistryError, RegistryUnavailable
@@ -38,8 +38,8 @@ class Found:
 class SkippedReader:
     """Finds late and dead events of one version only, up to the offsets of the cut.
 
-    And those that the new version could not read any more: the old one's accounting tells of which
-    minutes they were.
+    And those that the new version could not read any more, and those that came too late for the
+    windows of one: the accountings tell of which minutes they were.
     """
 
     def __init__(self, settings: Settings, clickhouse: ClickHouse, cut: Cut) -> None:
@@ -96,11 +96,32 @@ class SkippedReader:
         )
         runs = tuple(
             DroppedEvents(
-                "dropped", new, stream.topic, part, offset, pane, last_offset=last, events=events
+                DROPPED, new, stream.topic, part, offset, pane, last_offset=last, events=events
             )
             for part, pane, offset, last, events in answer.rows[:MAX_PANES]
         )
         why = f"events of more than {MAX_PANES:,} minutes were dropped; declare what differs."
+        return Found(runs, answer.rows_read, why if len(answer.rows) > MAX_PANES else "")
+
+    def missed(
+        self, stream: Stream, versions: Collection[int], first: datetime, end: datetime
+    ) -> Found:
+        """Return the events that came too late for the windows of one of `versions`, in runs."""
+        present = self._clickhouse.table_ids()
+        accountings = {version: accounting_view(stream).table(version) for version in versions}
+        known = {version: table for version, table in accountings.items() if table in present}
+        if not known:
+            return Found()
+        answer = self._clickhouse.query(
+            missed_query(known, first - stream.pane, end, MAX_PANES + 1)
+        )
+        runs = tuple(
+            DroppedEvents(
+                MISSED, version, stream.topic, part, offset, pane, last_offset=last, events=events
+            )
+            for version, part, pane, offset, last, events in answer.rows[:MAX_PANES]
+        )
+        why = f"events of more than {MAX_PANES:,} minutes were missed; declare what differs."
         return Found(runs, answer.rows_read, why if len(answer.rows) > MAX_PANES else "")
 
     def _incomplete(self, events: int) -> str:

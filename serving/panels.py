@@ -10,6 +10,7 @@ from serving.formats import json_rows, readable
 from sinks.clickhouse import ClickHouse
 from sinks.sql import identifier, literal
 from sinks.tables import EMITTED_AT
+from udfs.windows import MISSED_AT
 
 SITE, PAGES = "site_traffic_per_minute", "page_views_per_minute"
 STATS, FRAUD, ANOMALIES = "page_stats", "fraud_alerts", "traffic_anomalies"
@@ -123,8 +124,10 @@ def accounts(clickhouse: ClickHouse, views: Views) -> dict[str, dict[str, int]]:
     for name, view in views.items():
         stream = name.removesuffix("_accounting")
         if stream != name and view.has("events"):
-            (total,) = clickhouse.query(f"SELECT sum(events) FROM {identifier(name)}").rows[0]
-            found[stream] = {"aggregated": total or 0, "late": 0, "dead": 0}
+            missed = f"sumIf(events, position(source_partition, {literal(MISSED_AT)}) > 0)"
+            query = f"SELECT sum(events) AS total, {missed} FROM {identifier(name)}"
+            total, too_late = (count or 0 for count in clickhouse.query(query).rows[0])
+            found[stream] = {"aggregated": total - too_late, "late": too_late, "dead": 0}
             versions[stream] = view.version
     for name, table in (("late", "late_events"), ("dead", "dead_letters")):
         if table not in views:
@@ -132,7 +135,7 @@ def accounts(clickhouse: ClickHouse, views: Views) -> dict[str, dict[str, int]]:
         grouped = f"SELECT stream, version, count() FROM {identifier(table)} GROUP BY ALL"
         for stream, version, count in clickhouse.query(grouped).rows:
             if versions.get(stream) == version:
-                found[stream][name] = count
+                found[stream][name] += count
     return found
 
 

@@ -23,6 +23,7 @@ from udfs.pace import Pace
 from udfs.panes import PANE, PaneStore
 from udfs.rows import RowEncoder, window_columns
 from udfs.runs import RunMemory
+from udfs.sessions import SessionStore
 from udfs.stores import MergedStore, Store
 from udfs.totals import TotalsStore
 
@@ -143,11 +144,14 @@ class AggregatePanes(KeyedProcessFunction):
         watermark = timers.current_watermark()
         self._merged_at[key] = now
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
-        fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
-        changed = windows.fold(store, book, fresh)
-        if fresh:
-            self._fresh.clear()
+        came = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
         fired = book.page.fired
+        fresh, expired = windows.in_time(store, came, fired)
+        changed = windows.fold(store, book, fresh)
+        if came:
+            self._fresh.clear()
+        for rows in windows.missed_rows(store, expired):
+            yield from self._records(rows)
         for rows in windows.settled_rows(store, book, changed, fired, watermark):
             yield from self._records(rows)
         if self.spec.early_fire_ms:
@@ -169,20 +173,23 @@ class AggregatePanes(KeyedProcessFunction):
     def _merged(self, key: int, store: MergedStore, timers: _Timers, now: int) -> Iterable[Row]:
         """Merge what came into what is kept, write what is due, forget what has expired."""
         watermark = timers.current_watermark()
-        fresh = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
-        if not fresh and (key in self._event_timer or isinstance(store, TotalsStore)):
+        came = [from_bytes(store, bytes(body)) for body in self._fresh.get()]
+        if not came and (key in self._event_timer or isinstance(store, TotalsStore)):
             # A spare timer, and nothing is due before the one that was asked for.
             self._pace.took(key, 0)
             return
         self._merged_at[key] = now
         book = _StateBook(store, self._page, self._panes, self._layouts[store.name])
-        if fresh:
+        if came:
             self._fresh.clear()
         if isinstance(store, TotalsStore):
             _forget_read(self._panes)
-            merged = store.advance(book, fresh, self._runs.of(key))
-        else:
+            merged = store.advance(book, came, self._runs.of(key))
+        elif isinstance(store, SessionStore):
+            fresh = [store.in_time(table, book.page.fired) for table in came]
             merged = store.advance(book, fresh, watermark)
+        else:
+            merged = store.advance(book, came, watermark)
         for view, rows in merged:
             yield from self._encoded(view, rows)
         book.page.fired = max(book.page.fired, watermark)

@@ -3,8 +3,9 @@
 The watermark that judges an event is that of its own partition, in offset order: the newest record
 timestamp so far, less the stream's disorder. It is a function of the topic alone. Flink's own
 watermark, the least of all partitions', is never ahead of it, so that an event let through here
-still finds its windows; only an idle partition that resumes can lag behind Flink's, and then the
-one that is ahead decides.
+still finds its windows. Only an idle partition that resumes can lag behind Flink's, and then the
+one that is ahead decides: here, if another partition of the same source told of it, else where the
+windows are (`udfs.windows.in_time`).
 """
 
 from __future__ import annotations

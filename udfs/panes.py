@@ -97,12 +97,16 @@ def partials_of(measure: Measure | SessionMeasure) -> tuple[Partial, ...]:
 
 @dataclass(frozen=True)
 class WindowedView:
-    """The windows of one view over a store of panes; sizes in milliseconds."""
+    """The windows of one view over a store of panes; sizes in milliseconds.
+
+    With `accounts` it tells of partitions and their offsets what became of them.
+    """
 
     name: str
     size: int
     slide: int
     measures: tuple[tuple[str, Measure], ...]
+    accounts: bool = False
 
     def last_end(self, pane: int) -> int:
         """Return the end of the last window that contains `pane`."""

@@ -128,6 +128,13 @@ class SessionStore:
         ordered = table.select([name for name, _ in merges]).take(pa.array(order))
         return Groups(session, np.flatnonzero(np.diff(session, prepend=-1))).fold(ordered, merges)
 
+    def in_time(self, fragments: pa.Table, fired: int) -> pa.Table:
+        """Return the fragments that `fired`, the watermark of the call before, did not close.
+
+        A source that was silent may bring others: their sessions are written and forgotten.
+        """
+        return self.closed(fragments, fired)[1]
+
     def closed(self, fragments: pa.Table, watermark: int) -> tuple[pa.Table, pa.Table]:
         """Return the fragments that `watermark` closes, and the others."""
         done = self.closes(int64s(fragments, END)) <= watermark

@@ -18,6 +18,9 @@ import pyarrow.compute as pc
 from udfs.groups import among, groups_of
 from udfs.panes import PANE, WINDOW, PaneStore, WindowedView, expand
 
+MISSED_AT = "@"
+"""Stands between partition and offset where an accounting tells of events that were missed."""
+
 
 class PaneBook(Protocol):
     """The panes of one bucket, by their start in epoch milliseconds."""
@@ -41,6 +44,41 @@ class Rows:
 
     view: WindowedView
     table: pa.Table
+
+
+def in_time(
+    store: PaneStore, fresh: Sequence[pa.Table], fired: int
+) -> tuple[Sequence[pa.Table], pa.Table]:
+    """Part `fresh` pane tables: what can be folded, and rows of panes that `fired` let expire.
+
+    The rows of an expired pane's windows are written and what they were made of is forgotten: what
+    comes later can't correct them. It does come where a source of its own was silent, since then
+    time goes on without it and the decode can't know how far.
+    """
+    oldest = min((int(table[PANE].to_numpy().min()) for table in fresh if len(table)), default=None)
+    if oldest is None or store.expiry(oldest) > fired:
+        return fresh, store.schema.empty_table()
+    new = pa.concat_tables(fresh)
+    starts = new[PANE].to_numpy()
+    gone = [pane for pane in np.unique(starts).tolist() if store.expiry(pane) <= fired]
+    expired = np.isin(starts, gone)
+    return [new.filter(pa.array(~expired))], new.filter(pa.array(expired))
+
+
+def missed_rows(store: PaneStore, expired: pa.Table) -> Iterable[Rows]:
+    """Yield the rows that account for events which `in_time` parted off as expired.
+
+    Each is told of by its partition and the first offset, as `3@1841`: the partition's own row of
+    that pane counts those that were folded.
+    """
+    for view in store.views:
+        if not view.accounts or not len(expired):
+            continue
+        rows = store.rows(view, expand(view, expired))
+        (partition,), first = store.dimensions, rows["first_offset"].cast(pa.string())
+        places = pc.binary_join_element_wise(rows[partition], first, MISSED_AT)
+        column = rows.schema.get_field_index(partition)
+        yield Rows(view, rows.set_column(column, partition, places))
 
 
 def fold(store: PaneStore, book: PaneBook, fresh: Sequence[pa.Table]) -> pa.Table:

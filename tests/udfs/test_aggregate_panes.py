@@ -443,3 +443,44 @@ def test_a_spare_timer_does_not_read_sessions_of_which_none_is_due() -> None:
     # What is not there can't be read.
     task.state.panes.clear()
     assert task.advance(TimeDomain.PROCESSING_TIME, 120_000) == []
+
+
+def test_what_comes_to_an_expired_pane_replaces_no_row_also_after_a_restart() -> None:
+    state = State()
+    task = Task(state)
+    for second in (5, 6, 7):
+        task.send(second, "/a")
+    assert task.advance(TimeDomain.EVENT_TIME, 30 * MINUTE) == ['["1970-01-01T00:00:00Z","/a"]']
+    assert state.panes == {}
+
+    # A source that had been silent knows nothing of how far time is.
+    task.now = 60_000
+    task.send(8, "/a")
+    task.send(1_801, "/a")
+    assert _written(task, 31 * MINUTE) == ['["1970-01-01T00:30:00Z","/a"]']
+
+    after = Task(state)
+    after.send(9, "/a")
+    assert _written(after, 1) == []
+    assert state.fresh == []
+    assert set(state.panes) == {30 * MINUTE}
+
+
+def test_what_comes_to_a_session_that_is_over_makes_no_other() -> None:
+    task = Task(State(), VISITS_KEY)
+    task.visit(30, "/a", 0)
+    assert _written(task, VISITS.closes(30_000)) == ['["/a","1970-01-01T00:00:30Z"]']
+
+    # One that is over as well, and one that is not.
+    task.visit(31, "/a", 1)
+    task.visit(7_200, "/b", 2)
+    assert _written(task, VISITS.closes(31_000)) == []
+    assert _written(task, VISITS.closes(7_200_000)) == ['["/b","1970-01-01T02:00:00Z"]']
+
+
+def _written(task: Task, watermark: int) -> list[str]:
+    """Return the keys of the rows that are written once time is at `watermark` and stands still."""
+    written = task.advance(TimeDomain.EVENT_TIME, watermark)
+    for _ in range(100):
+        written += task.advance(TimeDomain.PROCESSING_TIME, task.now + 100)
+    return written

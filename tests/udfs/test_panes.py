@@ -8,7 +8,15 @@ import pyarrow as pa
 
 from udfs.measures import Count, CountDistinct, Max, Mean, Measure, Min, Sum
 from udfs.panes import PaneStore, WindowedView, buckets_of, split
-from udfs.windows import early_rows, expire, fold, next_deadline, settled_rows
+from udfs.windows import (
+    early_rows,
+    expire,
+    fold,
+    in_time,
+    missed_rows,
+    next_deadline,
+    settled_rows,
+)
 
 MINUTE = 60_000
 MEASURES: tuple[tuple[str, Measure], ...] = (
@@ -189,3 +197,26 @@ def test_null_dimensions_count_as_the_empty_text() -> None:
 
 
 PINNED_BUCKET = 4
+
+
+def test_what_an_expired_pane_is_sent_is_accounted_for_by_partition_and_offset() -> None:
+    measures = (
+        ("events", Count()),
+        ("first_offset", Min("offset")),
+        ("last_offset", Max("offset")),
+    )
+    own = WindowedView("events_accounting", MINUTE, MINUTE, measures, accounts=True)
+    other = WindowedView("by_partition", MINUTE, MINUTE, (("events", Count()),))
+    offsets = PaneStore("offsets", ("partition",), MINUTE, 5 * MINUTE, (own, other))
+    events = pa.table({"partition": ["3", "3", "1", "3"], "offset": [1843, 1841, 7, 1850]})
+    times = np.array([1_000, 2_000, 3_000, 61_000], dtype=np.int64)
+    came = [offsets.from_events(events.slice(i, 2), times[i : i + 2]) for i in (0, 2)]
+
+    assert in_time(offsets, came, 6 * MINUTE - 2)[1].num_rows == 0
+    fresh, expired = in_time(offsets, came, 6 * MINUTE - 1)
+
+    assert [table["pane"].to_pylist() for table in fresh] == [[MINUTE]]
+    (missed,) = missed_rows(offsets, expired)
+    assert missed.view is own
+    assert rows([missed]) == [(0, "1@7", 1, 7, 7), (0, "3@1841", 2, 1841, 1843)]
+    assert in_time(offsets, [], 0)[0] == []

@@ -74,3 +74,31 @@ def test_it_explains_no_more_than_so_many_events_and_none_that_is_more(gap: Vers
 def test_without_an_accounting_nothing_is_known_of_what_was_dropped(versions: Versions) -> None:
     versions.both([row("/a", 0, 3)], [row("/a", 0, 2)])
     assert counts(versions.compare(cut=GAP)) == {"unexplained": 1}
+
+
+def test_what_came_too_late_for_one_version_explains_what_it_lacks(versions: Versions) -> None:
+    versions.both(
+        [row("/a", 0, 3), row("/b", 1, 1), row("/a", 2, 3)],
+        [row("/a", 0, 5), row("/b", 1, 3), row("/a", 2, 4)],
+    )
+    versions.fill(
+        ACCOUNTING,
+        1,
+        [
+            aggregated(1, 0, 9, 0, 8),
+            aggregated(1, 0, 2, 5, 6) | {"source_partition": "1@5"},
+            # Too few to explain it, and some that both versions missed.
+            aggregated(1, 1, 1, 7, 7) | {"source_partition": "1@7"},
+            aggregated(0, 2, 1, 9, 9) | {"source_partition": "0@9"},
+        ],
+    )
+    versions.fill(ACCOUNTING, 2, [aggregated(0, 2, 1, 9, 9) | {"source_partition": "0@9"}])
+    view = versions.compare()
+    assert [(page, minute, verdict) for page, minute, verdict, _ in told(view)] == [
+        ("/a", 0, "explained"),
+        ("/b", 1, "unexplained"),
+        ("/a", 2, "unexplained"),
+    ]
+    assert {one.cause for one in view.samples_of(Verdict.EXPLAINED)} == {
+        "events.page_views[1] offsets 5 to 6 came too late for the windows of version 1"
+    }
