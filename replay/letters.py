@@ -18,6 +18,7 @@ from schemas.registry import Registry, UnknownSchemaId
 from schemas.streams import Stream
 from schemas.values import BadValue, conform, epoch_ms
 from sinks.clickhouse import ClickHouse
+from udfs.avro_rows import checked
 from udfs.decode import Decoder, needed_fields
 
 Place = tuple[int, int]
@@ -120,7 +121,7 @@ class Workbench:
             return None
         body = io.BytesIO(value[HEADER_BYTES:])
         try:
-            event = fastavro.schemaless_reader(body, fastavro.parse_schema(writer), None)
+            event = fastavro.schemaless_reader(body, checked(writer), None)
         except Exception:
             return None
         return event if isinstance(event, dict) else None

@@ -20,6 +20,7 @@ from schemas.registry import Registry, RegistryError, RegistryUnavailable
 from schemas.streams import Stream
 from sinks.clickhouse import ClickHouse
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
+from udfs.avro_rows import checked
 
 MAX_EVENTS = 20_000
 MAX_PANES = 500_000
@@ -156,7 +157,7 @@ class SkippedReader:
             schema = self._schema(schema_id)
             if schema is None:
                 return None
-            record = fastavro.schemaless_reader(io.BytesIO(body), schema, None)
+            record: Any = fastavro.schemaless_reader(io.BytesIO(body), checked(schema), None)
         except BadFrame:
             return None
         except Exception:

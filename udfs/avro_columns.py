@@ -29,6 +29,10 @@ class UnresolvableSchema(ValueError):
     """A writer's schema that the reader's can't be resolved from."""
 
 
+class UnresolvableValue(ValueError):
+    """A value of a column that the reader's type has no place for; others may be as they should."""
+
+
 def reader_type(avro_field: dict[str, Any]) -> pa.DataType:
     """Return the Arrow type of a field of the reader's schema."""
     avro_type = avro_field["type"]
@@ -54,32 +58,6 @@ def wide_type(avro_field: dict[str, Any]) -> pa.DataType:
     return _WIDEST.get(kind, kind)
 
 
-def has_weightless_items(schema: Any) -> bool:
-    """Tell whether `schema` has an array whose items take no bytes.
-
-    A value of a few bytes may then declare billions of items and keep its reader busy for ever.
-    """
-    parts = schema if isinstance(schema, list) else [schema]
-    for part in filter(lambda part: isinstance(part, dict), parts):
-        if part["type"] == "array" and _weightless(part["items"]):
-            return True
-        inner = [part["type"], part.get("items", "null"), part.get("values", "null")]
-        inner += [field["type"] for field in part.get("fields", ())]
-        if any(has_weightless_items(one) for one in inner):
-            return True
-    return False
-
-
-def _weightless(schema: Any) -> bool:
-    if not isinstance(schema, dict):
-        return bool(schema == "null")
-    if schema["type"] == "fixed":
-        return bool(schema["size"] == 0)
-    if schema["type"] == "record":
-        return all(_weightless(field["type"]) for field in schema["fields"])
-    return _weightless(schema["type"])
-
-
 def column_of(batch: pa.RecordBatch, avro_field: dict[str, Any]) -> pa.Array:
     """Return the column for a reader's field: the writer's, promoted, or the field's default."""
     wanted = reader_type(avro_field)
@@ -100,7 +78,11 @@ def _promoted(column: pa.Array, wanted: pa.DataType, name: str) -> pa.Array:
         return column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    # Avro reads any whole number as the nearest that there is.
+    rounds = pa.types.is_integer(column.type) and pa.types.is_floating(wanted)
     try:
-        return pc.cast(column, wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        return pc.cast(column, wanted, safe=not rounds)
+    except pa.ArrowNotImplementedError as error:
         raise UnresolvableSchema(f"field {name}: {error}") from error
+    except pa.ArrowInvalid as error:
+        raise UnresolvableValue(f"field {name}: {error}") from error

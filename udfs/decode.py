@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,17 @@ from schemas.framing import HEADER_BYTES, MAGIC
 from schemas.streams import Length, OneOf, Range, Stream
 from udfs.avro_columns import (
     UnresolvableSchema,
+    UnresolvableValue,
     column_of,
-    has_weightless_items,
     reader_type,
 )
+from udfs.avro_rows import checked, has_type, plain, read_strictly
 
 Objects = npt.NDArray[np.object_]
+Part = tuple[npt.NDArray[np.int64], pa.Table]
+"""Rows of a batch and their columns."""
+Refuse = Callable[[npt.NDArray[np.int64], str], None]
+"""Takes rows of a batch that can't be decoded, and why."""
 
 SchemaOf = Callable[[int], dict[str, Any] | None]
 """Writer schema by id, parsed JSON; None where the registry knows no such id."""
@@ -79,19 +84,42 @@ class Values:
         return [octets[begin:end] for begin, end in edges]
 
 
+# What pyruhvro has a column for; values of others it reads as they are written.
+_LOGICAL = ("date", "timestamp-millis", "timestamp-micros")
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """A writer's schema as its readers want it.
+
+    `fault` says why nothing can be read that was written with it. `text` is for pyruhvro, JSON, and
+    empty where that can't read it; then `resolved`, the schema to be read as, is for fastavro, as
+    `parsed` is, and `written`, which has no logical types. `unread` are the columns that may hold
+    bytes of any kind and that nobody looks at.
+    """
+
+    fault: str = ""
+    text: str = ""
+    parsed: Any = None
+    written: Any = None
+    resolved: Any = None
+    unread: frozenset[str] = frozenset()
+
+
 @dataclass
 class Decoder:
     """Decodes batches of one stream, keeping only the fields named in `fields`.
 
     An Avro record is read with its writer's schema by pyruhvro (Rust, straight to Arrow) and
     resolved to the stream's current schema on whole columns. A batch that pyruhvro refuses is
-    halved until the bad records stand alone, so that each costs only itself.
+    halved until the bad records stand alone, so that each costs only itself. What a schema with
+    fixed sizes wrote, which pyruhvro has not, is read by fastavro, one record after the other.
     """
 
     stream: Stream
     schema_of: SchemaOf
     fields: tuple[str, ...]
-    _writers: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    _writers: dict[int, _Writer] = field(default_factory=dict)
 
     def decode(self, values: Any, timestamps: npt.NDArray[np.int64]) -> Batch:
         """Return what became of `values`, written at `timestamps` (epoch ms).
@@ -103,7 +131,7 @@ class Decoder:
         found = Values.of(values)
         ids = self._judge_frames(found, reasons, details)
         framed = np.flatnonzero(ids >= 0)
-        parts: list[tuple[npt.NDArray[np.int64], pa.Table]] = []
+        parts: list[Part] = []
         for schema_id in np.unique(ids[framed]):
             of_schema = np.flatnonzero((ids == schema_id) & (reasons == None))  # noqa: E711
             parts.extend(self._decode_rows(found, of_schema, int(schema_id), reasons, details))
@@ -153,7 +181,7 @@ class Decoder:
         schema_id: int,
         reasons: Objects,
         details: Objects,
-    ) -> list[tuple[npt.NDArray[np.int64], pa.Table]]:
+    ) -> list[Part]:
         if not len(rows):
             return []
         writer = self._writer(schema_id)
@@ -161,63 +189,115 @@ class Decoder:
             reasons[rows] = "unknown_schema_id"
             details[rows] = f"The registry has no schema with id {schema_id}."
             return []
-        text, parsed = writer
-        if parsed is None:
-            reasons[rows] = "undecodable"
-            details[rows] = f"Schema {schema_id}: an array's items take no bytes."
+
+        def refuse(refused: npt.NDArray[np.int64], error: str) -> None:
+            reasons[refused] = "undecodable"
+            details[refused] = f"Schema {schema_id}: {error}"
+
+        if writer.fault:
+            refuse(rows, writer.fault)
             return []
-        decoded = _decode_halving(values.bodies(rows), rows, text)
+        if not writer.text:
+            return list(self._one_by_one(values.bodies(rows), rows, writer, refuse))
+        decoded = _decode_halving(values.bodies(rows), rows, writer.text)
         parts = []
         for part_rows, part_bodies, batch, error in decoded:
             if batch is None:
-                reasons[part_rows] = "undecodable"
-                details[part_rows] = f"Schema {schema_id}: {error}"
+                refuse(part_rows, error)
                 continue
             sizes = values.sizes[part_rows] - HEADER_BYTES
-            whole = _reads_whole(batch, part_bodies, sizes, text, parsed)
+            whole, fitting = _reads_whole(batch, part_bodies, sizes, writer)
             reasons[part_rows[~whole]] = "trailing_bytes"
             details[part_rows[~whole]] = "Bytes are left over after the last field."
-            for name, bad in _bad_texts(batch):
+            if not fitting.all():
+                refuse(part_rows[~fitting], "a number is larger than its type has room for.")
+            for name, bad in _bad_texts(batch, writer.unread):
                 reasons[part_rows[bad]] = "bad_text"
                 details[part_rows[bad]] = f"{name} is not UTF-8."
-            table = self._resolve(batch, schema_id, part_rows, reasons, details)
-            if table is not None:
-                keep = reasons[part_rows] == None  # noqa: E711
-                parts.append((part_rows[keep], chosen(table, keep)))
+            for rows_, table in self._resolved(batch, part_rows, refuse):
+                keep = reasons[rows_] == None  # noqa: E711
+                parts.append((rows_[keep], chosen(table, keep)))
         return parts
 
-    def _writer(self, schema_id: int) -> tuple[str, Any] | None:
+    def _writer(self, schema_id: int) -> _Writer | None:
         if schema_id not in self._writers:
             schema = self.schema_of(schema_id)
             if schema is None:
                 return None
-            parsed = None if has_weightless_items(schema) else fastavro.parse_schema(schema)
-            self._writers[schema_id] = (json.dumps(schema), parsed)
+            try:
+                self._writers[schema_id] = self._read_schema(schema)
+            except UnresolvableSchema as error:
+                self._writers[schema_id] = _Writer(fault=str(error))
         return self._writers[schema_id]
 
-    def _resolve(
-        self,
-        batch: pa.RecordBatch,
-        schema_id: int,
-        rows: npt.NDArray[np.int64],
-        reasons: Objects,
-        details: Objects,
-    ) -> pa.Table | None:
-        by_name = {f["name"]: f for f in self.stream.schema["fields"]}
-        try:
-            columns = [column_of(batch, by_name[name]) for name in self.fields]
-        except UnresolvableSchema as error:
-            reasons[rows] = "undecodable"
-            details[rows] = f"Schema {schema_id}: {error}"
-            return None
-        return pa.table(columns, names=list(self.fields))
+    def _read_schema(self, schema: Any) -> _Writer:
+        parsed, written = checked(schema), fastavro.parse_schema(plain(schema))
+        if has_type(schema, "fixed"):
+            # Records are told apart by name, which has no meaning here.
+            own = {**self.stream.schema, "name": schema["name"], "fields": self._own_fields}
+            own["namespace"] = schema.get("namespace", "")
+            resolved = fastavro.parse_schema(own)
+            return _Writer(parsed=parsed, written=written, resolved=resolved)
+        octets = {one["name"] for one in schema["fields"] if has_type(one["type"], "bytes")}
+        texts = {
+            name for one in self._own_fields for name in (one["name"], *one.get("aliases", ()))
+        }
+        text = json.dumps(plain(schema, _LOGICAL, "string"))
+        return _Writer("", text, parsed, written, unread=frozenset(octets - texts))
 
-    def _in_order(
-        self, parts: list[tuple[npt.NDArray[np.int64], pa.Table]]
-    ) -> tuple[npt.NDArray[np.int64], pa.Table]:
+    @property
+    def _own_fields(self) -> list[dict[str, Any]]:
+        """The fields to decode, as the stream's schema has them."""
+        by_name = {one["name"]: one for one in self.stream.schema["fields"]}
+        return [by_name[name] for name in self.fields]
+
+    def _resolved(
+        self, batch: pa.RecordBatch, rows: npt.NDArray[np.int64], refuse: Refuse
+    ) -> Iterable[Part]:
+        """Yield the columns as the stream has them, without values it has no place for."""
+        try:
+            columns = [column_of(batch, one) for one in self._own_fields]
+        except UnresolvableSchema as error:
+            refuse(rows, str(error))
+        except UnresolvableValue as error:
+            if len(rows) == 1:
+                refuse(rows, str(error))
+                return
+            half = len(rows) // 2
+            yield from self._resolved(batch.slice(0, half), rows[:half], refuse)
+            yield from self._resolved(batch.slice(half), rows[half:], refuse)
+        else:
+            yield rows, pa.table(columns, names=list(self.fields))
+
+    def _one_by_one(
+        self,
+        bodies: list[bytes],
+        rows: npt.NDArray[np.int64],
+        writer: _Writer,
+        refuse: Refuse,
+    ) -> Iterable[Part]:
+        """Yield the columns of records that fastavro reads, and resolves, by itself."""
+        kinds = {one["name"]: reader_type(one) for one in self._own_fields}
+        for place, body in enumerate(bodies):
+            row = rows[place : place + 1]
+            if read_strictly(body, writer.written) is None:
+                refuse(row, "the value is not as it would be written.")
+                continue
+            try:
+                event: Any = fastavro.schemaless_reader(
+                    io.BytesIO(body), writer.parsed, writer.resolved
+                )
+                table = pa.table({name: pa.array([event[name]], kinds[name]) for name in kinds})
+            except Exception as error:
+                # A value may be out of what a type of Python's or Arrow's has room for.
+                refuse(row, f"{error!r}.")
+                continue
+            yield row, table
+
+    def _in_order(self, parts: list[Part]) -> Part:
         if not parts:
-            by_name = {f["name"]: f for f in self.stream.schema["fields"]}
-            empty = [pa.array([], type=reader_type(by_name[name])) for name in self.fields]
+            kinds = [reader_type(one) for one in self._own_fields]
+            empty = [pa.array([], type=kind) for kind in kinds]
             return np.zeros(0, dtype=np.int64), pa.table(empty, names=list(self.fields))
         if len(parts) == 1:
             return parts[0]
@@ -248,8 +328,11 @@ class Decoder:
     ) -> list[tuple[npt.NDArray[np.bool_], str, str]]:
         """Return (mask of bad rows, reason, detail) per rule; the first that applies wins."""
         faults = []
-        for name in self.stream.required:
-            faults.append((_mask(pc.is_null(events[name])), "missing", f"{name} is missing."))
+        for one in self._own_fields:
+            name, is_required = one["name"], one["name"] in self.stream.required
+            never_null = is_required or not isinstance(one["type"], list)
+            if never_null and (events[name].null_count or pa.types.is_list(events[name].type)):
+                faults.append((_lacking(events[name]), "missing", f"{name} is missing."))
         time_field = self.stream.event_time_field
         event_times = events[time_field].cast(pa.int64())
         differs = pc.fill_null(pc.not_equal(event_times, pa.array(timestamps)), True)
@@ -304,33 +387,34 @@ def _decode_halving(
 
 
 def _reads_whole(
-    batch: pa.RecordBatch,
-    bodies: list[bytes],
-    sizes: npt.NDArray[np.int64],
-    schema: str,
-    parsed: Any,
-) -> npt.NDArray[np.bool_]:
-    """Tell which bodies, whose sizes are in bytes, were read to their last byte.
+    batch: pa.RecordBatch, bodies: list[bytes], sizes: npt.NDArray[np.int64], writer: _Writer
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Tell which bodies, whose sizes are in bytes, were read to their last byte, and as they are.
 
-    pyruhvro ignores what follows a record. A record written again has its canonical length; only
-    where that differs from what came is it read once more, by fastavro, which tells where it
-    stopped: a body may be valid and not canonical.
+    pyruhvro ignores what follows a record, and cuts numbers to their type's bits. A record written
+    again has its canonical length; only where that differs from what came is it read once more, by
+    fastavro, which tells where it stopped: a body may be valid and not canonical.
     """
-    expected = np.diff(_edges(pyruhvro.serialize_record_batch(batch, schema, 1)[0]))
+    expected = np.diff(_edges(pyruhvro.serialize_record_batch(batch, writer.text, 1)[0]))
     whole: npt.NDArray[np.bool_] = expected == sizes
+    fitting = np.ones(len(whole), dtype=bool)
     for i in np.flatnonzero(~whole):
         stream = io.BytesIO(bodies[i])
         try:
-            fastavro.schemaless_reader(stream, parsed, None)
+            event: Any = fastavro.schemaless_reader(stream, writer.written, None)
             whole[i] = stream.tell() == len(bodies[i])
+            fitting[i] = not whole[i] or fastavro.validate(event, writer.written, "", False)
         except Exception:
             whole[i] = False
-    return whole
+    return whole, fitting
 
 
-def _bad_texts(batch: pa.RecordBatch) -> list[tuple[str, npt.NDArray[np.int64]]]:
+def _bad_texts(
+    batch: pa.RecordBatch, unread: frozenset[str]
+) -> list[tuple[str, npt.NDArray[np.int64]]]:
     """Return (column, rows whose text is not UTF-8) per column with such; pyruhvro lets them by."""
-    columns = zip(batch.schema.names, batch.columns, strict=True)
+    names = [name for name in batch.schema.names if name not in unread]
+    columns = ((name, batch.column(name)) for name in names)
     found = ((name, np.array(_invalid_rows(column, 0), dtype=np.int64)) for name, column in columns)
     return [(name, rows) for name, rows in found if len(rows)]
 
@@ -354,8 +438,20 @@ def _mask(values: Any) -> npt.NDArray[np.bool_]:
     return mask if isinstance(mask, np.ndarray) else np.asarray(mask)
 
 
+def _lacking(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Tell which values are null, or lists that have a null in them."""
+    lacking = _mask(pc.is_null(column))
+    if pa.types.is_list(column.type):
+        items = column.combine_chunks()
+        if items.flatten().null_count:
+            lacking[pc.list_parent_indices(items).filter(pc.is_null(items.flatten()))] = True
+    return lacking
+
+
 def _outside(column: pa.ChunkedArray, rule: Range) -> npt.NDArray[np.bool_]:
     bad = np.zeros(len(column), dtype=bool)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
     if pa.types.is_floating(column.type):
         bad |= ~_mask(pc.fill_null(pc.is_finite(column), True))
     if rule.minimum is not None:

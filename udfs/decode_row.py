@@ -6,7 +6,6 @@ within milliseconds batches are that small, and a plain reader is many times fas
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +15,9 @@ import numpy as np
 
 from schemas.framing import HEADER_BYTES, MAGIC
 from schemas.streams import OneOf, Range, Rule, Stream
-from udfs.avro_columns import has_weightless_items
+from udfs.avro_columns import UnresolvableSchema
+from udfs.avro_rows import Event, checked, plain, read_strictly
 from udfs.decode import Decoder, SchemaOf, needed_fields
-
-Event = dict[str, Any]
 
 _PRIMITIVES = frozenset({"string", "bytes", "int", "long", "float", "double", "boolean"})
 
@@ -52,7 +50,7 @@ class RowDecoder:
         reader = self._readers[schema_id]
         if reader is None:
             return self._resolved(value, timestamp)
-        event = _read(value[HEADER_BYTES:], reader)
+        event = read_strictly(value[HEADER_BYTES:], reader)
         if event is None:
             return self._resolved(value, timestamp)
         return event if self._is_good(event, timestamp) else None
@@ -62,16 +60,18 @@ class RowDecoder:
 
         What has to be resolved to the stream's own schema stays the batch's business.
         """
-        if has_weightless_items(writer):
+        try:
+            checked(writer)
+        except UnresolvableSchema:
             return None
-        written = {field["name"]: _plain(field["type"]) for field in writer["fields"]}
+        written = {field["name"]: field["type"] for field in writer["fields"]}
         own = {field["name"]: field["type"] for field in self._stream.schema["fields"]}
         for name in self._fields:
             is_time = name == self._stream.event_time_field
             simple = is_time or _is_simple(own[name])
-            if not simple or written.get(name) != _plain(own[name]):
+            if not simple or written.get(name) != own[name]:
                 return None
-        return fastavro.parse_schema(_plain(writer))
+        return fastavro.parse_schema(plain(writer))
 
     def _resolved(self, value: bytes, timestamp: int) -> Event | None:
         values = np.empty(1, dtype=object)
@@ -89,35 +89,6 @@ class RowDecoder:
             if found is not None and is_bad(found):
                 return False
         return True
-
-
-def _read(body: bytes, schema: Any) -> Event | None:
-    """Return the event in `body`, or None where it is anything but what a writer would write.
-
-    fastavro is lenient with some broken records, such as one with a negative branch of a union.
-    """
-    written = io.BytesIO()
-    try:
-        event: Any = fastavro.schemaless_reader(io.BytesIO(body), schema, None)
-        fastavro.schemaless_writer(written, schema, event)
-    except Exception:
-        # A broken record makes it raise whatever its bytes lead to.
-        return None
-    return event if written.getvalue() == body else None
-
-
-def _plain(schema: Any) -> Any:
-    """Return an Avro schema without logical types: values as they are written."""
-    if isinstance(schema, list):
-        return [_plain(branch) for branch in schema]
-    if isinstance(schema, str):
-        return schema
-    if schema.get("type") == "record":
-        fields = [{**field, "type": _plain(field["type"])} for field in schema["fields"]]
-        return {**schema, "fields": fields}
-    if "logicalType" in schema:
-        return schema["type"]
-    return schema
 
 
 def _is_simple(avro_type: Any) -> bool:

@@ -2,7 +2,11 @@
 
 import io
 import random
+from dataclasses import replace
+from datetime import time
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import fastavro
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 
 from bench.generators import orders as shop
 from schemas.framing import frame
-from schemas.streams import ORDERS, PAGE_VIEWS
+from schemas.streams import DEVICE_READINGS, ORDERS, PAGE_VIEWS, POSTS
 from udfs.decode import Batch, Decoder, needed_fields
 from udfs.decode_row import RowDecoder
 
@@ -186,12 +190,17 @@ def test_random_damage_never_touches_the_neighbours() -> None:
         "null",
         {"type": "fixed", "name": "Nothing", "size": 0},
         {"type": "record", "name": "Empty", "fields": []},
+        # By its name only.
+        "Empty",
+        "kappa.events.Empty",
     ],
 )
 def test_an_array_of_nothing_keeps_no_reader_busy(items: Any) -> None:
     # Two to the power of 40 items in seven bytes, at the end of an event that is else good.
     array = {"name": "many", "type": ["null", {"type": "array", "items": items}]}
-    schema = {**PAGE_VIEWS.schema, "fields": [*PAGE_VIEWS.schema["fields"], array]}
+    empty = {"name": "e", "type": {"type": "record", "name": "Empty", "fields": []}}
+    more = [empty, array] if isinstance(items, str) and items != "null" else [array]
+    schema = {**PAGE_VIEWS.schema, "fields": [*PAGE_VIEWS.schema["fields"], *more]}
     value = frame(1, body() + b"\x02" + b"\x80\x80\x80\x80\x80\x40" + b"\x00")
     decoder = Decoder(PAGE_VIEWS, {1: schema, ID: PAGE_VIEWS.schema}.get, FIELDS)
     values = np.array([value, good()], dtype=object)
@@ -199,3 +208,160 @@ def test_an_array_of_nothing_keeps_no_reader_busy(items: Any) -> None:
     assert batch.reasons.tolist() == ["undecodable", None]
     assert batch.details[0] == "Schema 1: an array's items take no bytes."
     assert RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",)).decode(value, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "written"),
+    [
+        ("bytes", b"\xff\xfe"),
+        (["null", "bytes"], None),
+        ({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}, Decimal("1.25")),
+        ({"type": "string", "logicalType": "uuid"}, UUID(int=5)),
+        ({"type": "int", "logicalType": "time-millis"}, time(1)),
+        ({"type": "long", "logicalType": "time-micros"}, time(1)),
+        ({"type": "long", "logicalType": "local-timestamp-millis"}, 5),
+        ({"type": "long", "logicalType": "timestamp-nanos"}, 5),
+        ({"type": "fixed", "name": "Four", "size": 4}, b"\xffbcd"),
+        (["null", {"type": "fixed", "name": "Four", "size": 4}], b"\xffbcd"),
+        ({"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"}, b"d" * 12),
+        (
+            {
+                "type": "fixed",
+                "name": "M",
+                "size": 8,
+                "logicalType": "decimal",
+                "precision": 9,
+                "scale": 2,
+            },
+            Decimal("1.25"),
+        ),
+        ({"type": "array", "items": "bytes"}, [b"\xff", b""]),
+        ({"type": "map", "values": {"type": "enum", "name": "E", "symbols": ["A"]}}, {"k": "A"}),
+    ],
+)
+def test_a_field_of_any_type_may_be_added(avro_type: Any, written: Any) -> None:
+    added = {"name": "added", "type": avro_type}
+    schema = {**PAGE_VIEWS.schema, "fields": [*PAGE_VIEWS.schema["fields"], added]}
+    value = frame(1, body(schema, added=written, country="DE"))
+    broken = value[:-1] if avro_type != ["null", "bytes"] else value[:-1] + b"\x07"
+    decoder = Decoder(PAGE_VIEWS, {1: schema, ID: PAGE_VIEWS.schema}.get, FIELDS)
+    values = np.array([value, good(), value + b"!", broken, value], dtype=object)
+    batch = decoder.decode(values, np.full(len(values), NOW))
+    assert [reason is None for reason in batch.reasons] == [True, True, False, False, True]
+    assert batch.events.select(["user_id", "country"]).to_pylist() == [
+        {"user_id": "u", "country": "DE"},
+        {"user_id": "u", "country": None},
+        {"user_id": "u", "country": "DE"},
+    ]
+    one = RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",))
+    assert [one.decode(each, NOW) is None for each in (value, value + b"!", broken)] == [
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "string",
+        ["null", "string"],
+        {"type": "array", "items": "int"},
+        {"type": "enum", "name": "E", "symbols": ["A"]},
+        {"type": "record", "name": "R", "fields": [{"name": "event_id", "type": "other.Id"}]},
+    ],
+)
+def test_the_schema_of_no_event_costs_only_what_names_it(schema: Any) -> None:
+    value = frame(1, b"\x02a")
+    decoder = Decoder(PAGE_VIEWS, {1: schema, ID: PAGE_VIEWS.schema}.get, FIELDS)
+    batch = decoder.decode(np.array([good(), value], dtype=object), np.full(2, NOW))
+    assert batch.reasons.tolist() == [None, "undecodable"]
+    assert RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",)).decode(value, NOW) is None
+
+
+def test_a_null_where_the_stream_has_none_is_missing() -> None:
+    nullable = {"amount_cents": ["null", "long"], "category": ["null", "string"]}
+    fields = [{**f, "type": nullable.get(f["name"], f["type"])} for f in ORDERS.schema["fields"]]
+    schema = {**ORDERS.schema, "fields": fields}
+    order = shop.order(NOW, event_id="e", order_id="o", customer_id="c")
+    values = np.empty(3, dtype=object)
+    for place, changes in enumerate(({}, {"amount_cents": None}, {"category": None})):
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), order | changes)
+        values[place] = frame(1, out.getvalue())
+    decoder = Decoder(ORDERS, {1: schema}.get, needed_fields(ORDERS, set()))
+    batch = decoder.decode(values, np.full(3, NOW))
+    assert batch.reasons.tolist() == [None, "missing", "missing"]
+    assert batch.details[1] == "amount_cents is missing."
+
+
+def test_a_null_in_a_list_is_missing() -> None:
+    nullable = {"type": "array", "items": ["null", "string"]}
+    fields = [
+        {**f, "type": nullable} if f["name"] == "hashtags" else f for f in POSTS.schema["fields"]
+    ]
+    schema = {**POSTS.schema, "fields": fields}
+    values = np.empty(3, dtype=object)
+    for place, tags in enumerate(([], ["a", None], ["a", "b"])):
+        post = {f["name"]: "p" for f in fields} | {"event_time": NOW, "hashtags": tags}
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), post)
+        values[place] = frame(1, out.getvalue())
+    decoder = Decoder(POSTS, {1: schema}.get, needed_fields(POSTS, {"hashtags"}))
+    assert decoder.decode(values, np.full(3, NOW)).reasons.tolist() == [None, "missing", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "avro_type", "values", "reasons"),
+    [
+        ("status", "long", (200, 2**40), (None, "undecodable")),
+        (
+            "event_time",
+            {"type": "long", "logicalType": "timestamp-micros"},
+            (NOW * 1000, NOW * 1000 + 5),
+            (None, "undecodable"),
+        ),
+        ("user_id", "bytes", (b"ok", b"\xff\xfe"), (None, "bad_text")),
+    ],
+)
+def test_a_value_without_room_in_the_streams_type_costs_only_itself(
+    name: str, avro_type: Any, values: tuple[Any, Any], reasons: tuple[Any, Any]
+) -> None:
+    fields = [
+        {**f, "type": avro_type} if f["name"] == name else f for f in PAGE_VIEWS.schema["fields"]
+    ]
+    schema = {**PAGE_VIEWS.schema, "fields": fields}
+    sent = np.array([frame(1, body(schema, **{name: one})) for one in values * 2], dtype=object)
+    decoder = Decoder(PAGE_VIEWS, {1: schema}.get, FIELDS)
+    batch = decoder.decode(sent, np.full(4, NOW))
+    assert batch.reasons.tolist() == [*reasons, *reasons]
+    one = RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",))
+    assert [one.decode(value, NOW) is None for value in sent[:2]] == [False, True]
+
+
+def test_a_whole_number_is_read_as_the_nearest_that_there_is() -> None:
+    fields = [
+        {**f, "type": "long"} if f["name"] == "temperature" else f
+        for f in DEVICE_READINGS.schema["fields"]
+    ]
+    schema = {**DEVICE_READINGS.schema, "fields": fields}
+    lenient = replace(DEVICE_READINGS, rules=())
+    values = np.empty(2, dtype=object)
+    for place, temperature in enumerate((20, 2**53 + 1)):
+        event = {"event_id": "e", "event_time": NOW, "device_id": "d", "temperature": temperature}
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), event)
+        values[place] = frame(1, out.getvalue())
+    decoder = Decoder(lenient, {1: schema}.get, needed_fields(lenient, {"temperature"}))
+    batch = decoder.decode(values, np.full(2, NOW))
+    assert batch.events["temperature"].to_pylist() == [20.0, 2.0**53]
+
+
+def test_a_number_beyond_its_types_bits_is_not_cut_to_them() -> None:
+    # 200 and 2^32 + 200, both as variable-length integers.
+    value = good(status=200)
+    small, large = b"\x90\x03", b"\x90\x83\x80\x80\x20"
+    assert value.count(small) == 1
+    batch = decode(value, value.replace(small, large))
+    assert batch.reasons.tolist() == [None, "undecodable"]
+    assert batch.details[1] == f"Schema {ID}: a number is larger than its type has room for."
