@@ -9,6 +9,10 @@ from schemas.columns import Column, ColumnType
 from schemas.streams import CONVERSIONS, EXPOSURES
 
 CONVERSION_WINDOW = timedelta(hours=1)
+REMEMBERED = timedelta(days=2 * 365)
+"""A user is counted once in so long, and again after it, however often seen: Flink ends the state
+of each distinct user so long after the first time, whatever came since. No experiment runs longer.
+"""
 
 _EXPERIMENT = Column("experiment", ColumnType.STRING, doc="The experiment.")
 _VARIANT = Column("variant", ColumnType.STRING, doc="The variant seen.")
@@ -56,8 +60,9 @@ EXPERIMENT_RESULTS = QueryView(
         FROM results
     """,
     grows=("exposed_users", "converted_users"),
-    state_retention=timedelta(days=180),
-    description="Each experiment's variants so far: users, conversions and rate; to whatever goal.",
+    state_retention=REMEMBERED,
+    description="Each experiment's variants so far: users, conversions and rate; to whatever goal. "
+    f"A user who is seen for more than {REMEMBERED.days} days is counted again.",
 )
 
 EXPERIMENT_RESULTS_PER_HOUR = QueryView(
@@ -119,9 +124,10 @@ EXPERIMENT_GOALS = QueryView(
         GROUP BY e.experiment, e.`variant`, c.goal
     """,
     grows=("converted_users",),
-    state_retention=timedelta(days=180),
+    state_retention=REMEMBERED,
     description="Each variant's conversions by goal so far; who reached several counts in each. "
-    "`experiment_results` has how many saw the variant.",
+    f"`experiment_results` has how many saw the variant. A user who is seen for more than "
+    f"{REMEMBERED.days} days is counted again.",
 )
 
 JOB = Job(

@@ -19,7 +19,7 @@ class UnknownStream(LookupError):
 
 @dataclass(frozen=True)
 class Range:
-    """Inclusive bounds of a numeric field; a null passes, `required` decides about nulls."""
+    """Inclusive bounds of a number, or of an instant in epoch milliseconds; a null passes."""
 
     field: str
     minimum: float | None = None
@@ -48,6 +48,8 @@ Rule = Range | Length | OneOf
 # So large that nobody pays more at once, and small enough that no sum of ninety million of them
 # leaves 64 bits.
 _MOST_MONEY = 100_000_000_000
+# The end of the year 2199, in epoch milliseconds: beyond, clients of ClickHouse know no day.
+_LAST_MS = 7_258_118_400_000 - 1
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ ORDERS = Stream(
         OneOf("status", ("placed", "shipped", "delivered", "refunded")),
         Length("category", minimum=1, maximum=256),
         Range("amount_cents", minimum=0, maximum=_MOST_MONEY),
+        Range("placed_at", minimum=0, maximum=_LAST_MS),
     ),
 )
 

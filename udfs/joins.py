@@ -61,11 +61,27 @@ JoinValue = Left | Right | Apart
 
 @dataclass(frozen=True)
 class JoinRows:
-    """What one view writes of a join: its pairs, or, with a `side`, the events of it left alone."""
+    """What one view writes of a join: its pairs, or, with a `side`, the events of it left alone.
+
+    `by` is the side whose events the rows are told apart by; None where it is both.
+    """
 
     name: str
     side: int | None
     values: tuple[tuple[str, JoinValue], ...]
+    by: int | None = None
+
+    def told(self, left: Int64s, right: Int64s, news: Bools) -> Bools:
+        """Tell which pairs to write, given which of them are `news`.
+
+        Of an event's rows the last stays, which is to be that of its newest partner, whichever
+        came last: so where one is new, those that it had are written again.
+        """
+        if self.by is None or news.all():
+            return news
+        own = right if self.by == RIGHT else left
+        found: Bools = np.isin(own, own[news])
+        return found
 
 
 @dataclass(frozen=True)
@@ -169,13 +185,14 @@ class JoinStore:
         kept = [(pane, rows) for pane, rows in near if len(rows)]
         found = [_taken(book.read(pane), rows) for pane, rows in kept]
         everything = pa.concat_tables([new, *found]).combine_chunks()
-        left, right = self._pairs(everything, len(new))
+        left, right, news = self._pairs(everything, len(new))
         for view in self.views:
-            if view.side is None and len(left):
-                yield view, self._rows(view, everything, left, right)
+            if view.side is None and news.any():
+                told = view.told(left, right, news)
+                yield view, self._rows(view, everything, left[told], right[told])
         matched = np.zeros(len(everything), dtype=bool)
         if self.tells_alone:
-            matched[left] = matched[right] = True
+            matched[left[news]] = matched[right[news]] = True
             self._mark(book, kept, matched[len(new) :])
         times = int64s(new, _TIME)
         append(book, _with_matched(new, matched[: len(new)]), times - times % self.pane)
@@ -190,10 +207,13 @@ class JoinStore:
             book.remove(pane)
 
     def _near(self, book: PaneBook, new: pa.Table) -> Iterable[tuple[int, Int64s]]:
-        """Yield panes that may hold partners of `new`, with the rows that name the same."""
+        """Yield panes that may hold partners of `new`, with the rows that name the same.
+
+        And those that hold newer partners of theirs, whose rows are to be written last again.
+        """
         times, names = int64s(new, _TIME), pc.unique(new[self.on])
-        reach = max(self.before, self.after)
-        first, last = int(times.min()) - reach, int(times.max()) + reach
+        first = int(times.min()) - max(self.before, self.after)
+        last = int(times.max()) + self.before + self.after
         for pane in list(book.starts()):
             if not first - self.pane < pane <= last:
                 continue
@@ -201,12 +221,12 @@ class JoinStore:
             if table is not None:
                 yield pane, np.flatnonzero(_bools(pc.is_in(table[self.on], value_set=names)))
 
-    def _pairs(self, events: pa.Table, fresh: int) -> tuple[Int64s, Int64s]:
-        """Return the places of left and right events that match, one of them of the first `fresh`.
+    def _pairs(self, events: pa.Table, fresh: int) -> tuple[Int64s, Int64s, Bools]:
+        """Return the places of left and right events that match, and whether one is new.
 
-        Ordered by name and time, the right events that match a left one stand together: nothing
-        else is looked at, however many name the same. Pairs come in the order of the left events'
-        times, so that of several with one right event the newest is written last.
+        New are the first `fresh`. Ordered by name and time, the right events that match a left one
+        stand together: nothing else is looked at, however many name the same. Pairs come in the
+        order of the left events' times, and then of the right ones'.
         """
         encoded = events[self.on].combine_chunks().dictionary_encode()
         codes = encoded.indices.to_numpy().astype(np.int64)
@@ -222,8 +242,7 @@ class JoinStore:
         lefts = np.repeat(left, count)
         step = np.arange(len(lefts)) - np.repeat(np.cumsum(count) - count, count)
         rights = right[np.repeat(begin, count) + step]
-        news = (lefts < fresh) | (rights < fresh)
-        return lefts[news], rights[news]
+        return lefts, rights, (lefts < fresh) | (rights < fresh)
 
     def _rows(self, view: JoinRows, events: pa.Table, left: Int64s, right: Int64s) -> pa.Table:
         """Return the rows of pairs; of a side left alone both are its places."""

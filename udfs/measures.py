@@ -71,7 +71,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of the non-null values of a numeric `field`; null where there are none."""
+    """Mean of the non-null values of an integer `field`; null where there are none."""
 
     field: str
     doc: str = ""

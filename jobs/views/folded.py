@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self, get_args
 
+import pyarrow as pa
+
 from jobs.views.base import InvalidView, View, field_types
 from schemas.columns import Column, ColumnType
 from schemas.streams import Stream
+from udfs.avro_columns import reader_type
 from udfs.measures import (
     Count,
     CountDistinct,
@@ -18,9 +21,11 @@ from udfs.measures import (
     Last,
     Latest,
     Max,
+    Mean,
     Measure,
     Min,
     SessionMeasure,
+    Sum,
     TotalsMeasure,
 )
 from udfs.sessions import SESSION_END, SESSION_START
@@ -114,6 +119,18 @@ class MeasuredView(FoldedView):
     """A folded view whose rows measure the events of the same dimensions and instants."""
 
     measures: Mapping[str, Measure | SessionMeasure | TotalsMeasure]
+
+    def _refuse_unknown_fields(self, more: Iterable[str] = ()) -> None:
+        super()._refuse_unknown_fields(more)
+        fields = {one["name"]: one for one in self.stream.schema["fields"]}
+        for name, measure in self.measures.items():
+            if isinstance(measure, Sum | Mean | Min | Max) and measure.field in fields:
+                kind = reader_type(fields[measure.field])
+                if not pa.types.is_integer(kind):
+                    raise InvalidView(
+                        f"{self.name}: {name} is made of whole numbers, and {measure.field} of "
+                        f"{self.stream.name} is of type {kind}; write the view in SQL."
+                    )
 
     @property
     def used_fields(self) -> set[str]:

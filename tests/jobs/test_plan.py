@@ -23,12 +23,12 @@ from jobs.page_views import (
     TRAFFIC_ANOMALIES,
 )
 from jobs.plan import plan
-from jobs.views import InvalidView, Job, JoinView, Keeps, Tumbling
+from jobs.views import InvalidView, Job, JoinView, Keeps, Tumbling, WindowView
 from jobs.words import WORD_COUNTS
 from schemas.columns import ColumnType
-from schemas.streams import PAGE_REQUESTS, PAGE_VIEWS, Stream
+from schemas.streams import DEVICE_READINGS, PAGE_REQUESTS, PAGE_VIEWS, Stream
 from udfs.joins import Left, Right
-from udfs.measures import CountDistinct, First, Max, Min, Sum
+from udfs.measures import CountDistinct, First, Max, Mean, Min, Sum
 from udfs.panes import PaneStore
 
 _HOUR = timedelta(hours=1)
@@ -252,6 +252,30 @@ def test_totals_say_by_their_measures_which_columns_grow_and_fall() -> None:
     longer = {"most": Max("duration_ms"), "least": Min("duration_ms"), "sum": Sum("duration_ms")}
     longest = replace(PAGE_STATS, measures=longer)
     assert (longest.grows, longest.falls) == (("most",), ("least",))
+
+
+@pytest.mark.parametrize("measure", [Mean, Sum, Min, Max])
+def test_fractions_are_for_sql(measure: Any) -> None:
+    refusal = (
+        "hot: measured is made of whole numbers, and temperature of device_readings is of type"
+    )
+    with pytest.raises(InvalidView, match=f"{refusal} double; write the view in SQL"):
+        WindowView(
+            name="hot",
+            stream=DEVICE_READINGS,
+            dimensions=("device_id",),
+            window=Tumbling(timedelta(minutes=1)),
+            measures={"measured": measure("temperature")},
+            description="What would end the job at the first fraction.",
+        )
+
+
+def test_only_the_accounting_tells_of_what_was_missed() -> None:
+    for source in (one for job in JOBS.values() for one in plan(job, 1).inputs):
+        windowed = [
+            v for store in source.stores if isinstance(store, PaneStore) for v in store.views
+        ]
+        assert [v.name for v in windowed if v.accounts] == [source.accounting.name]
 
 
 def test_totals_are_of_a_key_and_rows_of_all_time() -> None:

@@ -15,6 +15,7 @@ import pytest
 from bench.generators import orders as shop
 from schemas.framing import frame
 from schemas.streams import DEVICE_READINGS, ORDERS, PAGE_VIEWS, POSTS
+from udfs.avro_rows import plain
 from udfs.decode import Batch, Decoder, needed_fields
 from udfs.decode_row import RowDecoder
 
@@ -293,6 +294,20 @@ def test_a_null_where_the_stream_has_none_is_missing() -> None:
     batch = decoder.decode(values, np.full(3, NOW))
     assert batch.reasons.tolist() == [None, "missing", "missing"]
     assert batch.details[1] == "amount_cents is missing."
+
+
+def test_an_instant_that_is_no_day_of_a_calendar_is_out_of_range() -> None:
+    values = np.empty(5, dtype=object)
+    for place, at in enumerate((NOW, 0, -1, NOW * 1000, 2**63 - 1)):
+        # Bounds are of instants as they are written; the writer's library knows no such days.
+        written = plain(ORDERS.schema)
+        order = shop.order(NOW, event_id="e", order_id="o", customer_id="c") | {"placed_at": at}
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(written), order)
+        values[place] = frame(1, out.getvalue())
+    decoder = Decoder(ORDERS, {1: ORDERS.schema}.get, needed_fields(ORDERS, set()))
+    batch = decoder.decode(values, np.full(5, NOW))
+    assert batch.reasons.tolist() == [None, None, *["out_of_range"] * 3]
 
 
 def test_a_null_in_a_list_is_missing() -> None:
