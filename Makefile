@@ -28,7 +28,7 @@ test: install jars tools browser ## Unit, plan and integration tests on the real
 test-long: install jars ## All views at once, and rebuilds, repairs and restores killed at each of their steps
 	@$(BIN)/pytest -m long
 
-faults: install jars ## Faults at random, then the quicker ones each alone; SEED=… MINUTES=… choose others
+faults: install jars ## Faults at random, then the quicker ones; SEED=… MINUTES=… choose others
 	@KAPPA_FAULT_SEED=$(or $(SEED),1) KAPPA_FAULT_MINUTES=$(or $(MINUTES),2) \
 	  $(BIN)/pytest -s -m "not long" $(FAULTS:%=tests/faults/test_%.py)
 

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from deploy.java import classpath, jar_folder, java_command, java_home
-from deploy.java_options import COMPILED_LATE
+from deploy.java_options import COMPILED_LATE, START_QUICKLY
+from deploy.loopback import ask
 from deploy.parts import Part, folders
 from deploy.settings import Settings
 
@@ -141,7 +140,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "env.log.dir": str(place.logs),
         "env.java.opts.all": " ".join(_module_options()),
         # A client lives for seconds: what the optimising compiler does for it is never used.
-        "env.java.opts.client": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "env.java.opts.client": " ".join(START_QUICKLY),
     }
 
 
@@ -212,7 +211,8 @@ def jobmanager(settings: Settings) -> Part:
             "jobmanager",
             _JOBMANAGER,
             JOBMANAGER_METRICS_PORT,
-            ["-Xmx1g", "-Xms256m", "-XX:MaxMetaspaceSize=256m"],
+            # It serves some requests a second: what counts is the start.
+            ["-Xmx1g", "-Xms256m", "-XX:MaxMetaspaceSize=256m", *START_QUICKLY],
         ),
         prepare=lambda: write_cluster_files(settings),
         healthy=lambda: "taskmanagers" in _rest(settings, "overview"),
@@ -262,7 +262,7 @@ def _registered(settings: Settings) -> set[str]:
 
 def _rest(settings: Settings, path: str) -> Any:
     address = f"http://127.0.0.1:{settings.port(REST_PORT)}/{path}"
-    return httpx.get(address, timeout=2).raise_for_status().json()
+    return ask(address).raise_for_status().json()
 
 
 def _command(

@@ -13,3 +13,5 @@ COMPILED_LATE = (
 
 With those that are the rule, compiling took a quarter of a JVM's time in its first minute.
 """
+START_QUICKLY = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""JVM options for what has little to do or lives for seconds, and needs no optimising compiler."""

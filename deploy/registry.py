@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import httpx
-
 from deploy.java import jar_folder, java_command
+from deploy.java_options import START_QUICKLY
+from deploy.loopback import ask
 from deploy.parts import Folders, Part, folders
 from deploy.settings import Settings
 
@@ -46,7 +46,7 @@ def _command(place: Folders, port: int, management: int) -> list[str]:
         "quarkus.banner.enabled": "false",
     }
     # It serves a few requests a minute: what counts is the start, and that memory stays small.
-    options = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    options = ["-Xmx384m", *START_QUICKLY]
     options += [f"-D{name}={value}" for name, value in properties.items()]
     return java_command(
         ["-jar", str(jar_folder("registry") / "quarkus-run.jar")],
@@ -56,4 +56,4 @@ def _command(place: Folders, port: int, management: int) -> list[str]:
 
 
 def _answers(url: str) -> bool:
-    return httpx.get(f"{url}/subjects", timeout=2).status_code == 200
+    return ask(f"{url}/subjects").status_code == 200

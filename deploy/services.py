@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+from deploy.loopback import ask
 from deploy.parts import Part
 from deploy.settings import Settings
 
@@ -98,4 +99,4 @@ def _answers(port: int, path: str) -> Callable[[], bool]:
 
 
 def _get(port: int, path: str) -> httpx.Response:
-    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2)
+    return ask(f"http://127.0.0.1:{port}{path}")

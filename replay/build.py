@@ -340,6 +340,11 @@ def _await_silence(work: Work, job_plan: JobPlan) -> float:
 def await_loaded(settings: Settings, job_plan: JobPlan, progress: Progress) -> dict[str, int]:
     """Wait until every row that follows from the pinned events stands in ClickHouse."""
     await_emitted(settings, job_plan)
+    return await_rows(settings, job_plan, progress)
+
+
+def await_rows(settings: Settings, job_plan: JobPlan, progress: Progress) -> dict[str, int]:
+    """Wait until every row that is committed by now stands in ClickHouse."""
     topics = output_topics(job_plan)
     ends = {
         (topic, part): end

@@ -16,7 +16,7 @@ from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.status import job_offsets, watermarks
 from jobs.views import QueryView
-from replay.build import await_checkpoints, await_emitted, await_loaded
+from replay.build import await_checkpoints, await_emitted, await_rows
 from replay.differences import Cut, cut_at
 from replay.offsets import Offsets, read_by_any, read_by_both
 from replay.records import ReplayRecord, ReplayState
@@ -126,7 +126,6 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
         passed = passed_by_all(settings, before, after)
         await_checkpoints(settings, before, after)
     old, new = _await_both_read(settings, before, after)
-    await_emitted(settings, before, after)
     _await_both_loaded(settings, before, after)
     reader = LagReader(kafka)
     still = (job_offsets(reader, before), job_offsets(reader, after)) == (old, new)
@@ -196,5 +195,6 @@ def _await_both_read(
 
 
 def _await_both_loaded(settings: Settings, before: JobPlan, after: JobPlan) -> None:
+    await_emitted(settings, before, after)
     for one in (before, after):
-        await_loaded(settings, one, lambda progress: None)
+        await_rows(settings, one, lambda progress: None)

@@ -75,11 +75,13 @@ class Registry:
             auth = (address.username, address.password)
         bare = address.copy_with(username=None, password=None)
         self.address = str(bare)
+        # Where nothing is encrypted, reading the certificates would cost more than it asks.
+        verify = ssl.create_default_context(cafile=ca_file) if ca_file else bare.scheme == "https"
         self._http = httpx.Client(
             base_url=bare,
             auth=auth,
             timeout=timeout,
-            verify=ssl.create_default_context(cafile=ca_file) if ca_file else True,
+            verify=verify,
             headers={"Accept": f"{_MEDIA_TYPE}, application/json", "Content-Type": _MEDIA_TYPE},
             # A proxy of the environment can't reach this machine's own loopback.
             trust_env=bare.host not in ("127.0.0.1", "localhost", "::1"),

@@ -110,6 +110,8 @@ def test_a_job_submitted_again_goes_on_where_it_was_cancelled(running: Environme
     assert_status(running, settle(running))
 
 
+# As `tests/faults/test_each.py` shows with every change, in a job that has come a shorter way.
+@pytest.mark.long
 def test_a_jobmanager_killed_in_the_middle_leaves_no_difference(
     running: Environment, stack: Stack
 ) -> None:
@@ -127,7 +129,9 @@ def test_a_jobmanager_killed_in_the_middle_leaves_no_difference(
     assert_status(running, settle(running, 180))
 
 
-@pytest.mark.parametrize(("parallelism", "hours"), [(4, 8), (1, 10)])
+@pytest.mark.parametrize(
+    ("parallelism", "hours"), [(4, 8), pytest.param(1, 10, marks=pytest.mark.long)]
+)
 def test_an_upgraded_job_goes_on_from_its_savepoint_at_another_parallelism(
     running: Environment, parallelism: int, hours: int
 ) -> None:

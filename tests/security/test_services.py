@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -22,27 +23,45 @@ from tests.security.servers import Authority, Schemas, postgresql, registry, tls
 pytestmark = pytest.mark.stack
 
 
-def test_kafka_lets_in_who_has_the_password(broker: dict[str, str]) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return what makes clients of Kafka give up soon, once who is let in has been."""
+
+    def give_up_soon() -> None:
+        monkeypatch.setattr("schemas.topics._TIMEOUT_SECONDS", 3.0)
+        monkeypatch.setattr("jobs.commits._TIMEOUT_MS", 3_000)
+
+    return give_up_soon
+
+
+def test_kafka_lets_in_who_has_the_password(
+    broker: dict[str, str], impatient: Callable[[], None]
+) -> None:
     assert (
         topic_names(Settings(_env_file=None, kafka_sasl_password=SECRET, **broker).kafka_client)
         is not None
     )
     wrong = Settings(_env_file=None, kafka_sasl_password="wrong", **broker)
+    impatient()
     with pytest.raises(KafkaUnavailable):
         topic_names(wrong.kafka_client)
 
 
-def test_kafkas_transactions_are_listed_to_who_has_the_password(broker: dict[str, str]) -> None:
+def test_kafkas_transactions_are_listed_to_who_has_the_password(
+    broker: dict[str, str], impatient: Callable[[], None]
+) -> None:
     right = Settings(_env_file=None, kafka_sasl_password=SECRET, **broker)
     assert Coordinators(right.kafka_client).aborted() == set()
     wrong = Settings(_env_file=None, kafka_sasl_password="wrong", **broker)
+    impatient()
     with pytest.raises(KafkaUnavailable):
         Coordinators(wrong.kafka_client).aborted()
 
 
 def test_kafka_with_a_certificate_of_somebody_else_is_not_trusted(
-    broker: dict[str, str], tmp_path: Path
+    broker: dict[str, str], tmp_path: Path, impatient: Callable[[], None]
 ) -> None:
+    impatient()
     given = broker | {"ca_file": str(Authority(tmp_path).ca_file)}
     settings = Settings(_env_file=None, kafka_sasl_password=SECRET, **given)
     with pytest.raises(KafkaUnavailable):
