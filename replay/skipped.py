@@ -46,6 +46,7 @@ class SkippedReader:
     def __init__(self, settings: Settings, clickhouse: ClickHouse, cut: Cut) -> None:
         self._clickhouse = clickhouse
         self._cut = cut
+        self._schemas: dict[int, Any] = {}
         self._registry: Registry | None = Registry(
             **settings.registry_access, timeout=2 * _REGISTRY_SECONDS, retry_for=_REGISTRY_SECONDS
         )
@@ -157,7 +158,7 @@ class SkippedReader:
             schema = self._schema(schema_id)
             if schema is None:
                 return None
-            record: Any = fastavro.schemaless_reader(io.BytesIO(body), checked(schema), None)
+            record: Any = fastavro.schemaless_reader(io.BytesIO(body), schema, None)
         except BadFrame:
             return None
         except Exception:
@@ -165,11 +166,15 @@ class SkippedReader:
             return None
         return {name: record[name] for name in names if name in record}
 
-    def _schema(self, schema_id: int) -> dict[str, Any] | None:
+    def _schema(self, schema_id: int) -> Any:
+        if schema_id in self._schemas:
+            return self._schemas[schema_id]
         if self._registry is None:
             return None
         try:
-            return self._registry.schema_by_id(schema_id)
+            found = checked(self._registry.schema_by_id(schema_id))
+            self._schemas[schema_id] = found
+            return found
         except RegistryUnavailable:
             # It was given its time once; the next event would wait as long.
             self._registry.close()
