@@ -26,11 +26,11 @@ def in_effect(settings: Settings) -> list[dict[str, Any]]:
     """Return each setting's `variable`, its `value` as text, and `description`; secrets hidden."""
     derived = {
         "kafka_bootstrap": settings.kafka,
-        "registry_url": settings.registry,
-        "flink_url": ",".join(settings.flink_clusters),
+        "registry_url": _without_user(settings.registry),
+        "flink_url": ",".join(map(_without_user, settings.flink_clusters)),
         "clickhouse_port": settings.clickhouse_http_port,
         "serving_port": settings.serving_http_port,
-        "archive_url": settings.archive,
+        "archive_url": _without_user(settings.archive),
     }
     return [
         {
@@ -61,4 +61,12 @@ def _rows() -> Iterable[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, SecretStr):
         return _HIDDEN if value.get_secret_value() else ""
-    return "" if value == 0 and value is not False else str(value)
+    # A port of nought is the embedded one.
+    return "" if type(value) is int and value == 0 else str(value)
+
+
+def _without_user(url: str) -> str:
+    """Return `url` without the name and password that may stand in it."""
+    scheme, separator, rest = url.rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

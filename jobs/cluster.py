@@ -56,7 +56,7 @@ class Cluster:
     def __init__(self, *urls: str, timeout: float = 20.0) -> None:
         # Where nothing is encrypted, reading the certificates would cost more than the questions.
         self._clusters = [
-            httpx.Client(base_url=url, timeout=timeout, verify=url.startswith("https:"))
+            httpx.Client(base_url=url, timeout=timeout, verify=httpx.URL(url).scheme == "https")
             for url in urls
         ]
         self._homes: dict[str, httpx.Client] = {}

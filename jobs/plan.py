@@ -56,8 +56,9 @@ def accounting_view(stream: Stream) -> WindowView:
             "last_offset": Max(SOURCE_OFFSET, doc="Greatest offset aggregated."),
         },
         description=f"How many events of {stream.name} each partition gave to the views. A "
-        "partition such as 3@1841 stands for those from offset 1841 on that a partition which had "
-        "been silent brought when their windows were written and forgotten: no view has them.",
+        "partition such as 3@1841@1431857130000 stands for those from offset 1841 on that it "
+        "brought after a silence, when time was so far (epoch milliseconds): views whose windows "
+        "were written and forgotten by then do not have them.",
     )
 
 

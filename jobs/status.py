@@ -48,9 +48,9 @@ class JobStatus:
 
     `events` = `aggregated` + `late` + `dead` + `missed` + `in_flight`; those in flight are not read
     yet, or what became of them is still on its way into ClickHouse. Those missed came from a
-    partition that had been silent, when their windows were written and forgotten. `read` is what
-    the last checkpoint covers. Events are told by their offsets: where transactions left markers
-    between them, these count as in flight for ever, and a problem says so.
+    partition that had been silent, when windows of theirs were written and forgotten. `read` is
+    what the last checkpoint covers. Events are told by their offsets: where transactions left
+    markers between them, these count as in flight for ever, and a problem says so.
     """
 
     name: str
@@ -121,8 +121,8 @@ def _status(settings: Settings, job_plan: JobPlan, source: Input) -> JobStatus:
         )
     if counts["missed"]:
         problems.append(
-            f"{counts['missed']:,} events came from a partition that had been silent when their "
-            "windows were written and forgotten; a rebuild counts them."
+            f"{counts['missed']:,} events came from a partition that had been silent, and views "
+            "whose windows were written and forgotten by then do not have them; a rebuild does."
         )
     return JobStatus(
         name=job_plan.name,

@@ -296,7 +296,7 @@ def _await_running(cluster: Cluster, name: str, job_id: str) -> None:
 
     try:
         _until(started, _START_SECONDS, name)
-    except ClusterError:
+    except _TookTooLong:
         vertices = cluster.get(f"/jobs/{job_id}")["vertices"]
         if not any(vertex["status"] == "SCHEDULED" for vertex in vertices):
             raise
@@ -307,10 +307,14 @@ def _await_running(cluster: Cluster, name: str, job_id: str) -> None:
         ) from None
 
 
+class _TookTooLong(ClusterError):
+    """What was waited for did not come."""
+
+
 def _until(condition: Callable[[], T | None], seconds: float, name: str) -> T:
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         if time.monotonic() > deadline:
-            raise ClusterError(f"{name}: nothing came of it within {seconds:.0f} s.")
+            raise _TookTooLong(f"{name}: nothing came of it within {seconds:.0f} s.")
         time.sleep(0.2)
     return result

@@ -319,18 +319,20 @@ def dropped_query(
 def missed_query(accountings: Mapping[int, str], first: datetime, end: datetime, limit: int) -> str:
     """Ask accountings, by version, for the events that just one of these versions missed.
 
-    Columns: version, partition, pane, first and last offset, and how many events there are.
+    Columns: version, partition, pane, first and last offset, how many events there are, the pane
+    and how far time was in epoch milliseconds.
     """
     place, pane = f"splitByString({literal(MISSED_AT)}, source_partition)", "window_start"
     missed = " UNION ALL ".join(
         f"SELECT {version} AS version, {place} AS place, {pane}, first_offset, last_offset, events "
-        f"FROM {identifier(table)} FINAL WHERE length({place}) = 2 "
+        f"FROM {identifier(table)} FINAL WHERE length({place}) = 3 "
         f"AND {pane} >= {_instant(first)} AND {pane} < {_instant(end)}"
         for version, table in accountings.items()
     )
     return (
-        f"SELECT any(version) AS only, toInt64(place[1]), {pane}, first_offset, "
-        f"any(last_offset), any(events) FROM ({missed}) GROUP BY place, {pane}, first_offset "
+        f"SELECT any(version) AS only, toInt64(place[1]) AS part, {pane}, first_offset, "
+        f"any(last_offset), any(events), toUnixTimestamp64Milli({pane}), any(toInt64(place[3])) "
+        f"FROM ({missed}) GROUP BY part, {pane}, first_offset "
         f"HAVING uniqExact(version) = 1 ORDER BY ALL LIMIT {limit}"
     )
 

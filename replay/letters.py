@@ -121,7 +121,7 @@ class Workbench:
             return None
         body = io.BytesIO(value[HEADER_BYTES:])
         try:
-            event = fastavro.schemaless_reader(body, checked(writer), None)
+            event = fastavro.schemaless_reader(body, checked(writer).parsed, None)
         except Exception:
             return None
         return event if isinstance(event, dict) else None

@@ -11,7 +11,8 @@ from typing import Any
 import fastavro
 
 from deploy.settings import Settings
-from jobs.plan import accounting_view
+from jobs.plan import accounting_view, whole_ms
+from jobs.views import SessionView, TotalsView, View, WindowView
 from replay.comparison import dropped_query, missed_query, one_version_only, skipped_query
 from replay.differences import DROPPED, MISSED, Cut, DroppedEvents, SkippedEvent
 from replay.late_rows import REPAIRED_EVENTS, repaired_query
@@ -21,6 +22,8 @@ from schemas.streams import Stream
 from sinks.clickhouse import ClickHouse
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
 from udfs.avro_rows import checked
+from udfs.lateness import milliseconds
+from udfs.panes import WindowedView
 
 MAX_EVENTS = 20_000
 MAX_PANES = 500_000
@@ -106,9 +109,14 @@ class SkippedReader:
         return Found(runs, answer.rows_read, why if len(answer.rows) > MAX_PANES else "")
 
     def missed(
-        self, stream: Stream, versions: Collection[int], first: datetime, end: datetime
+        self,
+        stream: Stream,
+        view: View,
+        versions: Collection[int],
+        first: datetime,
+        end: datetime,
     ) -> Found:
-        """Return the events that came too late for the windows of one of `versions`, in runs."""
+        """Return the events that came too late for `view` in one of `versions`, in runs."""
         present = self._clickhouse.table_ids()
         accountings = {version: accounting_view(stream).table(version) for version in versions}
         known = {version: table for version, table in accountings.items() if table in present}
@@ -121,7 +129,8 @@ class SkippedReader:
             DroppedEvents(
                 MISSED, version, stream.topic, part, offset, pane, last_offset=last, events=events
             )
-            for version, part, pane, offset, last, events in answer.rows[:MAX_PANES]
+            for version, part, pane, offset, last, events, at, time in answer.rows[:MAX_PANES]
+            if may_miss(view, stream, at, time)
         )
         why = f"events of more than {MAX_PANES:,} minutes were missed; declare what differs."
         return Found(runs, answer.rows_read, why if len(answer.rows) > MAX_PANES else "")
@@ -172,7 +181,7 @@ class SkippedReader:
         if self._registry is None:
             return None
         try:
-            found = checked(self._registry.schema_by_id(schema_id))
+            found = checked(self._registry.schema_by_id(schema_id)).parsed
             self._schemas[schema_id] = found
             return found
         except RegistryUnavailable:
@@ -182,3 +191,21 @@ class SkippedReader:
             return None
         except RegistryError:
             return None
+
+
+def may_miss(view: View, stream: Stream, pane: int, passed: int) -> bool:
+    """Tell whether `view` may lack events of `pane` that came when time had `passed` so far.
+
+    Both are epoch milliseconds. A view has them as long as its own windows are not over.
+    """
+    _, lateness, _ = milliseconds(stream)
+    match view:
+        case TotalsView():
+            return False
+        case WindowView():
+            size, slide = whole_ms(view.window.size), whole_ms(view.window.slide)
+            windowed = WindowedView(view.name, size, slide, ())
+            return windowed.last_end(pane) - 1 + lateness <= passed
+        case SessionView():
+            return pane + whole_ms(view.gap) + lateness <= passed
+    return True

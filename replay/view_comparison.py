@@ -369,7 +369,7 @@ class ViewComparison:
             for found in (
                 self._reader.between(stream, self._view.name, self._versions, first, end, fields),
                 self._reader.dropped(stream, self._versions, first, end),
-                self._reader.missed(stream, self._versions, first, end),
+                self._reader.missed(stream, self._view, self._versions, first, end),
             ):
                 self._drilled += found.rows_read
                 if found.incomplete and found.incomplete not in self._problems:

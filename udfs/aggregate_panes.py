@@ -150,7 +150,7 @@ class AggregatePanes(KeyedProcessFunction):
         changed = windows.fold(store, book, fresh)
         if came:
             self._fresh.clear()
-        for rows in windows.missed_rows(store, expired):
+        for rows in windows.missed_rows(store, expired, fired):
             yield from self._records(rows)
         for rows in windows.settled_rows(store, book, changed, fired, watermark):
             yield from self._records(rows)

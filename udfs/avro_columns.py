@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,7 +32,14 @@ class UnresolvableSchema(ValueError):
 
 
 class UnresolvableValue(ValueError):
-    """A value of a column that the reader's type has no place for; others may be as they should."""
+    """Values of a column that the reader's type has no place for; others may be as they should.
+
+    `bad` tells which, where that is known.
+    """
+
+    def __init__(self, message: str, bad: npt.NDArray[np.bool_] | None) -> None:
+        super().__init__(message)
+        self.bad = bad
 
 
 def reader_type(avro_field: dict[str, Any]) -> pa.DataType:
@@ -85,4 +94,14 @@ def _promoted(column: pa.Array, wanted: pa.DataType, name: str) -> pa.Array:
     except pa.ArrowNotImplementedError as error:
         raise UnresolvableSchema(f"field {name}: {error}") from error
     except pa.ArrowInvalid as error:
-        raise UnresolvableValue(f"field {name}: {error}") from error
+        raise UnresolvableValue(f"field {name}: {error}", _changed(column, wanted)) from error
+
+
+def _changed(column: pa.Array, wanted: pa.DataType) -> npt.NDArray[np.bool_] | None:
+    """Tell which values are others once they were of the type `wanted`; None where none can be."""
+    try:
+        back = pc.cast(pc.cast(column, wanted, safe=False), column.type, safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    changed = pc.fill_null(pc.not_equal(column, back), False).to_numpy(zero_copy_only=False)
+    return changed if changed.any() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import fastavro
@@ -12,24 +13,59 @@ from udfs.avro_columns import UnresolvableSchema
 
 Event = dict[str, Any]
 
-_NAMED = ("record", "fixed", "enum")
+_NAMED = ("record", "error", "fixed", "enum")
+_RECORDS = ("record", "error")
 
 
-def checked(schema: Any) -> Any:
-    """Return a writer's schema as fastavro wants it; `UnresolvableSchema` where it reads no event.
+@dataclass(frozen=True)
+class WriterSchema:
+    """A schema that events are written with; `parsed` as fastavro wants it, names in full."""
+
+    parsed: Any
+    named: Mapping[str, Any]
+
+    @property
+    def fields(self) -> list[dict[str, Any]]:
+        """The event's fields."""
+        fields: list[dict[str, Any]] = self.parsed["fields"]
+        return fields
+
+    def has_bytes(self, field_type: Any) -> bool:
+        """Tell whether values of a field's type have bytes in them, which may be no text."""
+        return any(
+            part == "bytes" or (isinstance(part, dict) and part["type"] == "bytes")
+            for part in _parts(field_type, self.named)
+        )
+
+    @property
+    def is_for_one_by_one(self) -> bool:
+        """Whether it has what pyruhvro has no columns for: fixed sizes, or records of nothing."""
+        return any(
+            part["type"] in ("fixed", "error") or part.get("fields") == []
+            for part in _parts(self.parsed, {})
+            if isinstance(part, dict)
+        )
+
+
+def checked(schema: Any) -> WriterSchema:
+    """Return a writer's schema; `UnresolvableSchema` where it is none that an event is read with.
 
     An id is only a number: what the registry knows by it may be no event's schema at all.
     """
-    if not isinstance(schema, dict) or schema.get("type") != "record":
+    if not isinstance(schema, dict) or schema.get("type") not in _RECORDS:
         raise UnresolvableSchema("it is not a record's schema.")
     try:
         parsed = fastavro.parse_schema(schema)
+        named = {part["name"]: part for part in _parts(parsed, {}) if _is_named(part)}
+        weightless = _has_weightless_items(parsed, named)
+        # What reads values as they are written reads it too.
+        fastavro.parse_schema(plain(schema))
     except Exception as error:
-        # Such as a reference that is not resolved, which the reader does not know by name.
-        raise UnresolvableSchema(f"the schema can't be read: {error!r}.") from error
-    if _has_weightless_items(schema, _named(schema)):
+        # Such as a reference that is not resolved, or a nesting without end.
+        raise UnresolvableSchema(f"the schema can't be read: {error!r:.200}.") from error
+    if weightless:
         raise UnresolvableSchema("an array's items take no bytes.")
-    return parsed
+    return WriterSchema(parsed, named)
 
 
 def plain(schema: Any, kept: Collection[str] = (), octets: str = "bytes") -> Any:
@@ -69,38 +105,38 @@ def read_strictly(body: bytes, schema: Any) -> Event | None:
     return event if written.getvalue() == body else None
 
 
-def has_type(schema: Any, name: str) -> bool:
-    """Tell whether some part of `schema` is of the Avro type `name`."""
-    return any(
-        part == name or (isinstance(part, dict) and part.get("type") == name)
-        for part in _parts(schema)
-    )
+def has_more(body: bytes, schema: Any) -> bool:
+    """Tell whether bytes are left over after an event that can be read."""
+    stream = io.BytesIO(body)
+    try:
+        fastavro.schemaless_reader(stream, schema, None)
+    except Exception:
+        return False
+    return stream.tell() < len(body)
 
 
-def _parts(schema: Any) -> Iterator[Any]:
-    """Yield `schema` and all that it consists of."""
-    if isinstance(schema, list):
-        for branch in schema:
-            yield from _parts(branch)
-        return
-    yield schema
-    if isinstance(schema, dict):
-        inner = [schema[key] for key in ("items", "values") if key in schema]
-        inner += [field["type"] for field in schema.get("fields", ())]
-        if isinstance(schema["type"], dict | list):
-            inner.append(schema["type"])
-        for one in inner:
-            yield from _parts(one)
+def _is_named(part: Any) -> bool:
+    return isinstance(part, dict) and part["type"] in _NAMED
 
 
-def _named(schema: Any) -> dict[str, Any]:
-    """Return the schema's named types, each by its name with and without a namespace."""
-    found: dict[str, Any] = {}
-    for part in _parts(schema):
-        if isinstance(part, dict) and part["type"] in _NAMED:
-            name = part["name"]
-            found[name] = found[name.rpartition(".")[2]] = part
-    return found
+def _parts(schema: Any, named: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield `schema` and all that it consists of, what it refers to by its name in `named` once."""
+    waiting, seen = [schema], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+            continue
+        if isinstance(part, str) and part in named and part not in seen:
+            seen.add(part)
+            waiting.append(named[part])
+            continue
+        yield part
+        if isinstance(part, dict):
+            waiting += [part[key] for key in ("items", "values") if key in part]
+            waiting += [one["type"] for one in part.get("fields", ())]
+            if isinstance(part["type"], dict | list):
+                waiting.append(part["type"])
 
 
 def _has_weightless_items(schema: Any, named: Mapping[str, Any]) -> bool:
@@ -111,26 +147,23 @@ def _has_weightless_items(schema: Any, named: Mapping[str, Any]) -> bool:
     return any(
         isinstance(part, dict)
         and part["type"] == "array"
-        and _is_weightless(part["items"], named, ())
-        for part in _parts(schema)
+        and _is_weightless(part["items"], named, frozenset())
+        for part in _parts(schema, {})
     )
 
 
-def _is_weightless(schema: Any, named: Mapping[str, Any], within: tuple[str, ...]) -> bool:
+def _is_weightless(schema: Any, named: Mapping[str, Any], within: frozenset[str]) -> bool:
     if isinstance(schema, str):
-        known = named.get(schema) or named.get(schema.rpartition(".")[2])
-        if known is None or schema in within:
-            # A record within itself takes no more bytes than what else is in it.
-            return schema == "null" or schema in within
-        return _is_weightless(known, named, (*within, schema))
-    if isinstance(schema, list):
-        # Which branch it is takes a byte.
+        # A record within itself takes no more bytes than what else is in it.
+        if schema in within or schema not in named:
+            return schema in within or schema == "null"
+        return _is_weightless(named[schema], named, within | {schema})
+    if isinstance(schema, list) or schema["type"] in ("array", "map", "enum"):
+        # Which branch it is takes a byte, and so does an end.
         return False
     if schema["type"] == "fixed":
         return bool(schema["size"] == 0)
-    if schema["type"] == "record":
-        own = (*within, schema["name"])
+    if schema["type"] in _RECORDS:
+        own = within | {schema["name"]}
         return all(_is_weightless(field["type"], named, own) for field in schema["fields"])
-    if schema["type"] in ("array", "map", "enum"):
-        return False
     return _is_weightless(schema["type"], named, within)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,13 +26,13 @@ from udfs.avro_columns import (
     column_of,
     reader_type,
 )
-from udfs.avro_rows import checked, has_type, plain, read_strictly
+from udfs.avro_rows import checked, has_more, plain, read_strictly
 
 Objects = npt.NDArray[np.object_]
 Part = tuple[npt.NDArray[np.int64], pa.Table]
 """Rows of a batch and their columns."""
-Refuse = Callable[[npt.NDArray[np.int64], str], None]
-"""Takes rows of a batch that can't be decoded, and why."""
+Refuse = Callable[..., None]
+"""Takes rows of a batch that are no good events, why, and by which reason if not undecodable."""
 
 SchemaOf = Callable[[int], dict[str, Any] | None]
 """Writer schema by id, parsed JSON; None where the registry knows no such id."""
@@ -84,6 +84,9 @@ class Values:
         return [octets[begin:end] for begin, end in edges]
 
 
+_LEFT_OVER = "Bytes are left over after the last field."
+# An int from here on, or as far below zero, is written in five bytes, as one with more bits is.
+_FIVE_BYTES = 1 << 27
 # What pyruhvro has a column for; values of others it reads as they are written.
 _LOGICAL = ("date", "timestamp-millis", "timestamp-micros")
 
@@ -93,16 +96,15 @@ class _Writer:
     """A writer's schema as its readers want it.
 
     `fault` says why nothing can be read that was written with it. `text` is for pyruhvro, JSON, and
-    empty where that can't read it; then `resolved`, the schema to be read as, is for fastavro, as
-    `parsed` is, and `written`, which has no logical types. `unread` are the columns that may hold
-    bytes of any kind and that nobody looks at.
+    empty where that can't read it; then fastavro does, by `written`, which has no logical types.
+    `fields` are the writer's by name, and `unread` the columns that may hold bytes of any kind and
+    that nobody looks at.
     """
 
     fault: str = ""
     text: str = ""
-    parsed: Any = None
     written: Any = None
-    resolved: Any = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
 
 
@@ -112,8 +114,8 @@ class Decoder:
 
     An Avro record is read with its writer's schema by pyruhvro (Rust, straight to Arrow) and
     resolved to the stream's current schema on whole columns. A batch that pyruhvro refuses is
-    halved until the bad records stand alone, so that each costs only itself. What a schema with
-    fixed sizes wrote, which pyruhvro has not, is read by fastavro, one record after the other.
+    halved until the bad records stand alone, so that each costs only itself. Where a schema has
+    what pyruhvro has not, such as fixed sizes, fastavro reads one record after the other.
     """
 
     stream: Stream
@@ -190,9 +192,9 @@ class Decoder:
             details[rows] = f"The registry has no schema with id {schema_id}."
             return []
 
-        def refuse(refused: npt.NDArray[np.int64], error: str) -> None:
-            reasons[refused] = "undecodable"
-            details[refused] = f"Schema {schema_id}: {error}"
+        def refuse(refused: npt.NDArray[np.int64], error: str, reason: str = "undecodable") -> None:
+            reasons[refused] = reason
+            details[refused] = f"Schema {schema_id}: {error}" if reason == "undecodable" else error
 
         if writer.fault:
             refuse(rows, writer.fault)
@@ -206,14 +208,11 @@ class Decoder:
                 refuse(part_rows, error)
                 continue
             sizes = values.sizes[part_rows] - HEADER_BYTES
-            whole, fitting = _reads_whole(batch, part_bodies, sizes, writer)
-            reasons[part_rows[~whole]] = "trailing_bytes"
-            details[part_rows[~whole]] = "Bytes are left over after the last field."
-            if not fitting.all():
-                refuse(part_rows[~fitting], "a number is larger than its type has room for.")
+            whole, fitting = _reads_whole(batch, part_bodies, sizes, writer, self.fields)
+            refuse(part_rows[~whole], _LEFT_OVER, "trailing_bytes")
+            refuse(part_rows[~fitting], "a number is larger than its type has room for.")
             for name, bad in _bad_texts(batch, writer.unread):
-                reasons[part_rows[bad]] = "bad_text"
-                details[part_rows[bad]] = f"{name} is not UTF-8."
+                refuse(part_rows[bad], f"{name} is not UTF-8.", "bad_text")
             for rows_, table in self._resolved(batch, part_rows, refuse):
                 keep = reasons[rows_] == None  # noqa: E711
                 parts.append((rows_[keep], chosen(table, keep)))
@@ -231,19 +230,15 @@ class Decoder:
         return self._writers[schema_id]
 
     def _read_schema(self, schema: Any) -> _Writer:
-        parsed, written = checked(schema), fastavro.parse_schema(plain(schema))
-        if has_type(schema, "fixed"):
-            # Records are told apart by name, which has no meaning here.
-            own = {**self.stream.schema, "name": schema["name"], "fields": self._own_fields}
-            own["namespace"] = schema.get("namespace", "")
-            resolved = fastavro.parse_schema(own)
-            return _Writer(parsed=parsed, written=written, resolved=resolved)
-        octets = {one["name"] for one in schema["fields"] if has_type(one["type"], "bytes")}
-        texts = {
-            name for one in self._own_fields for name in (one["name"], *one.get("aliases", ()))
-        }
+        writer, written = checked(schema), fastavro.parse_schema(plain(schema))
+        fields = {one["name"]: one for one in writer.fields}
+        if writer.is_for_one_by_one:
+            return _Writer(written=written, fields=fields)
+        unread = {name for name, one in fields.items() if writer.has_bytes(one["type"])}
+        for one in self._own_fields:
+            unread -= {one["name"], *one.get("aliases", ())}
         text = json.dumps(plain(schema, _LOGICAL, "string"))
-        return _Writer("", text, parsed, written, unread=frozenset(octets - texts))
+        return _Writer("", text, written, fields, frozenset(unread))
 
     @property
     def _own_fields(self) -> list[dict[str, Any]]:
@@ -260,8 +255,10 @@ class Decoder:
         except UnresolvableSchema as error:
             refuse(rows, str(error))
         except UnresolvableValue as error:
-            if len(rows) == 1:
-                refuse(rows, str(error))
+            bad = np.ones(1, dtype=bool) if len(rows) == 1 else error.bad
+            if bad is not None:
+                refuse(rows[bad], str(error))
+                yield from self._resolved(batch.filter(pa.array(~bad)), rows[~bad], refuse)
                 return
             half = len(rows) // 2
             yield from self._resolved(batch.slice(0, half), rows[:half], refuse)
@@ -276,23 +273,30 @@ class Decoder:
         writer: _Writer,
         refuse: Refuse,
     ) -> Iterable[Part]:
-        """Yield the columns of records that fastavro reads, and resolves, by itself."""
-        kinds = {one["name"]: reader_type(one) for one in self._own_fields}
+        """Yield the columns of records that fastavro reads, one after the other."""
+        places, events = [], []
         for place, body in enumerate(bodies):
-            row = rows[place : place + 1]
-            if read_strictly(body, writer.written) is None:
-                refuse(row, "the value is not as it would be written.")
-                continue
-            try:
-                event: Any = fastavro.schemaless_reader(
-                    io.BytesIO(body), writer.parsed, writer.resolved
-                )
-                table = pa.table({name: pa.array([event[name]], kinds[name]) for name in kinds})
-            except Exception as error:
-                # A value may be out of what a type of Python's or Arrow's has room for.
-                refuse(row, f"{error!r}.")
-                continue
-            yield row, table
+            event = read_strictly(body, writer.written)
+            if event is not None and fastavro.validate(event, writer.written, "", False):
+                places.append(place)
+                events.append(event)
+            elif has_more(body, writer.written):
+                refuse(rows[place : place + 1], _LEFT_OVER, "trailing_bytes")
+            else:
+                refuse(rows[place : place + 1], "the value is not as it would be written.")
+        wanted = {alias for one in self._own_fields for alias in one.get("aliases", ())}
+        wanted |= {*self.fields}
+        try:
+            columns = {
+                name: pa.array([event[name] for event in events], reader_type(one))
+                for name, one in writer.fields.items()
+                if name in wanted
+            }
+        except (UnresolvableSchema, pa.ArrowException, OverflowError, TypeError) as error:
+            refuse(rows[places], str(error))
+            return
+        batch = pa.RecordBatch.from_pydict(columns)
+        yield from self._resolved(batch, rows[places], refuse)
 
     def _in_order(self, parts: list[Part]) -> Part:
         if not parts:
@@ -387,18 +391,28 @@ def _decode_halving(
 
 
 def _reads_whole(
-    batch: pa.RecordBatch, bodies: list[bytes], sizes: npt.NDArray[np.int64], writer: _Writer
+    batch: pa.RecordBatch,
+    bodies: list[bytes],
+    sizes: npt.NDArray[np.int64],
+    writer: _Writer,
+    fields: Sequence[str],
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Tell which bodies, whose sizes are in bytes, were read to their last byte, and as they are.
 
     pyruhvro ignores what follows a record, and cuts numbers to their type's bits. A record written
-    again has its canonical length; only where that differs from what came is it read once more, by
-    fastavro, which tells where it stopped: a body may be valid and not canonical.
+    again has its canonical length; only where that differs from what came, or an int of `fields`
+    takes all bytes that it can, is it read once more by fastavro, which tells where it stopped: a
+    body may be valid and not canonical.
     """
     expected = np.diff(_edges(pyruhvro.serialize_record_batch(batch, writer.text, 1)[0]))
     whole: npt.NDArray[np.bool_] = expected == sizes
+    doubtful = ~whole
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name in fields and column.type == pa.int32():
+            numbers = pc.fill_null(column, 0).to_numpy().astype(np.int64)
+            doubtful |= np.abs(numbers) >= _FIVE_BYTES
     fitting = np.ones(len(whole), dtype=bool)
-    for i in np.flatnonzero(~whole):
+    for i in np.flatnonzero(doubtful):
         stream = io.BytesIO(bodies[i])
         try:
             event: Any = fastavro.schemaless_reader(stream, writer.written, None)

@@ -235,8 +235,9 @@ class JoinStore:
         apart = int(times.max() - times.min()) + self.before + self.after + 1
         places = codes * apart + times - times.min()
         left, right = np.flatnonzero(~sides), np.flatnonzero(sides)
-        left = left[np.argsort(times[left], kind="stable")]
-        right = right[np.argsort(places[right], kind="stable")]
+        # Of equal instants that which came last is the newest.
+        left = left[np.lexsort((left < fresh, times[left]))]
+        right = right[np.lexsort((right < fresh, places[right]))]
         begin = np.searchsorted(places[right], places[left] - self.before, "left")
         count = np.searchsorted(places[right], places[left] + self.after, "right") - begin
         lefts = np.repeat(left, count)

@@ -19,7 +19,7 @@ from udfs.groups import among, groups_of
 from udfs.panes import PANE, WINDOW, PaneStore, WindowedView, expand
 
 MISSED_AT = "@"
-"""Stands between partition and offset where an accounting tells of events that were missed."""
+"""Stands between partition, offset and time where an accounting tells of what was missed."""
 
 
 class PaneBook(Protocol):
@@ -62,21 +62,21 @@ def in_time(
     starts = new[PANE].to_numpy()
     gone = [pane for pane in np.unique(starts).tolist() if store.expiry(pane) <= fired]
     expired = np.isin(starts, gone)
-    return [new.filter(pa.array(~expired))], new.filter(pa.array(expired))
+    return [store.merged(new.filter(pa.array(~expired)))], new.filter(pa.array(expired))
 
 
-def missed_rows(store: PaneStore, expired: pa.Table) -> Iterable[Rows]:
+def missed_rows(store: PaneStore, expired: pa.Table, fired: int) -> Iterable[Rows]:
     """Yield the rows that account for events which `in_time` parted off as expired.
 
-    Each is told of by its partition and the first offset, as `3@1841`: the partition's own row of
-    that pane counts those that were folded.
+    Each is told of by its partition, the first offset and how far time was, epoch milliseconds, as
+    `3@1841@1431857130000`: the partition's own row of that pane counts those that were folded.
     """
     for view in store.views:
         if not view.accounts or not len(expired):
             continue
         rows = store.rows(view, expand(view, expired))
         (partition,), first = store.dimensions, rows["first_offset"].cast(pa.string())
-        places = pc.binary_join_element_wise(rows[partition], first, MISSED_AT)
+        places = pc.binary_join_element_wise(rows[partition], first, str(fired), MISSED_AT)
         column = rows.schema.get_field_index(partition)
         yield Rows(view, rows.set_column(column, partition, places))
 

@@ -126,7 +126,7 @@ class MeasuredView(FoldedView):
         for name, measure in self.measures.items():
             if isinstance(measure, Sum | Mean | Min | Max) and measure.field in fields:
                 kind = reader_type(fields[measure.field])
-                if not pa.types.is_integer(kind):
+                if pa.types.is_floating(kind) or pa.types.is_string(kind):
                     raise InvalidView(
                         f"{self.name}: {name} is made of whole numbers, and {measure.field} of "
                         f"{self.stream.name} is of type {kind}; write the view in SQL."

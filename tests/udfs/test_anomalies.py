@@ -196,7 +196,7 @@ def test_state_ends_without_any_further_event() -> None:
     assert book.starts() == [OVER]
 
 
-def test_hours_of_a_thousand_pages_are_judged_at_once() -> None:
+def test_hours_of_a_thousand_pages_are_judged_together() -> None:
     pages, minutes = 1_000, 166
     places = np.repeat(np.arange(pages), minutes)
     starts = np.tile(np.arange(minutes) * MINUTE, pages)

@@ -262,6 +262,13 @@ def test_a_field_of_any_type_may_be_added(avro_type: Any, written: Any) -> None:
     ]
 
 
+def _nested(depth: int) -> Any:
+    found: Any = "int"
+    for _ in range(depth):
+        found = {"type": "array", "items": found}
+    return found
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -270,6 +277,8 @@ def test_a_field_of_any_type_may_be_added(avro_type: Any, written: Any) -> None:
         {"type": "array", "items": "int"},
         {"type": "enum", "name": "E", "symbols": ["A"]},
         {"type": "record", "name": "R", "fields": [{"name": "event_id", "type": "other.Id"}]},
+        {"type": "record", "name": "R", "fields": [{"name": "a", "type": {"type": "string"}}, 5]},
+        {"type": "record", "name": "R", "fields": [{"name": "a", "type": _nested(2_000)}]},
     ],
 )
 def test_the_schema_of_no_event_costs_only_what_names_it(schema: Any) -> None:
@@ -278,6 +287,61 @@ def test_the_schema_of_no_event_costs_only_what_names_it(schema: Any) -> None:
     batch = decoder.decode(np.array([good(), value], dtype=object), np.full(2, NOW))
     assert batch.reasons.tolist() == [None, "undecodable"]
     assert RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",)).decode(value, NOW) is None
+
+
+def test_bytes_that_come_by_a_types_name_are_no_text() -> None:
+    money = {"type": "record", "name": "Money", "fields": [{"name": "amount", "type": "bytes"}]}
+    more = [{"name": "price", "type": money}, {"name": "tax", "type": "Money"}]
+    schema = {**PAGE_VIEWS.schema, "fields": [*PAGE_VIEWS.schema["fields"], *more]}
+    value = frame(1, body(schema, price={"amount": b"\xff"}, tax={"amount": b"\xfe\xff"}))
+    decoder = Decoder(PAGE_VIEWS, {1: schema}.get, FIELDS)
+    assert decoder.decode(np.array([value], dtype=object), np.full(1, NOW)).reasons[0] is None
+
+
+def test_types_of_one_name_in_two_namespaces_are_two() -> None:
+    def named(namespace: str, fields: list[Any]) -> Any:
+        return {"type": "record", "name": "E", "namespace": namespace, "fields": fields}
+
+    for order in (1, -1):
+        kinds = [named("a", []), named("b", [{"name": "x", "type": "int"}])][::order]
+        more = [{"name": f"f{n}", "type": kind} for n, kind in enumerate(kinds)]
+        values = {"f0": {}, "f1": {"x": 1}} if order == 1 else {"f0": {"x": 1}, "f1": {}}
+        for name, reason in (("a", "undecodable"), ("b", None)):
+            last = {"name": "many", "type": {"type": "array", "items": f"{name}.E"}}
+            fields = [*PAGE_VIEWS.schema["fields"], *more, last]
+            schema = {**PAGE_VIEWS.schema, "fields": fields}
+            value = frame(1, body(schema, **values, many=[]))
+            decoder = Decoder(PAGE_VIEWS, {1: schema}.get, FIELDS)
+            batch = decoder.decode(np.array([value], dtype=object), np.full(1, NOW))
+            assert batch.reasons.tolist() == [reason]
+
+
+def test_beside_a_fixed_size_values_are_resolved_like_any_other() -> None:
+    changed = {
+        "status": "long",
+        "event_time": {"type": "long", "logicalType": "timestamp-micros"},
+        "user_id": "bytes",
+    }
+    fields = [{**f, "type": changed.get(f["name"], f["type"])} for f in PAGE_VIEWS.schema["fields"]]
+    fields.append({"name": "hash", "type": {"type": "fixed", "name": "Hash", "size": 4}})
+    schema = {**PAGE_VIEWS.schema, "fields": fields}
+    at = {"event_time": NOW * 1000, "user_id": b"u", "hash": b"\xff\xfe\xfd\xfc"}
+    sent = [
+        body(schema, **at),
+        body(schema, **at | {"event_time": NOW * 1000 + 5}),
+        body(schema, **at | {"status": 2**40}),
+        body(schema, **at) + b"!",
+        body(schema, **at)[:-1],
+        body(schema, **at, country="DE"),
+    ]
+    values = np.array([frame(1, each) for each in sent], dtype=object)
+    batch = Decoder(PAGE_VIEWS, {1: schema}.get, FIELDS).decode(values, np.full(len(sent), NOW))
+    bad = "undecodable"
+    assert batch.reasons.tolist() == [None, bad, bad, "trailing_bytes", bad, None]
+    assert batch.events.select(["user_id", "status", "country"]).to_pylist() == [
+        {"user_id": "u", "status": 200, "country": None},
+        {"user_id": "u", "status": 200, "country": "DE"},
+    ]
 
 
 def test_a_null_where_the_stream_has_none_is_missing() -> None:
@@ -380,3 +444,14 @@ def test_a_number_beyond_its_types_bits_is_not_cut_to_them() -> None:
     batch = decode(value, value.replace(small, large))
     assert batch.reasons.tolist() == [None, "undecodable"]
     assert batch.details[1] == f"Schema {ID}: a number is larger than its type has room for."
+
+
+@pytest.mark.parametrize("number", [2**32 + 2**30, 2**31, -(2**31) - 1])
+def test_nor_is_one_that_takes_as_many_bytes_as_its_type_may(number: int) -> None:
+    fields = [{**f, "type": "long"} if f["name"] == "status" else f for f in OLD["fields"]]
+    lenient = replace(PAGE_VIEWS, rules=())
+    sent = [body({**OLD, "fields": fields}, status=each) for each in (number, 2**31 - 1)]
+    values = np.array([frame(OLD_ID, each) for each in sent], dtype=object)
+    batch = Decoder(lenient, SCHEMAS.get, FIELDS).decode(values, np.full(2, NOW))
+    assert batch.reasons.tolist() == ["undecodable", None]
+    assert batch.events["status"].to_pylist() == [2**31 - 1]

@@ -172,7 +172,27 @@ def test_only_events_with_the_wanted_values_count() -> None:
     assert joined([events]) == {"stray": [("p", 5)]}
 
 
-def test_an_event_sent_twice_has_two_pairs_and_none_is_alone() -> None:
+def test_of_two_at_one_instant_the_one_that_came_last_stays() -> None:
+    (pairs, *others) = STORE.views
+    store = replace(STORE, views=(replace(pairs, by=RIGHT), *others))
+    own = [order(1_000, cents=1), order(1_000, cents=2), payment(1_500)]
+    for portions in ([own], [own[:1], own[2:], own[1:2]], [own[2:], own[:1], own[1:2]]):
+        book, found = Book(), Found()
+        for portion in portions:
+            collect(found, store.add(book, parcels(portion)))
+        assert found["pairs"][-1][2] == 2
+
+
+def test_a_pair_is_written_again_only_for_a_new_partner_of_its_event() -> None:
+    (pairs, *others) = STORE.views
+    store = replace(STORE, views=(replace(pairs, by=RIGHT), *others))
+    book, found = Book(), Found()
+    for event in (order(1_000), payment(1_500, number="p"), payment(1_600, number="q")):
+        collect(found, store.add(book, parcels([event])))
+    assert [row[0] for row in found["pairs"]] == ["p", "q"]
+
+
+def test_an_event_sent_twice_pairs_and_leaves_none_alone() -> None:
     events = [order(1_000), order(1_000), payment(1_500)]
 
     assert joined([[one] for one in events]) == {"pairs": [("p", "a", 5, 5, 500)]}

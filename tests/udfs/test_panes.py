@@ -216,7 +216,7 @@ def test_what_an_expired_pane_is_sent_is_accounted_for_by_partition_and_offset()
     fresh, expired = in_time(offsets, came, 6 * MINUTE - 1)
 
     assert [table["pane"].to_pylist() for table in fresh] == [[MINUTE]]
-    (missed,) = missed_rows(offsets, expired)
+    (missed,) = missed_rows(offsets, expired, 7)
     assert missed.view is own
-    assert rows([missed]) == [(0, "1@7", 1, 7, 7), (0, "3@1841", 2, 1841, 1843)]
+    assert rows([missed]) == [(0, "1@7@7", 1, 7, 7), (0, "3@1841@7", 2, 1841, 1843)]
     assert in_time(offsets, [], 0)[0] == []

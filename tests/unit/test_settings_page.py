@@ -21,7 +21,10 @@ def test_what_is_in_effect_names_the_embedded_stack_and_hides_secrets() -> None:
     given = Settings(
         home=Path("/data"),
         port_base=20000,
-        registry_url="https://registry",
+        registry_url="https://kappa:hush@registry",
+        flink_url="http://kappa:hush@a:8081, https://kappa:hush@b/flink",
+        postgres_dsn="postgresql://kappa:hush@postgres/kappa",
+        early_fire_seconds=0,
         clickhouse_password="hush",
         registry_password="",
     )
@@ -33,3 +36,7 @@ def test_what_is_in_effect_names_the_embedded_stack_and_hides_secrets() -> None:
     assert found["KAPPA_CLICKHOUSE_TLS"] == "False"
     assert found["KAPPA_CLICKHOUSE_PASSWORD"] == "***"
     assert found["KAPPA_REGISTRY_PASSWORD"] == ""
+    assert found["KAPPA_POSTGRES_DSN"] == "***"
+    assert found["KAPPA_EARLY_FIRE_SECONDS"] == "0.0"
+    assert found["KAPPA_FLINK_URL"] == "http://a:8081,https://b/flink"
+    assert "hush" not in str(in_effect(given))

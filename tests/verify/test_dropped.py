@@ -10,6 +10,8 @@ from schemas.streams import PAGE_VIEWS
 from tests.verify.tables import MINUTE, NOON, Row, Versions, counts, row, told
 
 ACCOUNTING = accounting_view(PAGE_VIEWS)
+# When no event of the minute after noon can change a row any more.
+LATER = round((NOON + 10 * MINUTE).timestamp() * 1000)
 # The rebuild began at offset 8 of partition 1, and at the first one of partition 0.
 GAP = Cut(begin={"page_views": {0: 0, 1: 8}})
 
@@ -78,26 +80,29 @@ def test_without_an_accounting_nothing_is_known_of_what_was_dropped(versions: Ve
 
 def test_what_came_too_late_for_one_version_explains_what_it_lacks(versions: Versions) -> None:
     versions.both(
-        [row("/a", 0, 3), row("/b", 1, 1), row("/a", 2, 3)],
-        [row("/a", 0, 5), row("/b", 1, 3), row("/a", 2, 4)],
+        [row("/a", 0, 3), row("/b", 1, 1), row("/a", 2, 3), row("/a", 3, 3)],
+        [row("/a", 0, 5), row("/b", 1, 3), row("/a", 2, 4), row("/a", 3, 4)],
     )
     versions.fill(
         ACCOUNTING,
         1,
         [
             aggregated(1, 0, 9, 0, 8),
-            aggregated(1, 0, 2, 5, 6) | {"source_partition": "1@5"},
-            # Too few to explain it, and some that both versions missed.
-            aggregated(1, 1, 1, 7, 7) | {"source_partition": "1@7"},
-            aggregated(0, 2, 1, 9, 9) | {"source_partition": "0@9"},
+            aggregated(1, 0, 2, 5, 6) | {"source_partition": f"1@5@{LATER}"},
+            # Too few to explain it, some that both versions missed, and some that came before the
+            # window was over.
+            aggregated(1, 1, 1, 7, 7) | {"source_partition": f"1@7@{LATER}"},
+            aggregated(0, 2, 1, 9, 9) | {"source_partition": f"0@9@{LATER}"},
+            aggregated(0, 3, 1, 11, 11) | {"source_partition": f"0@11@{LATER - 600_000}"},
         ],
     )
-    versions.fill(ACCOUNTING, 2, [aggregated(0, 2, 1, 9, 9) | {"source_partition": "0@9"}])
+    versions.fill(ACCOUNTING, 2, [aggregated(0, 2, 1, 9, 9) | {"source_partition": f"0@9@{LATER}"}])
     view = versions.compare()
     assert [(page, minute, verdict) for page, minute, verdict, _ in told(view)] == [
         ("/a", 0, "explained"),
         ("/b", 1, "unexplained"),
         ("/a", 2, "unexplained"),
+        ("/a", 3, "unexplained"),
     ]
     assert {one.cause for one in view.samples_of(Verdict.EXPLAINED)} == {
         "events.page_views[1] offsets 5 to 6 came too late for the windows of version 1"
