@@ -28,16 +28,26 @@ class DesiredJob:
     code: str = ""
 
 
+class Kept:
+    """What is told while a job is being submitted."""
+
+    runs = False
+    """Whether Flink has it, so that it stays kept whatever becomes of the submission."""
+
+
 @contextmanager
-def remembered(settings: Settings, desired: DesiredJob) -> Iterator[None]:
+def remembered(settings: Settings, desired: DesiredJob) -> Iterator[Kept]:
     """Keep `desired` until `forget`; where the block fails, what was kept before it."""
     path = _file(settings, desired.name)
     before = path.read_text() if path.exists() else None
     # Before the job runs: whoever is killed then must not leave one that a restart forgets.
     _write(path, json.dumps(asdict(desired), indent=2) + "\n")
+    kept = Kept()
     try:
-        yield
+        yield kept
     except BaseException:
+        if kept.runs:
+            raise
         if before is None:
             forget(settings, desired.name)
         else:

@@ -106,11 +106,17 @@ def submit(
     desired = DesiredJob(
         name, job_name, version, views, settings.namespace, dict(options or {}), code
     )
-    with remembered(settings, desired):
+    with remembered(settings, desired) as kept:
         module = script or folder / "jobs" / f"{job_name}.py"
         checkpoints = checkpoint_folder(cluster, name)
         job_id = _run_client(settings, module, location, arguments, folder, checkpoints)
-        _await_running(cluster, name, job_id)
+        # Whoever gives up waiting from here on leaves a job that a restart must not forget.
+        kept.runs = True
+        try:
+            _await_running(cluster, name, job_id)
+        except SubmissionFailed:
+            kept.runs = False
+            raise
     accept_loss(cluster, name)
     if layout:
         _keep_layout(cluster, name, layout)
@@ -199,11 +205,18 @@ def _await_ended(cluster: Cluster, jobs: Sequence[RunningJob], name: str) -> Non
 
 
 def take_savepoint(
-    settings: Settings, name: str, *, stop: bool, owner: str = "", seconds: float = 300.0
+    settings: Settings,
+    name: str,
+    *,
+    stop: bool,
+    owner: str = "",
+    seconds: float = 300.0,
+    wanted: bool = False,
 ) -> tuple[RunningJob, str]:
     """Take a savepoint of the live job called `name`, stopping it after if so wished.
 
-    `owner` is the job among whose savepoints it is kept, if that is another.
+    `owner` is the job among whose savepoints it is kept, if that is another. One that is `wanted`
+    still, though it is stopped, is resumed by a restart.
     """
     cluster = Cluster(*settings.flink_clusters)
     job = _live(cluster, name)
@@ -211,7 +224,7 @@ def take_savepoint(
     folder = f"{base.rstrip('/')}/{owner or name}" if base else None
     request = cluster.trigger_savepoint(job.id, stop=stop, folder=folder)
     location = _until(lambda: cluster.savepoint(job.id, request), seconds, name)
-    if stop:
+    if stop and not wanted:
         forget(settings, name)
     return job, location
 
@@ -298,7 +311,8 @@ def _await_running(cluster: Cluster, name: str, job_id: str) -> None:
         _until(started, _START_SECONDS, name)
     except _TookTooLong:
         vertices = cluster.get(f"/jobs/{job_id}")["vertices"]
-        if not any(vertex["status"] == "SCHEDULED" for vertex in vertices):
+        # Of a vertex whose tasks wait for slots Flink says that it is created.
+        if not any(vertex["tasks"]["SCHEDULED"] for vertex in vertices):
             raise
         cluster.cancel(job_id)
         raise SubmissionFailed(

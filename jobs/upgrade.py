@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.settings import Settings
-from jobs.cluster import Cluster
+from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import desired_jobs
+from jobs.state import StateUnavailable
 from jobs.submit import (
     SubmissionFailed,
     Submitted,
@@ -46,12 +47,12 @@ def upgrade(
         options = {**options, "parallelism": parallelism}
     _check_place(settings, cluster, name)
     check_layout(settings, cluster, job_name, version, views)
-    stopped, location = take_savepoint(settings, name, stop=True)
+    stopped, location = take_savepoint(settings, name, stop=True, wanted=True)
     try:
         started = submit(
             settings, job_name, version=version, views=views, restore=location, options=options
         )
-    except SubmissionFailed as error:
+    except (SubmissionFailed, ClusterError, ClusterUnavailable, StateUnavailable) as error:
         raise SubmissionFailed(
             f"{error} Its state is in {location}: put the former code back and run "
             f"`kappa submit {job_name} --version {version} --from {location}`."

@@ -144,11 +144,18 @@ def _opened(stream: str, to: str) -> Iterator[tuple[Settings, Stream, Archive]]:
     from deploy.settings import Settings
     from replay.archive_files import Archive, ArchiveFailed
     from schemas.streams import UnknownStream, stream_named
-    from schemas.topics import KafkaUnavailable, UnknownTopic
+    from schemas.topics import KafkaUnavailable, TopicMismatch, UnknownTopic
 
     settings = Settings()
     try:
         found = replace(stream_named(stream), namespace=settings.namespace)
         yield settings, found, Archive(to or settings.archive, found.topic)
-    except (ArchiveFailed, KafkaUnavailable, OSError, UnknownStream, UnknownTopic) as error:
+    except (
+        ArchiveFailed,
+        KafkaUnavailable,
+        OSError,
+        TopicMismatch,
+        UnknownStream,
+        UnknownTopic,
+    ) as error:
         raise CommandError(str(error)) from error

@@ -164,7 +164,8 @@ class _Partition:
                     key=record.key,
                     headers=_headers(record),
                     partition=self._place.partition,
-                    timestamp=record.timestamp_ms,
+                    # Zero is what the client takes for now, which would be the newest of all.
+                    timestamp=record.timestamp_ms or 1,
                     on_delivery=delivered,
                 )
             except BufferError:

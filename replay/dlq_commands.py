@@ -202,11 +202,12 @@ def reinject_command(
         if repairs is not None:
             mended = bench.from_file(repairs)
         else:
-            letters = bench.find(_filter(reason, at or (), since, until, limit))
+            letters = bench.find(_filter(reason, at or (), since, until, None))
             mended = bench.mend(letters, changes or ())
         again = bench.sent_again()
         sorted_out = _sort(bench.workbench, mended, again)
-        ready = sorted_out["ready"]
+        # Those sent before don't count: the next call goes on behind them.
+        ready = sorted_out["ready"] = sorted_out["ready"][:limit]
         sent = 0
         if ready and not dry_run:
             confirm(yes, f"Send {len(ready):,} events to {bench.stream.topic}?")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from udfs.decode import Decoder, needed_fields
 
 Place = tuple[int, int]
 """Partition and offset in the events topic."""
+
+_PLACES = 5_000
 
 
 class BadRepair(ValueError):
@@ -92,6 +95,12 @@ def find(clickhouse: ClickHouse, stream: Stream, wanted: Filter) -> list[Letter]
     """Return the dead letters of `stream`, each event once, by partition and offset."""
     if "dead_letters_loaded" not in clickhouse.table_ids():
         return []
+    if len(wanted.places) > _PLACES:
+        # A statement has no room for all of them.
+        places = sorted(wanted.places)
+        parts = (places[at : at + _PLACES] for at in range(0, len(places), _PLACES))
+        some = (find(clickhouse, stream, replace(wanted, places=tuple(part))) for part in parts)
+        return list(chain.from_iterable(some))[: wanted.limit]
     condition, values = wanted.condition()
     limit = f" LIMIT {wanted.limit:d}" if wanted.limit is not None else ""
     answer = clickhouse.query(
@@ -196,7 +205,8 @@ def read_repairs(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadRepair(f"{path}: {error}") from error
-    for number, line in enumerate(text.splitlines(), 1):
+    # Texts may hold what Python takes for an end of a line, and JSON does not.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -63,7 +63,7 @@ def _plain_errors() -> Iterator[None]:
     from replay.quota import QuotaFailed
     from replay.switch import NotAllowed
     from schemas.registry import RegistryError
-    from schemas.topics import KafkaUnavailable, UnknownTopic
+    from schemas.topics import KafkaUnavailable, TopicMismatch, UnknownTopic
     from sinks.clickhouse import ClickHouseFailed
     from sinks.pointers import VersionsDiffer
 
@@ -80,6 +80,7 @@ def _plain_errors() -> Iterator[None]:
         DifferentJobs,
         EventsGone,
         KafkaUnavailable,
+        TopicMismatch,
         LeaseTaken,
         LoaderHolds,
         MissingTable,

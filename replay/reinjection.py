@@ -7,6 +7,7 @@ first ends that one's transaction and then looks in the topic whether it took pl
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, LiteralString
 
@@ -37,6 +38,7 @@ CREATE TABLE IF NOT EXISTS kappa.reinjected_events (
 """
 _SCHEMA_LOCK = 0x6B617073
 _SECONDS = 30.0
+_OPEN_SECONDS, _POLL_SECONDS = 60.0, 0.2
 # While a transaction is open, readers wait: one of a killed process must end soon.
 _TRANSACTION_MS = 30_000
 
@@ -156,9 +158,25 @@ class Reinjection:
                 [(*self._where, *place) for place in left - arrived],
             )
 
+    def _closed_ends(self) -> dict[int, int]:
+        """Return the topic's ends now, once no transaction that was open hides what is before."""
+        topic = self._stream.topic
+        wanted = end_offsets(self._kafka, topic)
+        deadline = time.monotonic() + _OPEN_SECONDS
+        while True:
+            ends = end_offsets(self._kafka, topic, read_committed=True)
+            if all(ends[part] >= end for part, end in wanted.items()):
+                return ends
+            if time.monotonic() > deadline:
+                raise KafkaUnavailable(
+                    f"a transaction has been open on {topic} for {_OPEN_SECONDS:.0f} s, and behind "
+                    "it nobody sees which events were sent; try again when it is over."
+                )
+            time.sleep(_POLL_SECONDS)
+
     def _origins_after(self, after: Mapping[int, int]) -> set[Place]:
         topic = self._stream.topic
-        ends = end_offsets(self._kafka, topic, read_committed=True)
+        ends = self._closed_ends()
         ranges = {part: (after.get(part, 0), end) for part, end in ends.items()}
         found: set[Place] = set()
         for messages in read_committed(self._kafka, topic, ranges):

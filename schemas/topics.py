@@ -25,6 +25,17 @@ MAX_RAW_MESSAGE_BYTES = MAX_MESSAGE_BYTES + 512 * 1024
 MAX_FUTURE_MS = 3600 * 1000
 
 _TIMEOUT_SECONDS = 20.0
+# What a client says of a broker that is not there, or is just going or coming.
+_AWAY = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._RESOLVE,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+}
 _QUIET = {"log_level": 0}
 
 _KEEP_FOR_EVER = {"retention.ms": "-1", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
@@ -272,6 +283,11 @@ def _result(answer: Future[Any], purpose: str) -> Any:
         return answer.result(timeout=_TIMEOUT_SECONDS)
     except TimeoutError as error:
         raise KafkaUnavailable(f"Kafka did not {purpose} in {_TIMEOUT_SECONDS:g} s.") from error
+    except KafkaException as error:
+        found = kafka_error(error)
+        if found.code() not in _AWAY:
+            raise
+        raise KafkaUnavailable(f"Kafka did not {purpose}: {found.str()}.") from error
 
 
 def _admin(kafka: Mapping[str, Any]) -> AdminClient:

@@ -96,8 +96,10 @@ class ClickHouse:
 
     def command(self, sql: str) -> None:
         """Run a statement that returns no rows; on a cluster, on all servers it concerns."""
+        # On a cluster what is inserted must be there when this returns.
+        own = self._insert_settings if sql.lstrip()[:6].upper() == "INSERT" else None
         for statement in spread(sql, self._cluster, self.database):
-            self._try(lambda client, text=statement: client.command(text))
+            self._try(lambda client, text=statement: client.command(text, settings=own))
 
     def text(self, sql: str, output_format: str) -> bytes:
         """Return what `sql` gives, written in one of ClickHouse's output formats."""

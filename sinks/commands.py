@@ -47,7 +47,8 @@ def sql(
     clickhouse = ClickHouse(Settings(), reader=True)
     with failures_explained(clickhouse):
         if as_csv:
-            sys.stdout.write(clickhouse.text(text, "CSVWithNames").decode())
+            # As they are: text may be any bytes.
+            sys.stdout.buffer.write(clickhouse.text(text, "CSVWithNames"))
             return
         answer = clickhouse.query(text)
     if as_json:

@@ -35,3 +35,11 @@ def test_a_submission_that_fails_leaves_what_was_kept_before(tmp_path: Path) -> 
         with pytest.raises(Failed), remembered(settings, NEW):
             raise Failed
         assert desired_jobs(settings) == before
+
+
+def test_a_job_that_runs_stays_kept_though_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with pytest.raises(KeyboardInterrupt), remembered(settings, NEW) as kept:
+        kept.runs = True
+        raise KeyboardInterrupt
+    assert desired_jobs(settings) == [NEW]

@@ -90,7 +90,7 @@ def test_a_job_that_gets_no_slots_is_cancelled_and_says_so(
     stopped: tuple[Environment, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env, _ = stopped
-    monkeypatch.setattr("jobs.submit._START_SECONDS", 5.0)
+    monkeypatch.setattr("jobs.submit._START_SECONDS", 20.0)
 
     with pytest.raises(SubmissionFailed, match="no slots came free"):
         submit(

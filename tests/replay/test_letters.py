@@ -89,6 +89,15 @@ def test_repairs_come_back_from_their_file(bench: Workbench, tmp_path: Path) -> 
         list(read_repairs(path))
 
 
+def test_what_ends_a_line_elsewhere_is_text_in_a_repair(bench: Workbench, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    whole = {**EVENT, "status": 200, "page_id": "/a\u2028b\u2029c\u0085d\x0be"}
+    mended = bench.mended(letter(b""), {}, whole=whole)
+    assert write_repairs(path, [mended, mended]) == 2
+    pages = [event["page_id"] for _, event in read_repairs(path)]
+    assert pages == [whole["page_id"]] * 2
+
+
 def test_letters_of_a_second_reading_are_sent_again_in_the_first_only() -> None:
     with pytest.raises(CommandError, match="mend them there, for both: --stream page_views"):
         reinject_command(stream="page_requests")
