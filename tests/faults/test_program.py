@@ -16,7 +16,7 @@ from tests.faults.scene import Scene
 from tests.harness import environment
 
 SEED = int(os.environ.get("KAPPA_FAULT_SEED", "1"))
-MINUTES = float(os.environ.get("KAPPA_FAULT_MINUTES", "2"))
+MINUTES = float(os.environ.get("KAPPA_FAULT_MINUTES", "1"))
 
 
 @pytest.mark.timeout(MINUTES * 60 + 1800)

@@ -110,6 +110,8 @@ def test_all_views_switch_for_the_same_queries(wrong: Environment) -> None:
     assert length < 100
 
 
+# Three jobs and two comparisons; which views go together is tested without them in `test_plan.py`.
+@pytest.mark.long
 def test_views_may_be_replaced_one_by_one(live: Environment) -> None:
     env = live
     first, *others = REBUILT
