@@ -39,7 +39,12 @@ def test_a_submission_that_fails_leaves_what_was_kept_before(tmp_path: Path) -> 
 
 def test_a_job_that_runs_stays_kept_though_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    with pytest.raises(KeyboardInterrupt), remembered(settings, NEW) as kept:
-        kept.runs = True
-        raise KeyboardInterrupt
+
+    def given_up() -> None:
+        with remembered(settings, NEW) as kept:
+            kept.runs = True
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        given_up()
     assert desired_jobs(settings) == [NEW]
