@@ -6,7 +6,6 @@ python -m bench.compare --events 2000000 --peers
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import time
 import uuid
@@ -19,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.expected import expected_rows
-from bench.machine import Machine
+from bench.machine import Machine, keep_json
 from bench.peers.chart import draw
 from bench.peers.figures import Result, verdict
 from bench.peers.page import page
@@ -31,7 +30,6 @@ from bench.worlds import World
 from deploy.console import (
     ERR,
     CommandError,
-    json_value,
     print_json,
     print_table,
     progress_bar,
@@ -208,13 +206,12 @@ def report(results: Sequence[Result], events: int) -> None:
 
 def _keep(results: Sequence[Result], events: int, machine: Machine, output: Path) -> dict[str, Any]:
     """Write what is known as JSON and Markdown; return what is in the JSON."""
-    document = {
-        "machine": asdict(machine),
-        "events": events,
-        "results": [asdict(result) for result in results],
-    }
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "compare.json").write_text(json.dumps(json_value(document), indent=2) + "\n")
+    document = keep_json(
+        output / "compare.json",
+        machine,
+        events=events,
+        results=[asdict(result) for result in results],
+    )
     texts = {name: question.text for name, question in QUESTIONS.items()}
     (output / "compare.md").write_text(page(results, texts, events, str(machine)))
     return document

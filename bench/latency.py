@@ -9,7 +9,6 @@ python -m bench.latency --per-second 1000 --per-second 10000 --seconds 30
 from __future__ import annotations
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -28,10 +27,10 @@ import typer
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from bench.drawing import Bar, draw_panels
-from bench.machine import Machine
+from bench.machine import Machine, keep_json
 from bench.series import OUTPUT
 from bench.workload import Workload, fill_live
-from deploy.console import CommandError, json_value, print_json, print_table, run_alone
+from deploy.console import CommandError, print_json, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import job_named
 from jobs.page_views import SITE_TRAFFIC_PER_MINUTE
@@ -267,9 +266,8 @@ def main(
     """
     machine = Machine.here()
     found = list(measure(Settings(), per_second or _PER_SECOND, seconds))
-    document = {"machine": asdict(machine), "figures": [asdict(one) for one in found]}
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "latency.json").write_text(json.dumps(json_value(document), indent=2) + "\n")
+    figures = [asdict(one) for one in found]
+    document = keep_json(output / "latency.json", machine, figures=figures)
     draw(found, output / "latency.svg")
     if as_json:
         print_json(document)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from deploy.console import json_value
 from deploy.settings import PROJECT_ROOT
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -43,6 +46,14 @@ class Machine:
             f"{self.cores} cores ({self.processor}), {self.memory_gigabytes:g} GB, "
             f"commit {self.commit or 'unknown'}, {self.at}."
         )
+
+
+def keep_json(path: Path, machine: Machine, **facts: Any) -> dict[str, Any]:
+    """Write `facts` and the machine they are of to `path`; return what is in the JSON."""
+    document = {"machine": asdict(machine), **facts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(json_value(document), indent=2) + "\n")
+    return document
 
 
 def _processor() -> str:

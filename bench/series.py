@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from bench.machine import Machine
+from bench.machine import Machine, keep_json
 from bench.oracle import window_rows
 from bench.rows import await_rows, newest
 from bench.ten_seconds import STREAM
 from bench.throughput import Launch, Measured, fill_stream, own_namespace, run_over
 from bench.workload import Workload, batches
-from deploy.console import ERR, json_value, print_table
+from deploy.console import ERR, print_table
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.views import Job, WindowView
 from schemas.streams import Stream
@@ -157,12 +157,7 @@ def keep(figures: Sequence[Figure], path: Path) -> list[Figure]:
     new = {(figure.series, figure.label): figure for figure in figures}
     there = {(figure.series, figure.label): figure for figure in _kept(path)}
     everything = list((there | new).values())
-    document = {
-        "machine": asdict(Machine.here()),
-        "figures": [asdict(figure) for figure in everything],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(json_value(document), indent=2) + "\n")
+    keep_json(path, Machine.here(), figures=[asdict(figure) for figure in everything])
     return everything
 
 

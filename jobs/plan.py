@@ -275,14 +275,19 @@ def pane_stores(stream: Stream, views: tuple[WindowView, ...]) -> tuple[PaneStor
     _, lateness, _ = milliseconds(stream)
     grouped: dict[tuple[tuple[str, ...], int], list[WindowedView]] = defaultdict(list)
     for view in views:
-        size, slide = whole_ms(view.window.size), whole_ms(view.window.slide)
-        accounts = view.name == accounting_view(stream).name
-        windowed = WindowedView(view.name, size, slide, tuple(view.measures.items()), accounts)
-        grouped[(view.dimensions, slide)].append(windowed)
+        windowed = windowed_view(view)
+        grouped[(view.dimensions, windowed.slide)].append(windowed)
     return tuple(
         PaneStore(f"{'+'.join(dims) or 'all'}@{pane}", dims, pane, lateness, tuple(members))
         for (dims, pane), members in grouped.items()
     )
+
+
+def windowed_view(view: WindowView) -> WindowedView:
+    """Return the windows of `view` in milliseconds."""
+    size, slide = whole_ms(view.window.size), whole_ms(view.window.slide)
+    accounts = view.name == accounting_view(view.stream).name
+    return WindowedView(view.name, size, slide, tuple(view.measures.items()), accounts)
 
 
 def session_store(view: SessionView) -> SessionStore:

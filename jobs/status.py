@@ -22,9 +22,9 @@ from schemas.topics import KafkaUnavailable, UnknownTopic, topic_names
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
 from sinks.lag import LagReader
 from sinks.loader import group_of
+from sinks.queries import IS_MISSED
 from udfs.kafka_time import NewestBefore
 from udfs.lateness import milliseconds
-from udfs.windows import MISSED_AT
 
 
 @dataclass(frozen=True)
@@ -242,11 +242,10 @@ def _counts(
     accounting = source.accounting.table(version)
     where = {"stream": source.stream.name, "version": version}
     given = f"SELECT sum(events) FROM {accounting} FINAL WHERE"
-    missed = f"position(source_partition, '{MISSED_AT}') > 0"
     apart = "SELECT count() FROM {} WHERE stream = %(stream)s AND version = %(version)s"
     queries = {
-        "aggregated": (accounting, f"{given} NOT {missed}"),
-        "missed": (accounting, f"{given} {missed}"),
+        "aggregated": (accounting, f"{given} NOT {IS_MISSED}"),
+        "missed": (accounting, f"{given} {IS_MISSED}"),
         "late": ("late_events", apart.format("late_events")),
         "dead": ("dead_letters", apart.format("dead_letters")),
     }

@@ -11,7 +11,7 @@ from typing import Any
 import fastavro
 
 from deploy.settings import Settings
-from jobs.plan import accounting_view, whole_ms
+from jobs.plan import accounting_view, whole_ms, windowed_view
 from jobs.views import SessionView, TotalsView, View, WindowView
 from replay.comparison import dropped_query, missed_query, one_version_only, skipped_query
 from replay.differences import DROPPED, MISSED, Cut, DroppedEvents, SkippedEvent
@@ -19,11 +19,10 @@ from replay.late_rows import REPAIRED_EVENTS, repaired_query
 from schemas.framing import BadFrame, split
 from schemas.registry import Registry, RegistryError, RegistryUnavailable
 from schemas.streams import Stream
-from sinks.clickhouse import ClickHouse
+from sinks.clickhouse import Answer, ClickHouse
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
 from udfs.avro_rows import checked
 from udfs.lateness import milliseconds
-from udfs.panes import WindowedView
 
 MAX_EVENTS = 20_000
 MAX_PANES = 500_000
@@ -105,8 +104,7 @@ class SkippedReader:
             )
             for part, pane, offset, last, events in answer.rows[:MAX_PANES]
         )
-        why = f"events of more than {MAX_PANES:,} minutes were dropped; declare what differs."
-        return Found(runs, answer.rows_read, why if len(answer.rows) > MAX_PANES else "")
+        return _found(runs, answer, DROPPED)
 
     def missed(
         self,
@@ -132,8 +130,7 @@ class SkippedReader:
             for version, part, pane, offset, last, events, at, time in answer.rows[:MAX_PANES]
             if may_miss(view, stream, at, time)
         )
-        why = f"events of more than {MAX_PANES:,} minutes were missed; declare what differs."
-        return Found(runs, answer.rows_read, why if len(answer.rows) > MAX_PANES else "")
+        return _found(runs, answer, MISSED)
 
     def _incomplete(self, events: int) -> str:
         if events > MAX_EVENTS:
@@ -193,6 +190,12 @@ class SkippedReader:
             return None
 
 
+def _found(runs: tuple[DroppedEvents, ...], answer: Answer, verdict: str) -> Found:
+    """Return `runs`, the readable part of `answer`, and whether that is not all."""
+    why = f"events of more than {MAX_PANES:,} minutes were {verdict}; declare what differs."
+    return Found(runs, answer.rows_read, why if len(answer.rows) > MAX_PANES else "")
+
+
 def may_miss(view: View, stream: Stream, pane: int, passed: int) -> bool:
     """Tell whether `view` may lack events of `pane` that came when time had `passed` so far.
 
@@ -203,9 +206,7 @@ def may_miss(view: View, stream: Stream, pane: int, passed: int) -> bool:
         case TotalsView():
             return False
         case WindowView():
-            size, slide = whole_ms(view.window.size), whole_ms(view.window.slide)
-            windowed = WindowedView(view.name, size, slide, ())
-            return windowed.last_end(pane) - 1 + lateness <= passed
+            return windowed_view(view).last_end(pane) - 1 + lateness <= passed
         case SessionView():
             return pane + whole_ms(view.gap) + lateness <= passed
     return True

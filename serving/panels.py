@@ -8,9 +8,9 @@ from typing import Any
 from serving.catalogue import ViewInfo
 from serving.formats import json_rows, readable
 from sinks.clickhouse import ClickHouse
+from sinks.queries import IS_MISSED
 from sinks.sql import identifier, literal
 from sinks.tables import EMITTED_AT
-from udfs.windows import MISSED_AT
 
 SITE, PAGES = "site_traffic_per_minute", "page_views_per_minute"
 STATS, FRAUD, ANOMALIES = "page_stats", "fraud_alerts", "traffic_anomalies"
@@ -124,8 +124,8 @@ def accounts(clickhouse: ClickHouse, views: Views) -> dict[str, dict[str, int]]:
     for name, view in views.items():
         stream = name.removesuffix("_accounting")
         if stream != name and view.has("events"):
-            missed = f"sumIf(events, position(source_partition, {literal(MISSED_AT)}) > 0)"
-            query = f"SELECT sum(events) AS total, {missed} FROM {identifier(name)}"
+            sums = f"sum(events), sumIf(events, {IS_MISSED})"
+            query = f"SELECT {sums} FROM {identifier(name)}"
             total, too_late = (count or 0 for count in clickhouse.query(query).rows[0])
             found[stream] = {"aggregated": total - too_late, "late": too_late, "dead": 0}
             versions[stream] = view.version

@@ -20,8 +20,12 @@ from sinks.clickhouse import (
 )
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
 from sinks.pointers import POINTERS, effective_pointers, versions_in
-from sinks.sql import identifier
+from sinks.sql import identifier, literal
 from sinks.tables import EMITTED_AT
+from udfs.windows import MISSED_AT
+
+IS_MISSED = f"(position(source_partition, {literal(MISSED_AT)}) > 0)"
+"""Whether a row of an accounting tells of events that were missed, and not of those aggregated."""
 
 _NOT_LOADED = "nothing is loaded yet: start a job with kappa submit, and kappa up for the loader."
 

@@ -19,9 +19,13 @@ _RECORDS = ("record", "error")
 
 @dataclass(frozen=True)
 class WriterSchema:
-    """A schema that events are written with; `parsed` as fastavro wants it, names in full."""
+    """A schema that events are written with; `parsed` as fastavro wants it, names in full.
+
+    With `written`, which has no logical types, it reads values as they are written.
+    """
 
     parsed: Any
+    written: Any
     named: Mapping[str, Any]
 
     @property
@@ -58,14 +62,13 @@ def checked(schema: Any) -> WriterSchema:
         parsed = fastavro.parse_schema(schema)
         named = {part["name"]: part for part in _parts(parsed, {}) if _is_named(part)}
         weightless = _has_weightless_items(parsed, named)
-        # What reads values as they are written reads it too.
-        fastavro.parse_schema(plain(schema))
+        written = fastavro.parse_schema(plain(schema))
     except Exception as error:
         # Such as a reference that is not resolved, or a nesting without end.
         raise UnresolvableSchema(f"the schema can't be read: {error!r:.200}.") from error
     if weightless:
         raise UnresolvableSchema("an array's items take no bytes.")
-    return WriterSchema(parsed, named)
+    return WriterSchema(parsed, written, named)
 
 
 def plain(schema: Any, kept: Collection[str] = (), octets: str = "bytes") -> Any:

@@ -186,16 +186,15 @@ class Decoder:
     ) -> list[Part]:
         if not len(rows):
             return []
-        writer = self._writer(schema_id)
-        if writer is None:
-            reasons[rows] = "unknown_schema_id"
-            details[rows] = f"The registry has no schema with id {schema_id}."
-            return []
 
         def refuse(refused: npt.NDArray[np.int64], error: str, reason: str = "undecodable") -> None:
             reasons[refused] = reason
             details[refused] = f"Schema {schema_id}: {error}" if reason == "undecodable" else error
 
+        writer = self._writer(schema_id)
+        if writer is None:
+            refuse(rows, f"The registry has no schema with id {schema_id}.", "unknown_schema_id")
+            return []
         if writer.fault:
             refuse(rows, writer.fault)
             return []
@@ -230,21 +229,24 @@ class Decoder:
         return self._writers[schema_id]
 
     def _read_schema(self, schema: Any) -> _Writer:
-        writer, written = checked(schema), fastavro.parse_schema(plain(schema))
+        writer = checked(schema)
         fields = {one["name"]: one for one in writer.fields}
         if writer.is_for_one_by_one:
-            return _Writer(written=written, fields=fields)
-        unread = {name for name, one in fields.items() if writer.has_bytes(one["type"])}
-        for one in self._own_fields:
-            unread -= {one["name"], *one.get("aliases", ())}
+            return _Writer(written=writer.written, fields=fields)
+        octets = {name for name, one in fields.items() if writer.has_bytes(one["type"])}
         text = json.dumps(plain(schema, _LOGICAL, "string"))
-        return _Writer("", text, written, fields, frozenset(unread))
+        return _Writer("", text, writer.written, fields, frozenset(octets - self._own_names))
 
     @property
     def _own_fields(self) -> list[dict[str, Any]]:
         """The fields to decode, as the stream's schema has them."""
         by_name = {one["name"]: one for one in self.stream.schema["fields"]}
         return [by_name[name] for name in self.fields]
+
+    @property
+    def _own_names(self) -> set[str]:
+        """What writers may call the fields to decode."""
+        return {n for one in self._own_fields for n in (one["name"], *one.get("aliases", ()))}
 
     def _resolved(
         self, batch: pa.RecordBatch, rows: npt.NDArray[np.int64], refuse: Refuse
@@ -284,8 +286,7 @@ class Decoder:
                 refuse(rows[place : place + 1], _LEFT_OVER, "trailing_bytes")
             else:
                 refuse(rows[place : place + 1], "the value is not as it would be written.")
-        wanted = {alias for one in self._own_fields for alias in one.get("aliases", ())}
-        wanted |= {*self.fields}
+        wanted = self._own_names
         try:
             columns = {
                 name: pa.array([event[name] for event in events], reader_type(one))

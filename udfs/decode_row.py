@@ -10,13 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import fastavro
 import numpy as np
 
 from schemas.framing import HEADER_BYTES, MAGIC
 from schemas.streams import OneOf, Range, Rule, Stream
 from udfs.avro_columns import UnresolvableSchema
-from udfs.avro_rows import Event, checked, plain, read_strictly
+from udfs.avro_rows import Event, checked, read_strictly
 from udfs.decode import Decoder, SchemaOf, needed_fields
 
 _PRIMITIVES = frozenset({"string", "bytes", "int", "long", "float", "double", "boolean"})
@@ -61,7 +60,7 @@ class RowDecoder:
         What has to be resolved to the stream's own schema stays the batch's business.
         """
         try:
-            checked(writer)
+            reader = checked(writer).written
         except UnresolvableSchema:
             return None
         written = {field["name"]: field["type"] for field in writer["fields"]}
@@ -71,7 +70,7 @@ class RowDecoder:
             simple = is_time or _is_simple(own[name])
             if not simple or written.get(name) != own[name]:
                 return None
-        return fastavro.parse_schema(plain(writer))
+        return reader
 
     def _resolved(self, value: bytes, timestamp: int) -> Event | None:
         values = np.empty(1, dtype=object)

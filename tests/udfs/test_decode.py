@@ -48,6 +48,10 @@ def body(schema: dict[str, Any] = PAGE_VIEWS.schema, **changes: Any) -> bytes:
     event = {"event_id": "e", "event_time": NOW, "user_id": "u", "page_id": "/"} | changes
     if "status" not in event:
         event["status"] = 200
+    return encoded(schema, event)
+
+
+def encoded(schema: dict[str, Any], event: dict[str, Any]) -> bytes:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(schema), event)
     return out.getvalue()
@@ -114,9 +118,7 @@ def test_a_value_that_no_rule_lists_is_a_dead_letter_one_by_one_too() -> None:
     values = np.empty(len(stages), dtype=object)
     for place, status in enumerate(stages):
         event = {**shop.order(NOW, event_id="e", order_id="o", customer_id="c"), "status": status}
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, fastavro.parse_schema(ORDERS.schema), event)
-        values[place] = frame(ID, out.getvalue())
+        values[place] = frame(ID, encoded(ORDERS.schema, event))
     schemas = {ID: ORDERS.schema}
     fields = needed_fields(ORDERS, set())
 
@@ -351,9 +353,7 @@ def test_a_null_where_the_stream_has_none_is_missing() -> None:
     order = shop.order(NOW, event_id="e", order_id="o", customer_id="c")
     values = np.empty(3, dtype=object)
     for place, changes in enumerate(({}, {"amount_cents": None}, {"category": None})):
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), order | changes)
-        values[place] = frame(1, out.getvalue())
+        values[place] = frame(1, encoded(schema, order | changes))
     decoder = Decoder(ORDERS, {1: schema}.get, needed_fields(ORDERS, set()))
     batch = decoder.decode(values, np.full(3, NOW))
     assert batch.reasons.tolist() == [None, "missing", "missing"]
@@ -366,9 +366,7 @@ def test_an_instant_that_is_no_day_of_a_calendar_is_out_of_range() -> None:
         # Bounds are of instants as they are written; the writer's library knows no such days.
         written = plain(ORDERS.schema)
         order = shop.order(NOW, event_id="e", order_id="o", customer_id="c") | {"placed_at": at}
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, fastavro.parse_schema(written), order)
-        values[place] = frame(1, out.getvalue())
+        values[place] = frame(1, encoded(written, order))
     decoder = Decoder(ORDERS, {1: ORDERS.schema}.get, needed_fields(ORDERS, set()))
     batch = decoder.decode(values, np.full(5, NOW))
     assert batch.reasons.tolist() == [None, None, *["out_of_range"] * 3]
@@ -383,9 +381,7 @@ def test_a_null_in_a_list_is_missing() -> None:
     values = np.empty(3, dtype=object)
     for place, tags in enumerate(([], ["a", None], ["a", "b"])):
         post = {f["name"]: "p" for f in fields} | {"event_time": NOW, "hashtags": tags}
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), post)
-        values[place] = frame(1, out.getvalue())
+        values[place] = frame(1, encoded(schema, post))
     decoder = Decoder(POSTS, {1: schema}.get, needed_fields(POSTS, {"hashtags"}))
     assert decoder.decode(values, np.full(3, NOW)).reasons.tolist() == [None, "missing", None]
 
@@ -428,9 +424,7 @@ def test_a_whole_number_is_read_as_the_nearest_that_there_is() -> None:
     values = np.empty(2, dtype=object)
     for place, temperature in enumerate((20, 2**53 + 1)):
         event = {"event_id": "e", "event_time": NOW, "device_id": "d", "temperature": temperature}
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), event)
-        values[place] = frame(1, out.getvalue())
+        values[place] = frame(1, encoded(schema, event))
     decoder = Decoder(lenient, {1: schema}.get, needed_fields(lenient, {"temperature"}))
     batch = decoder.decode(values, np.full(2, NOW))
     assert batch.events["temperature"].to_pylist() == [20.0, 2.0**53]
