@@ -199,14 +199,15 @@ def _found(runs: tuple[DroppedEvents, ...], answer: Answer, verdict: str) -> Fou
 def may_miss(view: View, stream: Stream, pane: int, passed: int) -> bool:
     """Tell whether `view` may lack events of `pane` that came when time had `passed` so far.
 
-    Both are epoch milliseconds. A view has them as long as its own windows are not over.
+    Both are epoch milliseconds. A view has them in those of its own windows that are not over.
     """
     _, lateness, _ = milliseconds(stream)
     match view:
         case TotalsView():
             return False
         case WindowView():
-            return windowed_view(view).last_end(pane) - 1 + lateness <= passed
+            own = windowed_view(view)
+            return own.starts_with(pane)[0] + own.size - 1 + lateness <= passed
         case SessionView():
             return pane + whole_ms(view.gap) + lateness <= passed
     return True

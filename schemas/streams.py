@@ -48,6 +48,8 @@ Rule = Range | Length | OneOf
 # So large that nobody pays more at once, and small enough that no sum of ninety million of them
 # leaves 64 bits.
 _MOST_MONEY = 100_000_000_000
+# A terabyte, which no answer has: nine million of them are within 64 bits.
+_MOST_BYTES = 1_000_000_000_000
 # The end of the year 2199, in epoch milliseconds: beyond, clients of ClickHouse know no day.
 _LAST_MS = 7_258_118_400_000 - 1
 
@@ -161,7 +163,7 @@ PAGE_VIEWS = Stream(
         Length("user_agent", maximum=4096),
         Range("duration_ms", minimum=0, maximum=24 * 3600 * 1000),
         Range("status", minimum=100, maximum=599),
-        Range("bytes_sent", minimum=0),
+        Range("bytes_sent", minimum=0, maximum=_MOST_BYTES),
     ),
 )
 

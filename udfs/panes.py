@@ -262,7 +262,9 @@ def final(measure: Measure | SessionMeasure, folded: pa.Table) -> Any:
     some = pc.greater(count, 0)
     if isinstance(measure, Sum):
         return pc.if_else(some, total, pa.scalar(None, pa.int64()))
-    mean = pc.divide(total.cast(pa.float64()), pc.if_else(some, count, 1).cast(pa.float64()))
+    # Beyond 2^53 the nearest fraction will do.
+    dividend = total.cast(pa.float64(), safe=False)
+    mean = pc.divide(dividend, pc.if_else(some, count, 1).cast(pa.float64()))
     return pc.if_else(some, mean, pa.scalar(None, pa.float64()))
 
 

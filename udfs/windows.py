@@ -103,7 +103,7 @@ def settled_rows(
     """Yield the rows that are due by event time.
 
     These are all rows of windows that `watermark` closes, and the changed rows of windows that
-    were closed by `fired`, the watermark of the call before.
+    were closed by `fired`, the watermark of the call before, and may be corrected still.
     """
     for view in store.views:
         closing = _closing(view, book.starts(), fired, watermark)
@@ -115,7 +115,9 @@ def settled_rows(
             continue
         corrected = _targets(store, view, changed.filter(pa.array(late)))
         ends = pc.add(corrected[WINDOW], view.size - 1)
-        corrected = corrected.filter(pc.less_equal(ends, fired))
+        # Of a window whose lateness is over some panes are gone: its row has more than is left.
+        settled = pc.greater(ends, fired - store.allowed_lateness)
+        corrected = corrected.filter(pc.and_(pc.less_equal(ends, fired), settled))
         yield from _rows(store, view, book, _windows(corrected), corrected)
 
 

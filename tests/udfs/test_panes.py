@@ -135,6 +135,33 @@ def test_sliding_windows_share_panes_and_count_a_visitor_once() -> None:
     ]
 
 
+def test_a_window_whose_lateness_is_over_is_not_written_anew_from_the_panes_it_has_left() -> None:
+    pages, book = store(3 * MINUTE, COUNTED), Book()
+    come = [event(second, "/a", "ann") for second in (10, 70, 130)]
+    fold(pages, book, [panes_of(pages, come)])
+    time = 8 * MINUTE - 1
+    expire(pages, book, time)
+    assert book.starts() == [MINUTE, 2 * MINUTE]
+
+    changed = fold(pages, book, [panes_of(pages, [event(131, "/a", "bob")])])
+
+    # The window of the first three minutes is over, and has lost its first.
+    assert rows(settled_rows(pages, book, changed, time, time)) == [
+        (MINUTE, "/a", 3, 2),
+        (2 * MINUTE, "/a", 2, 2),
+    ]
+    assert rows(settled_rows(pages, book, changed, time - 1, time - 1))[0] == (0, "/a", 3, 2)
+
+
+def test_a_mean_is_told_though_its_sum_has_more_digits_than_a_fraction() -> None:
+    pages, book = store(measures=(("mean_ms", Mean("ms")),)), Book()
+    events = [event(5, "/a", "ann", ms=2**53 + 1), event(6, "/a", "bob", ms=2**53 + 1)]
+
+    changed = fold(pages, book, [panes_of(pages, events)])
+
+    assert rows(settled_rows(pages, book, changed, -1, MINUTE)) == [(0, "/a", float(2**53))]
+
+
 def test_early_rows_are_the_changed_ones_of_open_windows() -> None:
     pages, book = store(measures=COUNTED), Book()
     fold(pages, book, [panes_of(pages, [event(5, "/a", "ann"), event(65, "/b", "bob")])])
