@@ -83,6 +83,7 @@ class AggregatePanes(KeyedProcessFunction):
         self._spare_timer: dict[int, int] = {}
         self._changed: dict[int, list[pa.Table]] = {}
         self._merged_at: dict[int, int] = {}
+        self._begun: set[int] = set()
         self._pace = Pace()
         # A bundle that fails ends this operator: memory is never ahead of the state.
         self._runs = RunMemory()
@@ -93,6 +94,7 @@ class AggregatePanes(KeyedProcessFunction):
         self._fresh.add(body)
         timers = _Timers(ctx.timer_service(), self.spec.hold)
         store, watermark = self._store_of[key], timers.current_watermark()
+        self._begin_page(key, store, watermark)
         self._pace.note(timers.current_processing_time(), watermark)
         self._ask_spare(key, timers)
         due = None if isinstance(store, PaneStore) else store.due(first_due)
@@ -136,6 +138,15 @@ class AggregatePanes(KeyedProcessFunction):
         if self._merged_at.get(key) == now:
             # The rows that were written meanwhile took their time as well.
             self._pace.took(key, timers.current_processing_time() - now)
+
+    def _begin_page(self, key: int, store: Store, watermark: int) -> None:
+        """Note for a bucket without events so far that all before `watermark` is over."""
+        if key in self._begun:
+            return
+        self._begun.add(key)
+        if not self._page.value():
+            page = BookPage(watermark, [], [])
+            self._page.update(page.to_bytes(self._layouts[store.name]))
 
     def _folded(
         self, key: int, store: PaneStore, timers: _Timers, now: int, early: bool

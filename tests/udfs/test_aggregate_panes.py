@@ -466,6 +466,17 @@ def test_what_comes_to_an_expired_pane_replaces_no_row_also_after_a_restart() ->
     assert set(state.panes) == {30 * MINUTE}
 
 
+def test_a_bucket_whose_first_events_come_too_late_writes_no_row_also_after_a_restart() -> None:
+    state = State()
+    task = Task(state)
+    task.watermark = 30 * MINUTE
+    task.send(5, "/silent")
+
+    assert _written(Task(state), 1) == []
+    assert _written(task, 31 * MINUTE) == []
+    assert state.panes == {}
+
+
 def test_what_comes_to_a_session_that_is_over_makes_no_other() -> None:
     task = Task(State(), VISITS_KEY)
     task.visit(30, "/a", 0)
