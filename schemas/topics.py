@@ -66,11 +66,15 @@ class TopicMismatch(Exception):
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """What a topic must be: at least so many partitions, exactly these settings."""
+    """What a topic must be: made with so many partitions, with exactly these settings.
+
+    One that is there has at least as many, or `least`.
+    """
 
     name: str
     partitions: int
     config: Mapping[str, str]
+    least: int | None = None
 
 
 def ensure_events_topic(kafka: Mapping[str, Any], stream: Stream) -> int:
@@ -87,13 +91,16 @@ def ensure_copy_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> i
 
 
 def ensure_view_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> int:
-    """Create the compacted topic `name` for a view's rows; otherwise as `ensure_events_topic`."""
-    return ensure_topic(kafka, TopicSpec(name, partitions, _VIEW_CONFIG))
+    """Create the compacted topic `name` for a view's rows; one that is there may have fewer.
+
+    More would move keys to other partitions, whose offsets are lower: newer rows would lose.
+    """
+    return ensure_topic(kafka, TopicSpec(name, partitions, _VIEW_CONFIG, least=1))
 
 
 def ensure_raw_topic(kafka: Mapping[str, Any], name: str, partitions: int) -> int:
-    """Create topic `name` for dead or late events; otherwise as `ensure_events_topic`."""
-    return ensure_topic(kafka, TopicSpec(name, partitions, _RAW_CONFIG))
+    """Create topic `name` for dead or late events; one that is there may have fewer partitions."""
+    return ensure_topic(kafka, TopicSpec(name, partitions, _RAW_CONFIG, least=1))
 
 
 def ensure_topic(kafka: Mapping[str, Any], spec: TopicSpec) -> int:
@@ -104,9 +111,10 @@ def ensure_topic(kafka: Mapping[str, Any], spec: TopicSpec) -> int:
         return _await_leaders(admin, kafka, spec.name, spec.partitions)
     # One that another process has just created may not be visible yet.
     partitions = partitions or _await_leaders(admin, kafka, spec.name, 1)
-    if partitions < spec.partitions:
+    least = spec.least or spec.partitions
+    if partitions < least:
         raise TopicMismatch(
-            f"topic {spec.name} has {partitions} partitions and needs {spec.partitions}; "
+            f"topic {spec.name} has {partitions} partitions and needs {least}; "
             "add partitions while it is empty, or change the declaration."
         )
     resource = ConfigResource(ResourceType.TOPIC, spec.name)

@@ -69,6 +69,15 @@ def test_more_partitions_are_accepted_and_fewer_refused(settings: Settings, stre
         ensure_events_topic(settings.kafka_client, replace(stream, partitions=8))
 
 
+def test_topics_of_rows_stay_as_they_are_when_events_get_another_partition(
+    settings: Settings, stream: Stream
+) -> None:
+    view, raw = stream.prefixed("views.x.v1"), stream.prefixed("dlq.x")
+    for ensure, topic in ((ensure_view_topic, view), (ensure_raw_topic, raw)):
+        assert ensure(settings.kafka_client, topic, 4) == 4
+        assert ensure(settings.kafka_client, topic, 5) == 4
+
+
 def test_topic_that_would_lose_events_is_refused_with_the_remedy(
     settings: Settings, stream: Stream
 ) -> None:
