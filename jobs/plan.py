@@ -199,15 +199,12 @@ class JobPlan:
         """What each view computes, as text by view name; state fits only the same.
 
         Views of one join share their state: without one of them it is another. All but queries keep
-        theirs in books, which releases may write in other ways.
+        theirs in books, which releases may write in other ways, and which have forgotten what could
+        not be corrected any more: with more lateness it would come in time again.
         """
         shared = {rows.name: f" {store.layout}" for store in self.joins for rows in store.views}
-        books = f" in books {STATE_FORMAT}"
         return {
-            view.name: view.layout
-            + shared.get(view.name, "")
-            + ("" if isinstance(view, QueryView) else books)
-            for view in self.views
+            view.name: view.layout + shared.get(view.name, "") + _books(view) for view in self.views
         }
 
     @property
@@ -241,6 +238,13 @@ class JobPlan:
             any(view.joins(stream) for view in queries),
             joins,
         )
+
+
+def _books(view: View) -> str:
+    if isinstance(view, QueryView):
+        return ""
+    lateness = ", ".join(str(whole_ms(stream.allowed_lateness)) for stream in view.streams)
+    return f" in books {STATE_FORMAT}, late up to {lateness} ms"
 
 
 def _refuse_clashes(store: FoldedStore | JoinStore) -> None:

@@ -146,7 +146,10 @@ def check_layout(
 
 
 def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None:
-    """Refuse a view that the state knows nothing of, or that computed something else so far."""
+    """Refuse a view that the state knows nothing of, or that computed something else so far.
+
+    And one that is missing: its timers would be restored, and nobody could answer them.
+    """
     for folder in state_folders(cluster, name):
         before = folder.layout() or layout
         if added := sorted(layout.keys() - before.keys()):
@@ -154,6 +157,11 @@ def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> Non
                 f"{name} can't continue with {', '.join(added)}, which its state knows nothing of; "
                 f"run that beside it: `kappa submit JOB --view {added[0]} --version N`, N being "
                 "a version not used yet; `kappa replay run` then makes one job of both."
+            )
+        if gone := sorted(before.keys() - layout.keys()):
+            raise SubmissionFailed(
+                f"{name} can't continue without {', '.join(gone)}, which is in its state; rebuild "
+                "with `kappa replay run`, or start anew with `--from none`."
             )
         changed = sorted(view for view in layout if before[view] != layout[view])
         if changed:

@@ -170,6 +170,17 @@ def test_state_that_another_release_wrote_in_another_way_is_another(
         assert f"{one.job.name}_accounting" in changed
 
 
+def test_more_lateness_needs_another_state_but_for_queries() -> None:
+    job = JOBS["orders"]
+    patient = {s.name: replace(s, allowed_lateness=2 * s.allowed_lateness) for s in job.streams}
+    other = Job(job.name, tuple(patient.values()), tuple(v.over(patient) for v in job.views))
+
+    before, after = plan(job, 1), plan(other, 1)
+
+    changed = {name for name, text in after.layout.items() if before.layout[name] != text}
+    assert changed == {v.name for v in after.views} - {v.name for v in after.queries}
+
+
 def test_a_join_alone_keeps_only_what_its_columns_say() -> None:
     alone = plan(JOBS["orders"], 1, ("unmatched_payments",))
 

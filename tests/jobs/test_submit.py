@@ -67,9 +67,10 @@ def test_state_that_is_not_there_is_refused(stopped: tuple[Environment, str]) ->
             {"page_views_sliding": None},
             "run that beside it: .* --view page_views_sliding --version",
         ),
+        ({"top_things": "ten of them"}, "can't continue without top_things, which is in its state"),
     ],
 )
-def test_a_view_that_changed_or_came_since_its_state_was_written_is_refused(
+def test_a_view_that_changed_came_or_went_since_its_state_was_written_is_refused(
     stopped: tuple[Environment, str], layout: dict[str, str | None], said: str
 ) -> None:
     env, _ = stopped
