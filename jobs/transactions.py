@@ -13,6 +13,7 @@ from udfs.measures import Count, Mean, Sum
 PAUSE = timedelta(days=90)
 """A user who makes no transaction for longer is judged as if there had been none before.
 
+So long after the newest of the four before it, for one of long ago may come late and is no pause.
 State ends after twice as long by the clock. An event finds another history than a replay would give
 it only if it comes a `PAUSE` late.
 """
@@ -75,7 +76,11 @@ FRAUD_ALERTS = ArrivalView(
                 LAST_VALUE(place_north) OVER by_user AS north,
                 LAST_VALUE(place_east) OVER by_user AS east,
                 LAST_VALUE(place_ms) OVER by_user AS there_ms,
-                event_ms - LAG(event_ms, 1) OVER by_user > {whole_ms(PAUSE)} AS is_back,
+                event_ms - GREATEST(
+                    COALESCE(LAG(event_ms, 1) OVER by_user, 0),
+                    COALESCE(LAG(event_ms, 2) OVER by_user, 0),
+                    COALESCE(LAG(event_ms, 3) OVER by_user, 0),
+                    COALESCE(LAG(event_ms, 4) OVER by_user, 0)) > {whole_ms(PAUSE)} AS is_back,
                 event_ms - LAG(event_ms, 4) OVER by_user AS five_ms
             FROM placed
             WINDOW by_user AS (PARTITION BY user_id ORDER BY arrived)),

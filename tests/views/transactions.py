@@ -62,7 +62,8 @@ def _with_pause(days: int) -> list[Event]:
     """Return a user's small payments, a pause of `days`, and large ones here and far away.
 
     The last two would both be of an unusual amount, had the pause not been; the very last is one
-    by those after the pause alone.
+    by those after the pause alone. Days later come two more, of which the second is unusual by the
+    last twenty: the world's first payment may come again before them, too late, and is no pause.
     """
     user, home, away = f"user-away-{days}", (52.5, 13.4), (40.7, -74.0)
     begin = START - 95 * DAY
@@ -70,6 +71,7 @@ def _with_pause(days: int) -> list[Event]:
     back = small[-1][0] + days * DAY
     large = [(0, 50_000, home), (20, 60_000, away), (40, 900_000, home)]
     payments = small + [(back + minutes * MINUTE, cents, at) for minutes, cents, at in large]
+    payments += [(START + 5 * HOUR, 100_000, home), (START + 5 * HOUR + MINUTE, 300_000, away)]
     return _payments(user, payments)
 
 
@@ -103,7 +105,7 @@ def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
     assert not swapped if in_time else 2 < len(swapped) < 38
     assert {row[-1] for row in alerts} >= {"amount, distance", "amount, distance, frequency"}
     away = {row[0] for row in alerts if "away" in row[1]}
-    assert away == {"user-away-90-31", "user-away-90-32", "user-away-91-32"}
+    assert away == {"user-away-90-31", "user-away-90-32", "user-away-90-34", "user-away-91-32"}
     return {
         "user_spending": _spending(world["transactions"]),
         "fraud_alerts": alerts,
@@ -127,7 +129,8 @@ def _alerts(arrived: Iterable[Event]) -> Iterable[tuple[Any, ...]]:
     histories: dict[str, list[Event]] = defaultdict(list)
     for event in arrived:
         history = histories[event["user_id"]]
-        if history and event["event_time"] - history[-1]["event_time"] > 90 * DAY:
+        newest = max((earlier["event_time"] for earlier in history[-4:]), default=0)
+        if event["event_time"] - newest > 90 * DAY:
             history.clear()
         signs = {
             "amount": (4, _is_much(event, history)),
