@@ -168,7 +168,8 @@ CAMPAIGN_SPEND_PER_MINUTE = QueryView(
             EXTRACT(HOUR FROM window_start) * 60 + EXTRACT(MINUTE FROM window_start) + 1
         FROM days
     """,
-    state_retention=timedelta(days=2),
+    # It ends by the clock, which goes on while the job stands still in the middle of a day.
+    state_retention=timedelta(days=32),
     time_columns=("window_start", "window_end"),
     description="What each campaign has spent of its day's budget, minute by minute; of several "
     "budgets told in a minute the greatest counts, and an advertisement told of twice in it once.",
