@@ -21,6 +21,7 @@ JOBMANAGER_METRICS_PORT, TASKMANAGER_METRICS_PORT = 249, 250
 SLOTS = 12
 
 _JOBMANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_CLIENT = "org.apache.flink.client.cli.CliFrontend"
 _TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 # What Flink's own scripts would compute from a process size of 4.2 GB; started without the
 # scripts (which cost two JVM starts), the TaskManager wants each of them given.
@@ -48,6 +49,7 @@ _OPENED = (
     "java.base/java.util.concurrent.atomic",
     "java.base/java.util.concurrent.locks",
 )
+_LOG4J_FILE = "log4j.properties"
 _LOG4J = """\
 rootLogger.level = INFO
 rootLogger.appenderRef.file.ref = File
@@ -139,19 +141,28 @@ def configuration(settings: Settings) -> dict[str, Any]:
         ),
         "env.log.dir": str(place.logs),
         "env.java.opts.all": " ".join(_module_options()),
-        # A client lives for seconds: what the optimising compiler does for it is never used.
         "env.java.opts.client": " ".join(START_QUICKLY),
     }
 
 
-def client(settings: Settings) -> Path:
-    """Return Flink's own command-line client: that of `flink_home`, or the embedded one.
+def client(settings: Settings) -> list[str]:
+    """Return the words that begin Flink's own client: that of `flink_home`, or the embedded one.
 
-    The embedded one's files are written first: its cluster may never have run here.
+    The embedded one's files are written first: its cluster may never have run here. It is started
+    without Flink's script, which runs another JVM before to read the configuration.
     """
-    if not settings.flink_home:
-        write_cluster_files(settings)
-    return Path(settings.flink_home or distribution()) / "bin" / "flink"
+    if settings.flink_home:
+        return [str(Path(settings.flink_home) / "bin" / "flink")]
+    write_cluster_files(settings)
+    place, conf = folders(settings), place_of(settings) / "conf"
+    # It lives for seconds: what the optimising compiler does for it is never used.
+    options = [*START_QUICKLY, *_module_options(), *_logging(place.log("flink-client"), conf)]
+    return java_command(
+        [_CLIENT],
+        options=options,
+        temporary=place.temporary("flink"),
+        classpath=classpath([place_of(settings) / "lib"]),
+    )
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -186,7 +197,7 @@ def write_cluster_files(settings: Settings) -> None:
     # Flink's scripts read this one line themselves, and would keep the quotes.
     lines.append(f"env.java.home: {java_home()}")
     _write(base / "conf" / "config.yaml", "\n".join(lines) + "\n")
-    for name in ("log4j.properties", "log4j-cli.properties"):
+    for name in (_LOG4J_FILE, "log4j-cli.properties"):
         _write(base / "conf" / name, _LOG4J)
     wanted = {jar.name: jar for jar in _library()}
     for link in (base / "lib").iterdir():
@@ -277,16 +288,16 @@ def _command(
     conf = place_of(settings) / "conf"
     given = {"metrics.reporter.prom.port": str(settings.port(metrics_port)), **(extra or {})}
     dynamic = [word for key, value in given.items() for word in ("-D", f"{key}={value}")]
-    logging = [
-        f"-Dlog.file={place.log(name)}",
-        f"-Dlog4j.configurationFile=file:{conf / 'log4j.properties'}",
-    ]
     return java_command(
         [main, "--configDir", str(conf), *dynamic],
-        options=[*options, *logging, *_module_options()],
+        options=[*options, *_logging(place.log(name), conf), *_module_options()],
         temporary=place.temporary("flink"),
         classpath=classpath([place_of(settings) / "lib"]),
     )
+
+
+def _logging(log: Path, conf: Path) -> list[str]:
+    return [f"-Dlog.file={log}", f"-Dlog4j.configurationFile=file:{conf / _LOG4J_FILE}"]
 
 
 def _module_options() -> list[str]:

@@ -209,9 +209,9 @@ def flink(context: typer.Context) -> None:
     from deploy.settings import Settings
 
     settings = Settings()
-    program = str(client(settings))
+    command = [*client(settings), *context.args]
     environment = os.environ | client_environment(settings) | settings.environment()
-    os.execve(program, [program, *context.args], environment)
+    os.execve(command[0], command, environment)
 
 
 def _usual_version(settings: Settings, job: str) -> int:

@@ -254,7 +254,7 @@ def _run_client(
     checkpoints: str | None,
 ) -> str:
     address = settings.flink.split("//", 1)[-1]
-    command = [str(client(settings)), "run", "--detached", "-m", address]
+    command = [*client(settings), "run", "--detached", "-m", address]
     if checkpoints:
         # The client may stand on a machine whose Flink is not configured as the cluster is.
         command += ["-D", f"{CHECKPOINT_DIR}={checkpoints}"]

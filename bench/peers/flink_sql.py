@@ -72,7 +72,7 @@ def _newest(settings: Settings, table: Table, topic: str) -> Iterable[tuple[Cell
 
 def _submit(settings: Settings, output: str) -> str:
     address = settings.flink.split("//", 1)[-1]
-    command = [str(client(settings)), "run", "--detached", "-m", address, "-py", str(_JOB)]
+    command = [*client(settings), "run", "--detached", "-m", address, "-py", str(_JOB)]
     done = subprocess.run(
         [*command, os.path.abspath(sys.argv[1]), output],
         env=os.environ | client_environment(settings),
