@@ -199,7 +199,7 @@ def _cursor_values(cursor: str, digest: str, ordered: Sequence[ViewColumn]) -> l
         if found != digest or len(values) != len(ordered):
             raise ValueError
         return [_cursor_value(column, value) for column, value in zip(ordered, values, strict=True)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise bad_request(
             "The cursor belongs to another query; begin again without it, or keep the filters "
             "and the order."
@@ -217,7 +217,10 @@ def _cursor_value(column: ViewColumn, value: Any) -> Any:
 
 def _text(value: Any) -> str:
     if isinstance(value, str | int | float):
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        # JSON can have half a surrogate pair, which is no text.
+        text.encode()
+        return text
     raise ValueError
 
 

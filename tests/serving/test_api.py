@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
+import json
 import math
 import random
 from typing import Any
@@ -11,6 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from serving.catalogue import ViewColumn, ViewInfo
+from serving.errors import ApiError
+from serving.query import statement
 from tests.harness import wait_for
 from tests.serving.site import NOON, Database, Row, Server, minute
 
@@ -331,6 +336,29 @@ def test_a_cursor_is_bound_to_its_query(server: Server, counts: list[Row]) -> No
     for other in ({"order": "views"}, {"page_id": "/a"}, {"from": "0"}):
         assert server.refusal("/api/views/counts", cursor=cursor, **other) == (400, CURSOR)
     assert len(rows_of(server, "counts", cursor=cursor, limit=3)) == 3
+
+
+def test_a_cursor_of_no_text_or_without_end_is_refused() -> None:
+    columns = (ViewColumn("page_id", "String"), ViewColumn("window_start", "DateTime64(3)"))
+    key = ("page_id", "window_start")
+    view = ViewInfo("counts", "", 1, (1,), "counts_v1", key, columns, 0)
+    first = statement("views", view, [("order", "page_id")])
+    digest = json.loads(decoded(first.next_cursor({"page_id": b"/", "window_start": 0})))[0]
+    for text in (
+        json.dumps([digest, "\ud800", 0]),
+        json.dumps([digest, "/", "\ud800"]),
+        json.dumps([digest, [["2f"]], 0]),
+        json.dumps([digest, ["2g"], 0]),
+        "[" * 2900,
+    ):
+        cursor = base64.urlsafe_b64encode(text.encode()).decode()
+        with pytest.raises(ApiError) as refused:
+            statement("views", view, [("order", "page_id"), ("cursor", cursor)])
+        assert (refused.value.status, str(refused.value)) == (400, CURSOR)
+
+
+def decoded(cursor: str) -> bytes:
+    return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
 
 
 def test_unknown_names_get_the_nearest(server: Server, counts: list[Row]) -> None:
