@@ -25,7 +25,6 @@ from deploy.processes import (
     end,
     members,
     port_owner,
-    port_taken,
     read_record,
     wait_until_gone,
 )
@@ -194,16 +193,15 @@ class Stack:
     def _check_ports(self) -> None:
         deadline = time.monotonic() + _PORT_SECONDS
         for part in self.parts:
-            for port in part.ports:
-                while port_taken(port):
-                    owner = port_owner(port)
-                    # A process of ours that was just killed holds its ports for a moment.
-                    if self._is_foreign(owner) or time.monotonic() > deadline:
-                        raise CommandError(
-                            f"Port {port}, which {part.title} needs, is held by {owner}; "
-                            "end that, or choose other ports with KAPPA_PORT_BASE=…"
-                        )
-                    time.sleep(0.1)
+            while (port := next(part.taken_ports(), None)) is not None:
+                owner = port_owner(port)
+                # A process of ours that was just killed holds its ports for a moment.
+                if self._is_foreign(owner) or time.monotonic() > deadline:
+                    raise CommandError(
+                        f"Port {port}, which {part.title} needs, is held by {owner}; "
+                        "end that, or choose other ports with KAPPA_PORT_BASE=…"
+                    )
+                time.sleep(0.1)
 
     def _is_foreign(self, owner: PortOwner) -> bool:
         folder = Path(owner.folder)
