@@ -251,8 +251,7 @@ class Settings(BaseSettings):
     @property
     def serving(self) -> str:
         """Address of the dashboard and the API, no trailing slash."""
-        host = "127.0.0.1" if self.serving_host in ("0.0.0.0", "::") else self.serving_host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.serving_http_port}"
+        return f"http://{reached(self.serving_host, self.serving_http_port)}"
 
     @cached_property
     def postgres(self) -> str:
@@ -265,6 +264,12 @@ class Settings(BaseSettings):
         from psycopg.conninfo import make_conninfo
 
         return make_conninfo(dsn, password=password)
+
+
+def reached(host: str, port: int) -> str:
+    """Return where this machine reaches what listens on `host`, as a URL has it."""
+    here = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
 
 
 def variable(name: str) -> str:
