@@ -126,7 +126,8 @@ def _print_accounts(status: JobStatus) -> None:
 
 
 def _print_where_next(settings: Settings) -> None:
-    host = f"http://127.0.0.1:{settings.clickhouse_http_port}"
+    scheme = "https" if settings.clickhouse_tls else "http"
+    host = f"{scheme}://{settings.clickhouse_host}:{settings.clickhouse_http_port}"
     password = settings.clickhouse_reader_password.get_secret_value()
     loader = reached(settings.metrics_host, settings.port(LOADER_METRICS_PORT))
     lines = [

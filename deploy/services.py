@@ -23,9 +23,9 @@ Place = tuple[str, int]
 
 
 def services(settings: Settings) -> list[Part]:
-    """Return the Python parts that this installation has."""
+    """Return the Python parts that this installation has; no ClickHouse where one is given."""
     found = []
-    if runnable(_ENDPOINT):
+    if settings.clickhouse_embedded and runnable(_ENDPOINT):
         found.append(_clickhouse(settings))
     if runnable(_LOADER):
         found.append(_loader(settings))

@@ -70,7 +70,10 @@ class Settings(BaseSettings):
     flink_home: str = Field(
         default="", description="Flink distribution whose client submits jobs, configured there."
     )
-    clickhouse_host: str = Field(default="127.0.0.1", description="ClickHouse host.")
+    clickhouse_host: str = Field(
+        default="127.0.0.1",
+        description="ClickHouse host; with another, or a port, none starts here.",
+    )
     clickhouse_port: int = Field(default=0, description="ClickHouse HTTP port; the embedded one's.")
     clickhouse_tls: bool = Field(default=False, description="Whether that port speaks TLS.")
     clickhouse_cluster: str = Field(
@@ -237,6 +240,11 @@ class Settings(BaseSettings):
     def flink(self) -> str:
         """Base address of the REST API of the cluster that new jobs go to, no trailing slash."""
         return self.flink_clusters[0]
+
+    @property
+    def clickhouse_embedded(self) -> bool:
+        """Whether ClickHouse is the embedded stack's, as no other address of it is given."""
+        return not self.clickhouse_port and self.clickhouse_host in ("127.0.0.1", "localhost")
 
     @cached_property
     def clickhouse_http_port(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -47,6 +48,27 @@ def test_a_part_is_healthy_where_it_listens_and_its_port_is_taken_there(
     (part,) = [one for one in services(settings) if one.name == name]
     assert part.healthy()
     assert list(part.taken_ports()) == [port]
+
+
+@pytest.mark.parametrize(
+    ("given", "embedded"),
+    [
+        ({}, True),
+        ({"clickhouse_host": "localhost"}, True),
+        ({"clickhouse_port": 8123}, False),
+        ({"clickhouse_host": "clickhouse.example.org"}, False),
+    ],
+)
+def test_a_clickhouse_of_ones_own_is_not_started_a_second_time(
+    given: dict[str, Any], embedded: bool, tmp_path: Path
+) -> None:
+    settings = Settings(home=tmp_path, **given)
+    again = Settings.model_validate(
+        {name.removeprefix("KAPPA_").lower(): text for name, text in settings.environment().items()}
+    )
+    for known in (settings, again):
+        names = [part.name for part in services(known)]
+        assert names == [*(["clickhouse"] if embedded else []), "loader", "monitor", "serving"]
 
 
 def test_an_address_is_named_as_this_machine_reaches_it() -> None:
