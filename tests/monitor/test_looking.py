@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
+from deploy.monitor import __main__ as monitor
 from deploy.monitor.asking import Asking
 from deploy.monitor.looking import Lookout
 from deploy.settings import Settings
@@ -16,6 +18,16 @@ from jobs.state import StateUnavailable
 from replay.control import Control, ControlUnavailable
 from schemas.topics import KafkaUnavailable
 from sinks.lag import LagReader
+
+
+def test_requests_have_no_line_each_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "serve", lambda *_: None)
+    monkeypatch.setattr(monitor, "stop_signal", lambda: lambda: True)
+    loggers = [logging.getLogger(name) for name in ("httpx", "kafka")]
+    for one in loggers:
+        monkeypatch.setattr(one, "level", logging.NOTSET)
+    assert monitor.main() == 0
+    assert [one.level for one in loggers] == [logging.WARNING] * 2
 
 
 def refuse(error: Exception) -> NoReturn:
