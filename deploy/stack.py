@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.console import CommandError
@@ -96,6 +96,7 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self._supervised():
                 self._check_parts()
+                self._ask_to_resume()
             else:
                 end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=15)
                 self._check_ports()
@@ -189,6 +190,13 @@ class Stack:
                 f"The running stack has no {' and no '.join(missing)}, because an older version "
                 "started it; do `kappa down`, then `kappa up`."
             )
+
+    def _ask_to_resume(self) -> None:
+        """Have the supervisor try again what it gave up: its cause may be gone."""
+        path = self.place.run / f"{RESUME}.json"
+        record = read_record(path)
+        if record is not None and record.state == "failed":
+            replace(record, state="starting").write(path)
 
     def _check_ports(self) -> None:
         deadline = time.monotonic() + _PORT_SECONDS
