@@ -8,7 +8,7 @@ from deploy.commands import up
 from deploy.console import OUT, CommandError, print_table, progress_bar
 from deploy.flink import TASKMANAGER_METRICS_PORT
 from deploy.services import LOADER_METRICS_PORT
-from deploy.settings import Settings
+from deploy.settings import Settings, reached
 from jobs.catalogue import job_named
 from jobs.cluster import Cluster
 from jobs.commands import submit
@@ -126,8 +126,10 @@ def _print_accounts(status: JobStatus) -> None:
 
 
 def _print_where_next(settings: Settings) -> None:
-    host = f"http://127.0.0.1:{settings.clickhouse_http_port}"
+    scheme = "https" if settings.clickhouse_tls else "http"
+    host = f"{scheme}://{settings.clickhouse_host}:{settings.clickhouse_http_port}"
     password = settings.clickhouse_reader_password.get_secret_value()
+    loader = reached(settings.metrics_host, settings.port(LOADER_METRICS_PORT))
     lines = [
         ("Dashboard", settings.serving),
         ("  its API", f"{settings.serving}/docs"),
@@ -139,7 +141,7 @@ def _print_where_next(settings: Settings) -> None:
         ),
         ("Flink's own UI", settings.flink),
         ("Metrics of Flink", f"http://127.0.0.1:{settings.port(TASKMANAGER_METRICS_PORT)}/metrics"),
-        ("  of the loader", f"http://127.0.0.1:{settings.port(LOADER_METRICS_PORT)}/metrics"),
+        ("  of the loader", f"http://{loader}/metrics"),
         ("How all is", "kappa status"),
         ("Stop it", "kappa down"),
     ]

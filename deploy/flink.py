@@ -217,6 +217,7 @@ def jobmanager(settings: Settings) -> Part:
             settings.port(offset)
             for offset in (REST_PORT, JOBMANAGER_RPC_PORT, BLOB_PORT, JOBMANAGER_METRICS_PORT)
         ),
+        hosts=_metrics_host(settings, JOBMANAGER_METRICS_PORT),
         command=lambda: _command(
             settings,
             "jobmanager",
@@ -250,6 +251,7 @@ def taskmanager(settings: Settings) -> Part:
         name="taskmanager",
         title="Flink TaskManager",
         ports=tuple(settings.port(offset) for offset in (TASKMANAGER_METRICS_PORT, DATA_PORT)),
+        hosts=_metrics_host(settings, TASKMANAGER_METRICS_PORT),
         command=lambda: _command(
             settings,
             "taskmanager",
@@ -265,6 +267,11 @@ def taskmanager(settings: Settings) -> Part:
         # Tasks of a dead JobManager's jobs must not write beside those of the resumed ones.
         falls_with=("jobmanager",),
     )
+
+
+def _metrics_host(settings: Settings, offset: int) -> dict[int, str]:
+    # Flink's reporter has a setting for its port only, and listens on every address.
+    return {settings.port(offset): ""}
 
 
 def _registered(settings: Settings) -> set[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.processes import LOOPBACK, port_taken
 from deploy.settings import Settings
 
 
@@ -54,6 +55,8 @@ class Part:
     command: Callable[[], list[str]]
     healthy: Callable[[], bool]
     """Whether it answers its own protocol; may raise, which counts as no."""
+    hosts: Mapping[int, str] = field(default_factory=dict)
+    """Where it listens on a port, if that is not loopback; "" is every address."""
     after: tuple[str, ...] = ()
     """Parts that must be healthy before this one starts."""
     falls_with: tuple[str, ...] = ()
@@ -65,3 +68,7 @@ class Part:
     """System user to run as; None for the one who runs the stack."""
     stop_signal: int = 15
     stop_seconds: float = 20.0
+
+    def taken_ports(self) -> Iterator[int]:
+        """Return those of its ports on which something listens already."""
+        return (one for one in self.ports if port_taken(one, self.hosts.get(one, LOOPBACK)))

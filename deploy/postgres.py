@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import pwd
 import signal
 import stat
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from deploy.parts import Folders, Part, folders
 from deploy.processes import members
 from deploy.settings import Settings
 
+log = logging.getLogger("kappa.postgres")
 PORT = 432
 # PostgreSQL refuses to run as root: there it runs as a system user of its own.
 _SYSTEM_USER = "pgserver"
@@ -91,12 +94,24 @@ def _open_to_system_user(data: Path) -> None:
         shell = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin"]
         subprocess.run([*shell, _SYSTEM_USER], check=True, capture_output=True)
         entry = pwd.getpwnam(_SYSTEM_USER)
-    for folder in {*data.parents, binaries(), *binaries().parents}:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
+        log.warning("added the system user %s: PostgreSQL does not run as root", _SYSTEM_USER)
+    _let_through({*data.parents, binaries(), *binaries().parents})
     os.chown(data, entry.pw_uid, entry.pw_gid)
     data.chmod(0o700)
+
+
+def _let_through(ways: Iterable[Path]) -> None:
+    """Let any user pass through these folders, without seeing what is in them."""
+    closed = sorted(folder for folder in ways if not folder.stat().st_mode & stat.S_IXOTH)
+    for folder in closed:
+        folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
+    if closed:
+        log.warning(
+            "opened %s for any user to pass through (chmod o+x): PostgreSQL runs as %s, not as "
+            "root, and has its data and programs below",
+            ", ".join(map(str, closed)),
+            _SYSTEM_USER,
+        )
 
 
 def _answers(port: int) -> bool:

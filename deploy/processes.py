@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ import psutil
 
 # Every process of a part inherits it; so a worker is found even when its parent is gone.
 MARK = "KAPPA_STACK_PART"
+LOOPBACK = "127.0.0.1"
+_EVERYWHERE = ("0.0.0.0", "::")
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
@@ -142,15 +145,24 @@ class PortOwner:
         return f"{self.name} (pid {self.pid}, in {self.folder})"
 
 
-def port_taken(port: int) -> bool:
-    """Whether something listens on `port` of loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-        return False
+def port_taken(port: int, host: str = LOOPBACK) -> bool:
+    """Whether something listens on `port` where another would on `host`; "" is every address."""
+    return any(_taken(one, port) for one in ([host] if host else _EVERYWHERE))
+
+
+def _taken(host: str, port: int) -> bool:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # As asyncio's servers do; what is taken of IPv4 is asked for by itself.
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+    except OSError as error:
+        # An address that is not this machine's is nobody's port.
+        return error.errno in (errno.EADDRINUSE, errno.EACCES)
+    return False
 
 
 def port_owner(port: int) -> PortOwner:

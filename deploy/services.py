@@ -11,17 +11,21 @@ import httpx
 
 from deploy.loopback import ask
 from deploy.parts import Part
-from deploy.settings import Settings
+from deploy.processes import LOOPBACK
+from deploy.settings import Settings, reached
 
 LOADER_METRICS_PORT, MONITOR_METRICS_PORT = 251, 252
 _ENDPOINT, _LOADER = "deploy.clickhouse_endpoint", "sinks.loader"
 _MONITOR, _SERVING = "deploy.monitor", "serving.server"
 
+Place = tuple[str, int]
+"""The host and the port on which a part listens."""
+
 
 def services(settings: Settings) -> list[Part]:
-    """Return the Python parts that this installation has."""
+    """Return the Python parts that this installation has; no ClickHouse where one is given."""
     found = []
-    if runnable(_ENDPOINT):
+    if settings.clickhouse_embedded and runnable(_ENDPOINT):
         found.append(_clickhouse(settings))
     if runnable(_LOADER):
         found.append(_loader(settings))
@@ -48,29 +52,29 @@ def _clickhouse(settings: Settings) -> Part:
         "clickhouse",
         "ClickHouse endpoint",
         _ENDPOINT,
-        port,
-        lambda: _get(port, "/ping").text.startswith("Ok."),
+        (LOOPBACK, port),
+        lambda: _get((LOOPBACK, port), "/ping").text.startswith("Ok."),
     )
 
 
 def _loader(settings: Settings) -> Part:
-    port = settings.port(LOADER_METRICS_PORT)
+    place = settings.metrics_host, settings.port(LOADER_METRICS_PORT)
     after = ("kafka", "registry", "clickhouse")
-    answers = _answers(port, "/metrics")
-    return _service(settings, "loader", "ClickHouse loader", _LOADER, port, answers, after)
+    answers = _answers(place, "/metrics")
+    return _service(settings, "loader", "ClickHouse loader", _LOADER, place, answers, after)
 
 
 def _monitor(settings: Settings) -> Part:
-    port = settings.port(MONITOR_METRICS_PORT)
-    answers = _answers(port, "/metrics")
-    return _service(settings, "monitor", "Monitor", _MONITOR, port, answers, ("kafka", "postgres"))
+    place = settings.metrics_host, settings.port(MONITOR_METRICS_PORT)
+    answers = _answers(place, "/metrics")
+    return _service(settings, "monitor", "Monitor", _MONITOR, place, answers, ("kafka", "postgres"))
 
 
 def _serving(settings: Settings) -> Part:
-    port = settings.serving_http_port
-    answers = _answers(port, "/healthz")
+    place = settings.serving_host, settings.serving_http_port
+    answers = _answers(place, "/healthz")
     return _service(
-        settings, "serving", "API and dashboard", _SERVING, port, answers, ("clickhouse",)
+        settings, "serving", "API and dashboard", _SERVING, place, answers, ("clickhouse",)
     )
 
 
@@ -79,14 +83,15 @@ def _service(
     name: str,
     title: str,
     module: str,
-    port: int,
+    place: Place,
     healthy: Callable[[], bool],
     after: tuple[str, ...] = (),
 ) -> Part:
     return Part(
         name=name,
         title=title,
-        ports=(port,),
+        ports=(place[1],),
+        hosts={place[1]: place[0]},
         command=lambda: [sys.executable, "-m", module],
         healthy=healthy,
         environment=settings.environment(),
@@ -94,9 +99,9 @@ def _service(
     )
 
 
-def _answers(port: int, path: str) -> Callable[[], bool]:
-    return lambda: _get(port, path).status_code == 200
+def _answers(place: Place, path: str) -> Callable[[], bool]:
+    return lambda: _get(place, path).status_code == 200
 
 
-def _get(port: int, path: str) -> httpx.Response:
-    return ask(f"http://127.0.0.1:{port}{path}")
+def _get(place: Place, path: str) -> httpx.Response:
+    return ask(f"http://{reached(*place)}{path}")

@@ -70,7 +70,10 @@ class Settings(BaseSettings):
     flink_home: str = Field(
         default="", description="Flink distribution whose client submits jobs, configured there."
     )
-    clickhouse_host: str = Field(default="127.0.0.1", description="ClickHouse host.")
+    clickhouse_host: str = Field(
+        default="127.0.0.1",
+        description="ClickHouse host; with another, or a port, none starts here.",
+    )
     clickhouse_port: int = Field(default=0, description="ClickHouse HTTP port; the embedded one's.")
     clickhouse_tls: bool = Field(default=False, description="Whether that port speaks TLS.")
     clickhouse_cluster: str = Field(
@@ -238,6 +241,11 @@ class Settings(BaseSettings):
         """Base address of the REST API of the cluster that new jobs go to, no trailing slash."""
         return self.flink_clusters[0]
 
+    @property
+    def clickhouse_embedded(self) -> bool:
+        """Whether ClickHouse is the embedded stack's, as no other address of it is given."""
+        return not self.clickhouse_port and self.clickhouse_host in ("127.0.0.1", "localhost")
+
     @cached_property
     def clickhouse_http_port(self) -> int:
         """Port of ClickHouse's HTTP interface."""
@@ -251,8 +259,7 @@ class Settings(BaseSettings):
     @property
     def serving(self) -> str:
         """Address of the dashboard and the API, no trailing slash."""
-        host = "127.0.0.1" if self.serving_host in ("0.0.0.0", "::") else self.serving_host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.serving_http_port}"
+        return f"http://{reached(self.serving_host, self.serving_http_port)}"
 
     @cached_property
     def postgres(self) -> str:
@@ -265,6 +272,12 @@ class Settings(BaseSettings):
         from psycopg.conninfo import make_conninfo
 
         return make_conninfo(dsn, password=password)
+
+
+def reached(host: str, port: int) -> str:
+    """Return where this machine reaches what listens on `host`, as a URL has it."""
+    here = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{here}]:{port}" if ":" in here else f"{here}:{port}"
 
 
 def variable(name: str) -> str:

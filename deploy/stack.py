@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.console import CommandError
@@ -25,7 +25,6 @@ from deploy.processes import (
     end,
     members,
     port_owner,
-    port_taken,
     read_record,
     wait_until_gone,
 )
@@ -97,6 +96,7 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self._supervised():
                 self._check_parts()
+                self._ask_to_resume()
             else:
                 end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=15)
                 self._check_ports()
@@ -191,19 +191,25 @@ class Stack:
                 "started it; do `kappa down`, then `kappa up`."
             )
 
+    def _ask_to_resume(self) -> None:
+        """Have the supervisor try again what it gave up: its cause may be gone."""
+        path = self.place.run / f"{RESUME}.json"
+        record = read_record(path)
+        if record is not None and record.state == "failed":
+            replace(record, state="starting").write(path)
+
     def _check_ports(self) -> None:
         deadline = time.monotonic() + _PORT_SECONDS
         for part in self.parts:
-            for port in part.ports:
-                while port_taken(port):
-                    owner = port_owner(port)
-                    # A process of ours that was just killed holds its ports for a moment.
-                    if self._is_foreign(owner) or time.monotonic() > deadline:
-                        raise CommandError(
-                            f"Port {port}, which {part.title} needs, is held by {owner}; "
-                            "end that, or choose other ports with KAPPA_PORT_BASE=…"
-                        )
-                    time.sleep(0.1)
+            while (port := next(part.taken_ports(), None)) is not None:
+                owner = port_owner(port)
+                # A process of ours that was just killed holds its ports for a moment.
+                if self._is_foreign(owner) or time.monotonic() > deadline:
+                    raise CommandError(
+                        f"Port {port}, which {part.title} needs, is held by {owner}; "
+                        "end that, or choose other ports with KAPPA_PORT_BASE=…"
+                    )
+                time.sleep(0.1)
 
     def _is_foreign(self, owner: PortOwner) -> bool:
         folder = Path(owner.folder)

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import IO
 
 from deploy.parts import Folders, Part, folders
-from deploy.processes import MARK, Record, created, end, mark, members
+from deploy.processes import MARK, Record, created, end, mark, members, read_record
 from deploy.services import runnable
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import RESUME, SUPERVISOR, all_parts, part_names
@@ -54,6 +54,8 @@ class Supervisor:
         self.watched = {part.name: Watched(part) for part in all_parts(settings)}
         self.stopping = False
         self.attempts_left = 0
+        self.next_attempt = 0.0
+        self.gave_up = False
         self.resume: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
@@ -146,8 +148,7 @@ class Supervisor:
     def _failed(self, one: Watched, detail: str, code: int | None) -> None:
         steady = one.process is not None and time.monotonic() - one.started > _STEADY_SECONDS
         one.failures = 1 if steady else one.failures + 1
-        delay = min(_BACKOFF_SECONDS * 2 ** (one.failures - 1), _MAX_BACKOFF_SECONDS)
-        one.process, one.next_start = None, time.monotonic() + delay
+        one.process, one.next_start = None, time.monotonic() + _backoff(one.failures)
         restarts = one.record.restarts + 1
         self._note(one, state="restarting", restarts=restarts, last_exit=code, detail=detail)
 
@@ -162,9 +163,12 @@ class Supervisor:
     def _resume_jobs(self) -> None:
         if self.resume is not None and self.resume.poll() is not None:
             self._resumed(self.resume.returncode)
+        if self.gave_up and self._asked_to_resume():
+            self._expect_resume()
         states = {name: one.record.state for name, one in self.watched.items()}
         ready = all(states[name] == "healthy" for name in _RESUME_NEEDS)
-        if not (self.attempts_left and ready and self.resume is None):
+        due = self.resume is None and time.monotonic() >= self.next_attempt
+        if not (self.attempts_left and ready and due):
             return
         self.attempts_left -= 1
         with self._log_file(RESUME) as output:
@@ -181,16 +185,24 @@ class Supervisor:
     def _expect_resume(self) -> None:
         """Have the jobs submitted again as soon as the parts they need are healthy."""
         self.attempts_left = _RESUME_ATTEMPTS if runnable(_RESUME_MODULE) else 0
+        self.next_attempt, self.gave_up = 0.0, False
         if self.attempts_left:
             self._note_resume("starting")
+
+    def _asked_to_resume(self) -> bool:
+        """Whether `kappa up` took back the note that resuming failed."""
+        record = read_record(self.place.run / f"{RESUME}.json")
+        return record is not None and record.state == "starting"
 
     def _resumed(self, code: int) -> None:
         log.info("resuming jobs ended with exit code %d", code)
         self.resume = None
         if code == 0:
             self.attempts_left = 0
+        self.next_attempt = time.monotonic() + _backoff(_RESUME_ATTEMPTS - self.attempts_left)
         if not self.attempts_left:
-            self._note_resume("healthy" if code == 0 else "failed", code)
+            self.gave_up = code != 0
+            self._note_resume("failed" if self.gave_up else "healthy", code)
 
     def _note_resume(self, state: str, code: int | None = None) -> None:
         record = Record(pid=0, created=0.0, state=state, last_exit=code)
@@ -208,6 +220,11 @@ class Supervisor:
             (self.place.run / f"{one.part.name}.json").unlink(missing_ok=True)
             log.info("%s stopped", one.part.name)
         (self.place.run / f"{RESUME}.json").unlink(missing_ok=True)
+
+
+def _backoff(failures: int) -> float:
+    """Return for how many seconds to wait after so many failures, one after the other."""
+    return min(_BACKOFF_SECONDS * 2.0 ** (failures - 1), _MAX_BACKOFF_SECONDS)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from serving.catalogue import ViewInfo
 from serving.errors import ApiError, unknown
-from serving.formats import MEDIA_TYPES, arrow_bytes, csv_bytes, json_rows, readable
+from serving.formats import MEDIA_TYPES, arrow_bytes, as_bytes, csv_bytes, json_rows, readable
 from serving.panels import STATS
 from serving.query import DEFAULT_LIMIT, MAX_LIMIT, Format, statement
 from serving.reading import Readers
@@ -99,7 +99,8 @@ def _page(readers: Readers, name: str, request: Request) -> Response:
     asked = statement(readers.database, view, request.query_params.multi_items())
     found = readers.rows(asked.sql, asked.parameters, asked.limit + 1)
     more, found = found.num_rows > asked.limit, found.slice(0, asked.limit)
-    following = asked.next_cursor(found.slice(asked.limit - 1, 1).to_pylist()[0]) if more else None
+    last = as_bytes(found.slice(asked.limit - 1, 1)).to_pylist() if more else []
+    following = asked.next_cursor(last[0]) if last else None
     headers = {} if following is None else {"link": _link(request, following)}
     shown = readable(found)
     if asked.format is Format.JSON:

@@ -32,7 +32,7 @@ def serve(
     given = {"serving_host": host, "serving_port": port}
     settings = Settings().model_copy(update={k: v for k, v in given.items() if v})
     taken = settings.serving_http_port
-    if port_taken(taken):
+    if port_taken(taken, settings.serving_host):
         raise CommandError(
             f"Port {taken} is held by {port_owner(taken)}; give another one with --port."
         )

@@ -30,6 +30,14 @@ def readable(rows: pa.Table) -> pa.Table:
     return rows
 
 
+def as_bytes(rows: pa.Table) -> pa.Table:
+    """Return `rows` with text as the bytes it came in."""
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_string(field.type):
+            rows = rows.set_column(place, field.name, rows.column(place).cast(pa.binary()))
+    return rows
+
+
 def _broken(column: Any) -> bool:
     try:
         column.validate(full=True)

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from serving.metrics import ServingMetrics
 
 MAX_CLIENTS = 1000
-_SEND_SECONDS = 15.0
+_SEND_SECONDS, _CLOSE_SECONDS = 15.0, 1.0
 _MOST_CHARACTERS = 64
 PINGS = 10
 """How many messages a client may send within a second."""
@@ -65,8 +65,9 @@ class Hub:
             try:
                 await asyncio.wait_for(socket.send_text(self.newest), _SEND_SECONDS)
             except (TimeoutError, RuntimeError, WebSocketDisconnect):
-                with contextlib.suppress(RuntimeError):
-                    await socket.close(_TRY_LATER)
+                # Who reads nothing takes no farewell either.
+                with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
+                    await asyncio.wait_for(socket.close(_TRY_LATER), _CLOSE_SECONDS)
                 return
             self._metrics.sent.inc()
             self._metrics.skipped.inc(missed)

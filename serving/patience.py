@@ -1,19 +1,22 @@
-"""Close connections that take too long to say what they want."""
+"""Close connections that take too long to say what they want, or to take what they get."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 REQUEST_SECONDS = 10.0
+UNREAD_SECONDS = 30.0
 
 
 class PatientProtocol(HttpToolsProtocol):
     """HTTP as uvicorn speaks it, with a limit on the time from a connection to its whole request.
 
     uvicorn itself limits the silence after an answer only, so a client could hold a connection
-    open for ever with half a request.
+    open for ever with half a request; or with an answer that it never reads, since a connection
+    with something to write is closed after that only. A WebSocket's begins here, too.
     """
 
     _timer: asyncio.TimerHandle | None = None
@@ -21,6 +24,7 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        _end_if_unread(transport)
         self._wait()
 
     def on_message_begin(self) -> None:
@@ -46,3 +50,11 @@ class PatientProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _end_if_unread(transport: asyncio.Transport) -> None:
+    """Let the system end the connection where what was sent is not taken, as far as it can."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        limit_ms = round(UNREAD_SECONDS * 1000)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)

@@ -49,7 +49,7 @@ class Statement:
     _digest: str
 
     def next_cursor(self, last_row: Mapping[str, Any]) -> str:
-        """Return what leads to the page that begins after `last_row`."""
+        """Return what leads to the page that begins after `last_row`, whose text is bytes."""
         values = [_json_value(last_row[column.name]) for column in self._order]
         text = json.dumps([self._digest, *values], separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
@@ -198,20 +198,29 @@ def _cursor_values(cursor: str, digest: str, ordered: Sequence[ViewColumn]) -> l
         found, *values = json.loads(base64.urlsafe_b64decode(padded.encode("ascii")))
         if found != digest or len(values) != len(ordered):
             raise ValueError
-        return [
-            None if value is None and _missing(column) else _value(column, _text(value), "cursor")
-            for column, value in zip(ordered, values, strict=True)
-        ]
-    except (ValueError, TypeError):
+        return [_cursor_value(column, value) for column, value in zip(ordered, values, strict=True)]
+    except (ValueError, TypeError, RecursionError):
         raise bad_request(
             "The cursor belongs to another query; begin again without it, or keep the filters "
             "and the order."
         ) from None
 
 
+def _cursor_value(column: ViewColumn, value: Any) -> Any:
+    if value is None and _missing(column):
+        return None
+    if isinstance(value, list) and column.plain_type == "String":
+        (digits,) = value
+        return bytes.fromhex(digits)
+    return _value(column, _text(value), "cursor")
+
+
 def _text(value: Any) -> str:
     if isinstance(value, str | int | float):
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        # JSON can have half a surrogate pair, which is no text.
+        text.encode()
+        return text
     raise ValueError
 
 
@@ -257,6 +266,8 @@ def _bind(column: ViewColumn, value: Any, bound: _Bound) -> str:
     if isinstance(value, datetime):
         ms = (value - _EPOCH) // timedelta(milliseconds=1)
         return f"fromUnixTimestamp64Milli({bound.add('Int64', ms)}, 'UTC')"
+    if isinstance(value, bytes):
+        return f"unhex({bound.add('String', value.hex())})"
     return bound.add(column.plain_type, value)
 
 
@@ -303,6 +314,17 @@ def _digest(view: str, filters: Mapping[str, list[str]], single: Mapping[str, st
 def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return (value.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
+    if isinstance(value, bytes):
+        return _json_text(value)
     if isinstance(value, float) and math.isnan(value):
         return None
     return repr(value) if isinstance(value, float) else value
+
+
+def _json_text(value: bytes) -> str | list[str]:
+    """Return `value` as text; what is none, or can't be a parameter, in a list by its digits."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return [value.hex()]
+    return [value.hex()] if "\0" in text else text

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -117,6 +119,10 @@ class _Quiet(WSGIRequestHandler):
         """Keep each scrape out of the log."""
 
 
+class _Six(WSGIServer):
+    address_family = socket.AF_INET6
+
+
 def serve(registry: CollectorRegistry, health: Health, host: str, port: int) -> WSGIServer:
     """Serve /metrics and /healthz on `host` and `port`, or on a free port where it is taken."""
     prometheus = make_wsgi_app(registry)
@@ -129,11 +135,13 @@ def serve(registry: CollectorRegistry, health: Health, host: str, port: int) -> 
         start(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [text.encode()]
 
+    kind = _Six if ":" in host else WSGIServer
+    made = partial(make_server, host, app=answer, server_class=kind, handler_class=_Quiet)
     try:
-        server = make_server(host, port, answer, handler_class=_Quiet)
+        server = made(port)
     except OSError:
         # Several loaders of a group may share a machine.
-        server = make_server(host, 0, answer, handler_class=_Quiet)
+        server = made(0)
         _LOG.warning("port %d is taken; metrics are on port %d", port, server.server_port)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

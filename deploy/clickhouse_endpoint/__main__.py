@@ -48,7 +48,7 @@ def serve(settings: Settings, limits: Limits) -> None:
         engine.close()
         raise CommandError(
             f"Port {settings.clickhouse_http_port} can't be used: {error}. "
-            "Set KAPPA_CLICKHOUSE_PORT or KAPPA_PORT_BASE."
+            "End what holds it, or choose other ports with KAPPA_PORT_BASE=…"
         ) from error
     logging.info("ClickHouse %s on 127.0.0.1:%d", about.version, settings.clickhouse_http_port)
     _serve_until_told(server)

@@ -17,7 +17,7 @@ from deploy.console import CommandError
 from deploy.doctor import findings
 from deploy.doctor.findings import Finding, bad, warn, well
 from deploy.java import jar_folder, java_binary
-from deploy.processes import members, port_owner, port_taken
+from deploy.processes import members, port_owner
 from deploy.settings import PROJECT_ROOT, Settings, variable
 from deploy.stack import Stack
 
@@ -102,7 +102,7 @@ def _ports(stack: Stack) -> Iterator[Finding]:
     ours = {process.pid for process in members(stack.place.home)}
     held = []
     for part in stack.parts:
-        for port in filter(port_taken, part.ports):
+        for port in part.taken_ports():
             owner = port_owner(port)
             if owner.pid not in ours:
                 held.append(f"{port} ({part.title}) by {owner}")

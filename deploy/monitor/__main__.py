@@ -23,6 +23,9 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    # A line for each request, every few seconds, would drown what matters.
+    for chatty in ("httpx", "kafka"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     settings = Settings()
     found = Findings()
     registry, health = CollectorRegistry(), Health(name="the monitor")

@@ -58,6 +58,7 @@ class Findings:
     """Whether each job runs that writes a version of a view that people see."""
     lost: dict[str, int] = field(default_factory=dict)
     """Transactions that each job lost and nobody accepted yet."""
+    lost_known: bool = True
 
 
 class Lookout:
@@ -104,7 +105,17 @@ class Lookout:
         fresh = freshness(found, versions, self._job_group)
         jobs = self._running(readers)
         lost = self._lost()
-        return Findings(answers, found, fresh, events, transactions, replays, jobs, lost)
+        return Findings(
+            answers,
+            found,
+            fresh,
+            events,
+            transactions,
+            replays,
+            jobs,
+            lost=lost or {},
+            lost_known=lost is not None,
+        )
 
     def close(self) -> None:
         """Give back the connections that last."""
@@ -134,13 +145,14 @@ class Lookout:
             jobs = []
         return running(readers, ((job.name, job.state) for job in jobs))
 
-    def _lost(self) -> dict[str, int]:
+    def _lost(self) -> dict[str, int] | None:
+        """Return what each job lost, None where that can't be told."""
         try:
             return self._commits.look()
         except (KafkaUnavailable, ClusterUnavailable, ClusterError, StateUnavailable) as error:
             # What is lost stays so: the next look finds it.
             log.warning("whether jobs lost transactions is not known: %s", error)
-            return {}
+            return None
 
     def _events(self, prefix: str) -> dict[str, int]:
         ends = self._reader.ends(f"{prefix}{_EVENTS}")

@@ -77,6 +77,12 @@ class FindingsCollector(Collector):
             ("job_name",),
             (((name,), float(count)) for name, count in now.lost.items()),
         )
+        yield _gauge(
+            "lost_transactions_known",
+            "Whether the last look could tell which transactions jobs lost.",
+            (),
+            [((), float(now.lost_known))],
+        )
         yield from _replays(now)
 
 

@@ -49,9 +49,11 @@ export function traffic({ traffic: section }, now) {
   closed = points.end.findLastIndex((end) => end * 1000 <= now);
   now_tiles(points, now);
   const marks = marked(points, anomalies);
-  charts.traffic(points, closed, marks, (place) => legend(points, place));
+  // The chart calls back for as long as the page is open: with what it shows by then.
+  traffic_points = points;
   marked_windows = marks.size;
-  legend(points, hovered);
+  charts.traffic(points, closed, marks, legend);
+  legend(hovered);
   say(byId("traffic-note"), anomaly_note(anomalies, now));
   byId("traffic-chart").setAttribute("aria-label", description(points, anomalies, now));
   newest_rows(points, now);
@@ -98,12 +100,12 @@ function description(points, anomalies, now) {
   return `Views, users and errors of the last ${points.start.length} windows. Newest, ${moment(points.start[last] * 1000, now)}: ${number(points.views[last])} views, ${number(points.users[last])} users, ${number(points.errors[last])} errors; ${anomalies?.length ?? 0} anomalies.`;
 }
 
-let hovered = null, marked_windows = 0;
+let traffic_points = null, hovered = null, marked_windows = 0;
 const open = (place) => (place > closed ? ", open" : "");
 
-function legend(points, place) {
+function legend(place) {
   hovered = place;
-  const at = place ?? current();
+  const points = traffic_points, at = Math.min(place ?? current(), points.start.length - 1);
   const items = [["views", "Views", points.views[at]], ["users", "Users", points.users[at]], ["bad", "Errors", points.errors[at]]];
   if (marked_windows) items.push(["anomaly", "Anomaly", null]);
   list(byId("traffic-legend"), [["when", `${minute(points.start[at] * 1000)}${open(at)}`, null], ...items],

@@ -153,6 +153,15 @@ def test_the_jobs_are_kept_and_their_health_is_what_the_keeper_says() -> None:
     assert asked["volumes"] == [f"flink:{home[1]}"], "what is desired outlives the container"
 
 
+def test_who_reads_or_writes_the_state_of_jobs_has_it() -> None:
+    home = re.search(r"KAPPA_HOME=(\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert home
+    having = {
+        name for name, one in SERVICES.items() if f"flink:{home[1]}" in one.get("volumes", ())
+    }
+    assert having == {"jobmanager", "taskmanager", "jobs", "monitor"}
+
+
 def test_there_are_slots_for_every_job() -> None:
     properties = SERVICES["taskmanager"]["environment"]["FLINK_PROPERTIES"]
     slots = re.search(r"taskmanager.numberOfTaskSlots: (\d+)", properties)

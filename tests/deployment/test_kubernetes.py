@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +177,30 @@ def test_settings_exist(resources: list[Resource]) -> None:
 
 def _variables(spec: dict[str, Any]) -> list[str]:
     return [variable["name"] for box in spec["containers"] for variable in box.get("env", ())]
+
+
+def test_pods_have_the_keys_of_the_store_whose_code_reads_the_state_of_jobs(
+    resources: list[Resource],
+) -> None:
+    # People run whatever they like in the console; Flink itself writes the state.
+    reading = {"console", "flink"}
+    runs = {"loader": "sinks.loader", "monitor": "deploy.monitor.looking", "serving": "serving.app"}
+    assert {name for name, _ in pod_specs(resources)} == reading | set(runs)
+    reading |= {name for name, module in runs.items() if imports(module, "jobs.state")}
+    assert "monitor" in reading
+    for name, spec in pod_specs(resources):
+        keys = {variable for variable in _variables(spec) if variable.startswith("AWS_")}
+        expected = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} if name in reading else set()
+        assert keys == expected, name
+
+
+@functools.cache
+def imports(module: str, other: str) -> bool:
+    """Whether a process that imports `module` has `other` too."""
+    code = f"import sys, {module}; sys.exit({other!r} in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=False)
+    assert done.returncode in (0, 1)
+    return done.returncode == 1
 
 
 def test_pods_are_restricted_and_see_the_secrets_as_files(resources: list[Resource]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
+import json
 import math
 import random
 from typing import Any
@@ -11,6 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from serving.catalogue import ViewColumn, ViewInfo
+from serving.errors import ApiError
+from serving.query import statement
 from tests.harness import wait_for
 from tests.serving.site import NOON, Database, Row, Server, minute
 
@@ -229,6 +234,37 @@ def test_bytes_that_are_no_text_are_shown_as_hexadecimal(
     assert rows_of(server, "raw") == wanted
 
 
+def _literal(value: bytes | None) -> str:
+    return "NULL" if value is None else f"unhex('{value.hex()}')"
+
+
+@pytest.mark.parametrize("order", ["value", "-value", "page_id"])
+def test_pages_go_on_after_bytes_that_are_no_text(
+    database: Database, server: Server, order: str
+) -> None:
+    # Text with a NUL can't be one of ClickHouse's parameters.
+    values = [b"\x00\xffA", b"\x00", b"", b"text", b"\xff\xfe", b"\xc3\xa4", None, b"\xff\xfe"]
+    made = [(b"/%d\xff" % at, value) for at, value in enumerate(values)]
+    view = f"raw_pages{['value', '-value', 'page_id'].index(order)}"
+    database.view(view, {"page_id": "string", "value": "string?"}, ("page_id",))
+    rows = ", ".join(f"(unhex('{page.hex()}'), {_literal(value)})" for page, value in made)
+    table = f"{database.settings.database}.{view}_v1"
+    database.clickhouse.command(f"INSERT INTO {table} (page_id, value) VALUES {rows}")
+
+    paged = all_pages(server, view, order=order, limit="1")
+
+    if order != "page_id":
+        falling = order.startswith("-")
+        there = [one for one in made if one[1] is not None]
+        made = [*sorted(there, key=lambda one: (one[1], one[0]), reverse=falling), made[6]]
+    assert [one["page_id"] for one in paged] == [f"0x{page.hex()}" for page, _ in made]
+    answer = server.get(f"/api/views/{view}", params={"format": "csv", "limit": 1, "order": order})
+    shown = f"0x{made[0][0].hex()}"
+    assert list(csv.reader(io.StringIO(answer.text)))[1][0] == shown
+    following = server.get(answer.links["next"]["url"])
+    assert list(csv.reader(io.StringIO(following.text)))[1][0] == f"0x{made[1][0].hex()}"
+
+
 def test_a_page_id_with_slashes_has_its_figures(database: Database, server: Server) -> None:
     columns = {"page_id": "string", "views": "long", "first_seen": "time"}
     pages = ["/blog/2024/a b.html", "/", "no-slash", "//x?y=%2F"]
@@ -300,6 +336,29 @@ def test_a_cursor_is_bound_to_its_query(server: Server, counts: list[Row]) -> No
     for other in ({"order": "views"}, {"page_id": "/a"}, {"from": "0"}):
         assert server.refusal("/api/views/counts", cursor=cursor, **other) == (400, CURSOR)
     assert len(rows_of(server, "counts", cursor=cursor, limit=3)) == 3
+
+
+def test_a_cursor_of_no_text_or_without_end_is_refused() -> None:
+    columns = (ViewColumn("page_id", "String"), ViewColumn("window_start", "DateTime64(3)"))
+    key = ("page_id", "window_start")
+    view = ViewInfo("counts", "", 1, (1,), "counts_v1", key, columns, 0)
+    first = statement("views", view, [("order", "page_id")])
+    digest = json.loads(decoded(first.next_cursor({"page_id": b"/", "window_start": 0})))[0]
+    for text in (
+        json.dumps([digest, "\ud800", 0]),
+        json.dumps([digest, "/", "\ud800"]),
+        json.dumps([digest, [["2f"]], 0]),
+        json.dumps([digest, ["2g"], 0]),
+        "[" * 2900,
+    ):
+        cursor = base64.urlsafe_b64encode(text.encode()).decode()
+        with pytest.raises(ApiError) as refused:
+            statement("views", view, [("order", "page_id"), ("cursor", cursor)])
+        assert (refused.value.status, str(refused.value)) == (400, CURSOR)
+
+
+def decoded(cursor: str) -> bytes:
+    return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
 
 
 def test_unknown_names_get_the_nearest(server: Server, counts: list[Row]) -> None:

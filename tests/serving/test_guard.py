@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
+from serving import patience
 from serving.guard import Names
-from serving.patience import REQUEST_SECONDS
+from serving.patience import REQUEST_SECONDS, PatientProtocol
 from tests.serving.site import Server
 
 SECONDS = 60
@@ -130,6 +136,37 @@ def test_a_request_that_never_ends_is_cut_off(server: Server) -> None:
     begun = [b"", b"GET /api/views HT", b"GET / HTTP/1.1\r\nhost: x\r\n"]
     with ThreadPoolExecutor(len(begun)) as together:
         assert list(together.map(cut_off, begun)) == [(b"", True)] * len(begun)
+
+
+async def much(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with more than the system keeps for a client."""
+    await Response(bytes(20_000_000))(scope, receive, send)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux ends connections so")
+def test_a_connection_whose_answer_is_never_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "UNREAD_SECONDS", 0.3)
+
+    async def scene() -> None:
+        config = uvicorn.Config(much, log_config=None, lifespan="off")
+        config.load()
+        state = ServerState()
+        lost = asyncio.Event()
+
+        class Watched(PatientProtocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                lost.set()
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Watched(config, state, {}), "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            await loop.run_in_executor(None, client.sendall, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            await asyncio.wait_for(lost.wait(), SECONDS)
+        server.close()
+        assert state.connections == set()
+
+    asyncio.run(scene())
 
 
 def test_metrics_count_requests_by_route(server: Server) -> None:

@@ -175,6 +175,21 @@ def test_a_client_that_never_reads_is_closed_at_its_first_picture(
     assert (client.got, client.closed_with, hub.clients) == ([], 1013, 0)
 
 
+def test_a_client_that_takes_no_farewell_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Deaf(Client):
+        async def close(self, code: int) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(live, "_SEND_SECONDS", 0.05)
+    monkeypatch.setattr(live, "_CLOSE_SECONDS", 0.05)
+    hub = Hub(ServingMetrics())
+    hub.publish("0")
+    asyncio.run(asyncio.wait_for(hub.serve(cast(WebSocket, Deaf()), lambda: None), SECONDS))
+    assert hub.clients == 0
+
+
 async def settled() -> None:
     """Let every task go as far as it can."""
     for _ in range(20):

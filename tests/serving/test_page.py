@@ -108,6 +108,28 @@ def test_it_shows_the_newest_windows_and_renews_them(
     assert "101 views, 32 users, 0 errors; 0 anomalies" in label
 
 
+def test_the_legend_has_the_newest_figures_of_the_window_under_the_pointer(
+    filled: Database, running: Server, page: Page
+) -> None:
+    page.goto(running.url)
+    legend, chart = page.locator("#traffic-legend"), page.locator("#traffic-chart .u-over")
+    expect(legend).to_contain_text("Views 60")
+    filled.add("site_traffic_per_minute", SITE, [site(2, 100), site(3, 120)])
+    expect(legend).to_contain_text("Views 120")
+    box = chart.bounding_box()
+    assert box is not None
+    for part, views in ((0.65, 100), (0.02, 40), (0.98, 120)):
+        chart.hover(position={"x": part * box["width"], "y": box["height"] / 2})
+        expect(legend).to_contain_text(f"Views {views}")
+    filled.add("site_traffic_per_minute", SITE, [site(3, 121)], revision=1)
+    expect(legend).to_contain_text("Views 121")
+    chart.hover(position={"x": 0.97 * box["width"], "y": box["height"] / 3})
+    filled.add("site_traffic_per_minute", SITE, [site(4, 130)])
+    expect(value(page, "users")).to_have_text("7")
+    page.mouse.move(0, 0)
+    expect(legend).to_contain_text("Views 130")
+
+
 def span(begin: datetime, length: timedelta, users: int) -> Row:
     figures = {"views": 10 * users, "unique_users": users, "errors": 0}
     return {"window_start": begin, "window_end": begin + length, **figures}

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.processes import port_taken
 from deploy.settings import Settings
 from deploy.stack import Stack, all_parts
 
@@ -19,7 +18,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, processes: None) -> S
     home = tmp_path_factory.mktemp("own")
     for base in _BASES:
         settings = Settings(home=home, port_base=base)
-        if not any(port_taken(port) for part in all_parts(settings) for port in part.ports):
+        if not any(port for part in all_parts(settings) for port in part.taken_ports()):
             return settings
     raise RuntimeError(f"no free ports in {_BASES}")
 

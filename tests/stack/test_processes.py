@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.flink import configuration
+from deploy.flink import TASKMANAGER_METRICS_PORT, configuration, taskmanager
 from deploy.kafka import server_properties
 from deploy.processes import (
     MARK,
@@ -26,6 +26,7 @@ from deploy.processes import (
 )
 from deploy.settings import Settings
 from deploy.stack import all_parts
+from tests.security.servers import free_port
 
 _IDLE = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
@@ -80,6 +81,25 @@ def test_owner_of_a_port_is_named_with_pid_and_folder() -> None:
         assert port_taken(port)
         assert f"(pid {os.getpid()}, in {os.getcwd()})" in str(port_owner(port))
     assert not port_taken(port)
+
+
+@pytest.mark.parametrize("held", ["127.0.0.1", "127.0.0.2"])
+def test_a_port_for_every_address_is_taken_where_any_has_it(held: str, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind((held, 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+
+        assert port_taken(port, "")
+        assert port_taken(port, held)
+        assert not port_taken(port, "127.0.0.3")
+        settings = Settings(home=tmp_path, port_base=port - TASKMANAGER_METRICS_PORT)
+        assert list(taskmanager(settings).taken_ports()) == [port]
+    assert not port_taken(port, "")
+
+
+def test_an_address_of_another_machine_is_no_taken_port() -> None:
+    assert not port_taken(free_port(), "192.0.2.1")
 
 
 def test_no_two_parts_want_the_same_port(tmp_path: Path) -> None:
