@@ -22,6 +22,7 @@ from replay.report import VerifyReport, ViewReport
 from replay.skipped import SkippedReader
 from replay.view_comparison import ViewComparison
 from sinks.clickhouse import ClickHouse
+from sinks.cluster import LOCAL, keyed
 
 # Rows about to expire may be gone from one table and not yet from the other.
 _EXPIRY_MARGIN = timedelta(hours=1)
@@ -113,7 +114,8 @@ def _tables(
     clickhouse: ClickHouse, view: View, old_version: int, new_version: int
 ) -> tuple[StoredTable, StoredTable]:
     names = (view.table(old_version), view.table(new_version))
-    where = {"database": clickhouse.database, "names": names}
+    parts = [f"{name}{LOCAL}" for name in names]
+    where = {"database": clickhouse.database, "names": (*names, *parts)}
     columns = clickhouse.query(
         "SELECT table, name, type, is_in_sorting_key FROM system.columns "
         "WHERE database = %(database)s AND table IN %(names)s ORDER BY table, position",
@@ -131,8 +133,17 @@ def _tables(
                 f"{view.name}: there is no table {name}, so nothing of this version is loaded; "
                 "see kappa tables, and kappa status for its job."
             )
+    in_key = {(table, column) for table, column, _, sorts in columns if sorts}
     old, new = (
-        sql.stored_table(name, [tuple(row[1:]) for row in columns if row[0] == name], engine[name])
+        sql.stored_table(
+            name,
+            [
+                (column, kind, (keyed(name, engine), column) in in_key)
+                for table, column, kind, _ in columns
+                if table == name
+            ],
+            engine[keyed(name, engine)],
+        )
         for name in names
     )
     return old, new
