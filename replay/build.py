@@ -108,7 +108,7 @@ def _read(
     again = any(entry.step == "submit" for entry in work.control.journal(replay.id))
     with work.step(replay, "submit", job=job_plan.name) as outcome:
         # From here on a killed build may leave a limit.
-        throttle.begin(again=again)
+        throttle.begin(again=again, say=work.say)
         outcome.update(_ensure_running(work, replay, job_plan, options))
     with work.step(replay, "read", pinned=replay.plan.pinned) as outcome:
         outcome.update(_await_read(work, replay, job_plan, progress, throttle))
