@@ -26,6 +26,9 @@ from sinks.cluster import LOCAL, keyed
 
 # Rows about to expire may be gone from one table and not yet from the other.
 _EXPIRY_MARGIN = timedelta(hours=1)
+_QUERY_SECONDS = 3600
+# It only reads, whoever asks.
+_LIMITS = {"max_execution_time": _QUERY_SECONDS, "readonly": 1}
 
 
 def verify(
@@ -54,7 +57,9 @@ def verify(
     """
     started, at = time.monotonic(), now or datetime.now(UTC)
     declared = expected or Expectation()
-    clickhouse = ClickHouse(settings, reader=True, timeout=3600)
+    # The reader's profile ends a query long before a large view is read.
+    clickhouse = ClickHouse(settings, timeout=_QUERY_SECONDS + 60, limits=_LIMITS)
+    as_reader = ClickHouse(settings, reader=True)
     reader = SkippedReader(settings, clickhouse, cut)
     old = {
         v.name: old_version if isinstance(old_version, int) else old_version[v.name] for v in views
@@ -69,7 +74,7 @@ def verify(
             compared = replace(compared, conditions=by_view[view.name].conditions)
             between = (old[view.name], new_version)
             compare = ViewComparison(
-                clickhouse, view, between, compared, by_view[view.name], reader
+                clickhouse, view, between, compared, by_view[view.name], reader, as_reader
             )
             compare.compare()
             comparisons.append(compare)
@@ -79,6 +84,7 @@ def verify(
         reports = [one.report() for one in comparisons]
     finally:
         reader.close()
+        as_reader.close()
         clickhouse.close()
     return VerifyReport(
         replay=replay,
