@@ -184,12 +184,12 @@ def _partitions(
     try:
         ends = event_ends(settings.kafka_client, stream.topic)
         read = read_offsets(settings, job_plan.group, stream.topic)
+        marks = watermarks(settings, stream, read)
     except UnknownTopic:
         return ()
     except KafkaUnavailable as error:
         problems.append(str(error))
         return ()
-    marks = watermarks(settings, stream, read)
     behind = [p for p in marks if read.get(p, 0) or ends[p]]
     holder = min(behind, key=lambda p: marks[p], default=None)
     return tuple(

@@ -108,7 +108,7 @@ def _read(
     again = any(entry.step == "submit" for entry in work.control.journal(replay.id))
     with work.step(replay, "submit", job=job_plan.name) as outcome:
         # From here on a killed build may leave a limit.
-        throttle.begin(again=again)
+        throttle.begin(again=again, say=work.say)
         outcome.update(_ensure_running(work, replay, job_plan, options))
     with work.step(replay, "read", pinned=replay.plan.pinned) as outcome:
         outcome.update(_await_read(work, replay, job_plan, progress, throttle))
@@ -356,10 +356,9 @@ def await_rows(settings: Settings, job_plan: JobPlan, progress: Progress) -> dic
     try:
         while True:
             tables = clickhouse.table_ids()
-            lags = reader.loader(group_of(settings), settings.topic_prefix, tables)
-            missing = sum(
-                max(0, ends.get((one.topic, one.partition), 0) - one.committed) for one in lags
-            )
+            lags = reader.loader(group_of(settings), settings.topic_prefix, tables, topics)
+            loaded = {(one.topic, one.partition): one.committed for one in lags}
+            missing = sum(max(0, end - loaded.get(place, 0)) for place, end in ends.items())
             rate = pace.rate(total - missing)
             left = missing / rate if rate else None
             progress(BuildProgress("load", total - missing, total, rate, left))

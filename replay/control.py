@@ -362,6 +362,12 @@ class Control:
             row_factory=dict_row,
             autocommit=True,
             connect_timeout=5,
+            # A peer that is gone without a word is given up after 30 s, whoever is to speak next;
+            # a statement may take longer.
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=4,
+            tcp_user_timeout=30_000,
             application_name=self.holder[:63] or "kappa",
         )
         with connection.transaction():

@@ -24,7 +24,7 @@ from replay.quota import clear_groups
 from replay.records import ReplayRecord, ReplayState, VersionState
 from replay.steps import Work
 from replay.switch import PREPARE, NotAllowed, instead
-from schemas.topics import delete_consumer_groups, delete_topics
+from schemas.topics import again, delete_consumer_groups, delete_topics, explained
 from sinks.clickhouse import ClickHouse
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
 from sinks.loader import group_of
@@ -32,6 +32,7 @@ from sinks.queries import public_versions
 from sinks.sql import identifier, literal
 
 _LOADER_SECONDS = 60.0
+_ANSWER_SECONDS = 10.0
 
 
 class LoaderHolds(Exception):
@@ -189,10 +190,7 @@ def await_loader_gone(
     group = group_of(settings)
     deadline = time.monotonic() + seconds
     while True:
-        found: Any = admin.describe_consumer_groups([group])[group].result(timeout=10)
-        assigned = {
-            place.topic for one in found.members for place in one.assignment.topic_partitions
-        }
+        assigned = again(lambda: _assigned(admin, group), _ANSWER_SECONDS)
         held = sorted(assigned & set(topics))
         if not held:
             return
@@ -202,6 +200,13 @@ def await_loader_gone(
                 "`kappa logs loader`, start the loader anew, and run the same command again."
             )
         time.sleep(0.2)
+
+
+def _assigned(admin: AdminClient, group: str) -> set[str]:
+    with explained(f"tell what consumers in {group} read", _ANSWER_SECONDS):
+        answer = admin.describe_consumer_groups([group])[group]
+        found: Any = answer.result(timeout=_ANSWER_SECONDS)
+    return {place.topic for one in found.members for place in one.assignment.topic_partitions}
 
 
 def _drop_tables(clickhouse: ClickHouse, job_plan: JobPlan) -> None:

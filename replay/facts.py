@@ -22,6 +22,7 @@ from schemas.registry import Registry, RegistryError
 from schemas.streams import Stream
 from schemas.topics import begin_offsets, topic_names
 from sinks.clickhouse import ClickHouse
+from sinks.cluster import LOCAL
 from sinks.queries import public_versions
 from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
 
@@ -113,7 +114,7 @@ def gather(
         slots_needed=settings.parallelism,
         slots_free=Cluster(*settings.flink_clusters).get("/overview")["slots-available"],
         table_bytes=table_bytes,
-        bytes_free=min(disk_free, _home_free(settings)),
+        bytes_free=min(disk_free, *_home_free(settings)),
         measured_rate=_rate(measured),
         archive=archive,
         archived=_archived(archive, job, begin),
@@ -183,6 +184,8 @@ def _columns(clickhouse: ClickHouse, view: View, version: int | None) -> frozens
 
 def _bytes(clickhouse: ClickHouse, job_plan: JobPlan, shown: dict[str, int]) -> tuple[int, int]:
     tables = [view.table(shown[view.name]) for view in job_plan.views if view.name in shown]
+    # On a cluster the local parts have the rows: those of the server whose disks are looked at.
+    tables += [f"{table}{LOCAL}" for table in tables]
     size = clickhouse.query(
         "SELECT sum(bytes_on_disk) FROM system.parts"
         " WHERE active AND database = %(database)s AND table IN %(tables)s",
@@ -192,6 +195,9 @@ def _bytes(clickhouse: ClickHouse, job_plan: JobPlan, shown: dict[str, int]) -> 
     return int(size.rows[0][0] or 0), int(free.rows[0][0])
 
 
-def _home_free(settings: Settings) -> int:
+def _home_free(settings: Settings) -> tuple[int, ...]:
+    """Return what is free where the embedded stack keeps topics and state, if it is used at all."""
+    if not settings.embedded:
+        return ()
     home = settings.home if settings.home.exists() else settings.home.parent
-    return shutil.disk_usage(home).free
+    return (shutil.disk_usage(home).free,)

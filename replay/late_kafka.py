@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer
 
 from replay.late import Event
-from schemas.reading import is_event, read_committed
+from schemas.reading import first_at, is_event, read_committed
 from schemas.topics import KafkaUnavailable, begin_offsets, end_offsets, kafka_error
 
 Range = tuple[int, int, int]
@@ -97,12 +97,8 @@ def _bounds(
 ) -> tuple[int, int]:
     offsets = []
     for moment in span:
-        asked = [TopicPartition(topic, partition, max(moment, 0))]
-        (place,) = consumer.offsets_for_times(asked, timeout=_SECONDS)
-        if place.error is not None:
-            raise KafkaUnavailable(f"{topic}, partition {partition}: {place.error.str()}")
-        # Kafka answers -1 (the end) where no record is as new.
-        offsets.append(min(place.offset, read) if place.offset >= 0 else read)
+        offset = first_at(consumer, topic, partition, max(moment, 0))
+        offsets.append(read if offset is None else min(offset, read))
     return offsets[0], offsets[1]
 
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 OfJob = Annotated[str, typer.Option(help="The job whose replay is meant, if several are open.")]
 Force = Annotated[
-    str, typer.Option(help="Promote in spite of unexplained differences, for this reason.")
+    str,
+    typer.Option(
+        help="Promote in spite of unexplained differences, or of no comparison, for this reason."
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from deploy.console import CommandError
 from deploy.java import classpath, jar_folder, java_command
 from deploy.java_kafka import java_kafka, write_properties
 from deploy.settings import Settings
@@ -59,12 +60,17 @@ def free_groups(settings: Settings, groups: Collection[str]) -> None:
     free_consumers(settings, limited_consumers(settings, groups))
 
 
-def clear_groups(settings: Settings, groups: Collection[str], say: Callable[[str], None]) -> None:
-    """Do as `free_groups` for consumers that are gone; where Kafka refuses, say so and go on."""
+def clear_groups(
+    settings: Settings,
+    groups: Collection[str],
+    say: Callable[[str], None],
+    left: str = "Limits of consumers that are gone may be left there; they do no harm.",
+) -> None:
+    """Do as `free_groups`; where that fails, say so and what is `left`, and go on."""
     try:
         free_groups(settings, groups)
     except QuotaFailed as error:
-        say(f"{error} Limits of consumers that are gone may be left there; they do no harm.")
+        say(f"{error} {left}")
 
 
 def _alter(settings: Settings, client: str, *change: str) -> None:
@@ -75,6 +81,10 @@ def _alter(settings: Settings, client: str, *change: str) -> None:
 
 
 def _run(settings: Settings, *words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        jars = jar_folder("kafka")
+    except CommandError as error:
+        raise QuotaFailed(f"Kafka can't be asked for quotas: {error}") from error
     where = ["--bootstrap-server", settings.kafka, "--entity-type", "clients"]
     with tempfile.NamedTemporaryFile("w", suffix=".properties") as file:
         write_properties(java_kafka(settings), file)
@@ -85,7 +95,7 @@ def _run(settings: Settings, *words: str) -> subprocess.CompletedProcess[str]:
                     [_CLASS, *where, *words],
                     options=["-Xmx128m", "-XX:TieredStopAtLevel=1"],
                     temporary=Path(tempfile.gettempdir()),
-                    classpath=classpath([jar_folder("kafka")]),
+                    classpath=classpath([jars]),
                 ),
                 capture_output=True,
                 text=True,

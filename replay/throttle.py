@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deploy.settings import Settings
 from jobs.cluster import Cluster
 from replay import pace
 from replay.archive import read_records
-from replay.quota import consumer_ids, free_groups, limit_consumers
+from replay.quota import clear_groups, consumer_ids, free_groups, limit_consumers
 from schemas.topics import begin_offsets, end_offsets
 
 # Kafka holds a consumer to its quota over eleven seconds: what a change does shows after them.
@@ -40,13 +40,14 @@ class Throttle:
     _changed: float = field(default_factory=time.monotonic)
     _mark: tuple[float, int] | None = None
 
-    def begin(self, *, again: bool) -> None:
+    def begin(self, *, again: bool, say: Callable[[str], None]) -> None:
         """Set the limit that people asked for; `again` takes away one that a killed build left."""
         if self.limits.rate is not None:
             self.limit = self.limits.rate
             self._apply()
         elif again:
-            self._free()
+            left = "A limit that a killed build set may hold this one back still."
+            clear_groups(self.settings, self.groups, say, left)
 
     def look(self, done: int, live_lag: int) -> dict[str, float | None] | None:
         """Change the limit where the live job's state calls for it; return what is, if it did.
@@ -72,7 +73,7 @@ class Throttle:
     def end(self) -> None:
         """Take the limit away."""
         if self._quota is not None:
-            self._free()
+            free_groups(self.settings, self.groups)
             self._note(None)
 
     def _rate(self, done: int) -> float | None:
@@ -93,9 +94,6 @@ class Throttle:
             for group in self.groups:
                 limit_consumers(self.settings, self._clients(group), quota)
             self._note(quota)
-
-    def _free(self) -> None:
-        free_groups(self.settings, self.groups)
 
     def _note(self, quota: float | None) -> None:
         self._quota, self._changed, self._mark = quota, time.monotonic(), None

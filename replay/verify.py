@@ -22,9 +22,13 @@ from replay.report import VerifyReport, ViewReport
 from replay.skipped import SkippedReader
 from replay.view_comparison import ViewComparison
 from sinks.clickhouse import ClickHouse
+from sinks.cluster import LOCAL, keyed
 
 # Rows about to expire may be gone from one table and not yet from the other.
 _EXPIRY_MARGIN = timedelta(hours=1)
+_QUERY_SECONDS = 3600
+# It only reads, whoever asks.
+_LIMITS = {"max_execution_time": _QUERY_SECONDS, "readonly": 1}
 
 
 def verify(
@@ -53,7 +57,9 @@ def verify(
     """
     started, at = time.monotonic(), now or datetime.now(UTC)
     declared = expected or Expectation()
-    clickhouse = ClickHouse(settings, reader=True, timeout=3600)
+    # The reader's profile ends a query long before a large view is read.
+    clickhouse = ClickHouse(settings, timeout=_QUERY_SECONDS + 60, limits=_LIMITS)
+    as_reader = ClickHouse(settings, reader=True)
     reader = SkippedReader(settings, clickhouse, cut)
     old = {
         v.name: old_version if isinstance(old_version, int) else old_version[v.name] for v in views
@@ -68,7 +74,7 @@ def verify(
             compared = replace(compared, conditions=by_view[view.name].conditions)
             between = (old[view.name], new_version)
             compare = ViewComparison(
-                clickhouse, view, between, compared, by_view[view.name], reader
+                clickhouse, view, between, compared, by_view[view.name], reader, as_reader
             )
             compare.compare()
             comparisons.append(compare)
@@ -78,6 +84,7 @@ def verify(
         reports = [one.report() for one in comparisons]
     finally:
         reader.close()
+        as_reader.close()
         clickhouse.close()
     return VerifyReport(
         replay=replay,
@@ -113,7 +120,8 @@ def _tables(
     clickhouse: ClickHouse, view: View, old_version: int, new_version: int
 ) -> tuple[StoredTable, StoredTable]:
     names = (view.table(old_version), view.table(new_version))
-    where = {"database": clickhouse.database, "names": names}
+    parts = [f"{name}{LOCAL}" for name in names]
+    where = {"database": clickhouse.database, "names": (*names, *parts)}
     columns = clickhouse.query(
         "SELECT table, name, type, is_in_sorting_key FROM system.columns "
         "WHERE database = %(database)s AND table IN %(names)s ORDER BY table, position",
@@ -131,8 +139,17 @@ def _tables(
                 f"{view.name}: there is no table {name}, so nothing of this version is loaded; "
                 "see kappa tables, and kappa status for its job."
             )
+    in_key = {(table, column) for table, column, _, sorts in columns if sorts}
     old, new = (
-        sql.stored_table(name, [tuple(row[1:]) for row in columns if row[0] == name], engine[name])
+        sql.stored_table(
+            name,
+            [
+                (column, kind, (keyed(name, engine), column) in in_key)
+                for table, column, kind, _ in columns
+                if table == name
+            ],
+            engine[keyed(name, engine)],
+        )
         for name in names
     )
     return old, new

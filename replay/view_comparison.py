@@ -97,8 +97,10 @@ class ViewComparison:
         compared: Comparison,
         expectation: ViewExpectation,
         reader: SkippedReader,
+        as_reader: ClickHouse,
     ) -> None:
         self._clickhouse = clickhouse
+        self._as_reader = as_reader
         self._view = view
         self._versions = versions
         self._compared = compared
@@ -222,10 +224,13 @@ class ViewComparison:
         return self._clickhouse.query(query)
 
     def _check_conditions(self) -> None:
-        """Have ClickHouse read each condition before there is a difference to hold it against."""
+        """Have ClickHouse read each condition before there is a difference to hold it against.
+
+        As a reader, so that it is refused what no reader may do.
+        """
         for one in self._compared.conditions:
             try:
-                self._ask(sql.condition_query(self._compared, one))
+                self._as_reader.query(sql.condition_query(self._compared, one))
             except ClickHouseFailed as error:
                 if not error.code:
                     raise

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.topics import KafkaUnavailable, begin_offsets, end_offsets
+from schemas.topics import KafkaUnavailable, again, begin_offsets, end_offsets, explained
 
 _RECORDS = 2_000
 _POLL_SECONDS = 0.05
 _SILENT_SECONDS = 60.0
+_ANSWER_SECONDS = 30.0
 
 
 def read_committed(
@@ -50,6 +51,25 @@ def read_committed(
 def is_event(kafka: Mapping[str, Any], topic: str, partition: int, offset: int) -> bool:
     """Tell whether a committed event stands at `offset`, and no marker or aborted record."""
     return any(read_committed(kafka, topic, {partition: (offset, offset + 1)}))
+
+
+def first_at(consumer: Consumer, topic: str, partition: int, timestamp: int) -> int | None:
+    """Return the first offset whose record is at least as new as `timestamp`, epoch ms.
+
+    None where no record is. Raises `KafkaUnavailable`.
+    """
+
+    def ask() -> TopicPartition:
+        asked = [TopicPartition(topic, partition, timestamp)]
+        with explained(f"tell of times in {topic}, partition {partition}", _ANSWER_SECONDS):
+            (found,) = consumer.offsets_for_times(asked, timeout=_ANSWER_SECONDS)
+            if found.error is not None:
+                raise KafkaException(found.error)
+        return found
+
+    offset: int = again(ask, _ANSWER_SECONDS).offset
+    # Kafka answers -1 (the end) where no record is as new.
+    return offset if offset >= 0 else None
 
 
 def event_ends(kafka: Mapping[str, Any], topic: str) -> dict[int, int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
@@ -25,16 +27,31 @@ MAX_RAW_MESSAGE_BYTES = MAX_MESSAGE_BYTES + 512 * 1024
 MAX_FUTURE_MS = 3600 * 1000
 
 _TIMEOUT_SECONDS = 20.0
-# What a client says of a broker that is not there, or is just going or coming.
-_AWAY = {
+_AGAIN_SECONDS = 0.1
+AWAY = {
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
     KafkaError._RESOLVE,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.BROKER_NOT_AVAILABLE,
+}
+"""What a client says of a broker that is not there."""
+# What brokers say while topics come and go and leaders change: each knows of it at its own time.
+_PASSING = {
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_CONTROLLER,
 }
 _QUIET = {"log_level": 0}
 
@@ -52,8 +69,15 @@ _RAW_CONFIG = _KEEP_FOR_EVER | {
 }
 
 
+T = TypeVar("T")
+
+
 class KafkaUnavailable(Exception):
-    """No broker answered."""
+    """No broker answered, or one did not do what it was asked; `code` is its own, 0 without any."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class UnknownTopic(LookupError):
@@ -118,7 +142,8 @@ def ensure_topic(kafka: Mapping[str, Any], spec: TopicSpec) -> int:
             "add partitions while it is empty, or change the declaration."
         )
     resource = ConfigResource(ResourceType.TOPIC, spec.name)
-    actual = _result(admin.describe_configs([resource])[resource], f"read topic {spec.name}")
+    purpose = f"read topic {spec.name}"
+    actual = again(lambda: _result(admin.describe_configs([resource])[resource], purpose))
     _check_config(spec, {name: entry.value for name, entry in actual.items()})
     return partitions
 
@@ -143,8 +168,8 @@ def delete_topics(kafka: Mapping[str, Any], names: Collection[str]) -> None:
         for name, answer in admin.delete_topics(found, request_timeout=_TIMEOUT_SECONDS).items():
             try:
                 _result(answer, f"delete topic {name}")
-            except KafkaException as error:
-                if kafka_error(error).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            except KafkaUnavailable as error:
+                if error.code != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
         admin.poll(0.1)
 
@@ -152,12 +177,16 @@ def delete_topics(kafka: Mapping[str, Any], names: Collection[str]) -> None:
 def delete_consumer_groups(kafka: Mapping[str, Any], groups: Collection[str]) -> None:
     """Delete the consumer groups of `groups` that exist, with their offsets."""
     admin = _admin(kafka)
-    for group, answer in admin.delete_consumer_groups(list(groups)).items():
-        try:
-            _result(answer, f"delete consumer group {group}")
-        except KafkaException as error:
-            if kafka_error(error).code() != KafkaError.GROUP_ID_NOT_FOUND:
-                raise
+    for group in groups:
+        again(partial(_delete_group, admin, group))
+
+
+def _delete_group(admin: AdminClient, group: str) -> None:
+    try:
+        _result(admin.delete_consumer_groups([group])[group], f"delete consumer group {group}")
+    except KafkaUnavailable as error:
+        if error.code != KafkaError.GROUP_ID_NOT_FOUND:
+            raise
 
 
 def delete_records(kafka: Mapping[str, Any], topic: str, begin: Mapping[int, int]) -> None:
@@ -185,6 +214,30 @@ def begin_offsets(kafka: Mapping[str, Any], topic: str) -> dict[int, int]:
     return _offsets(kafka, topic, OffsetSpec.earliest(), False)
 
 
+@contextmanager
+def explained(purpose: str, seconds: float = _TIMEOUT_SECONDS) -> Iterator[None]:
+    """Raise `KafkaUnavailable` for what a client raises that was asked to do `purpose`."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise KafkaUnavailable(f"Kafka did not {purpose} in {seconds:g} s.") from error
+    except KafkaException as error:
+        found = kafka_error(error)
+        raise KafkaUnavailable(f"Kafka did not {purpose}: {found.str()}.", found.code()) from error
+
+
+def again(ask: Callable[[], T], seconds: float = _TIMEOUT_SECONDS) -> T:
+    """Return what `ask` does, asked again for so long while Kafka is amid a change."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except KafkaUnavailable as error:
+            if error.code not in _PASSING or time.monotonic() > deadline:
+                raise
+        time.sleep(_AGAIN_SECONDS)
+
+
 def kafka_error(exception: KafkaException) -> KafkaError:
     """Return the code and text inside `exception`."""
     error = exception.args[0]
@@ -196,21 +249,17 @@ def _offsets(
     kafka: Mapping[str, Any], topic: str, spec: OffsetSpec, read_committed: bool
 ) -> dict[int, int]:
     admin = _admin(kafka)
-    partitions = _partitions(admin, kafka, topic)
-    if not partitions:
-        raise UnknownTopic(f"there is no topic {topic} at {_address(kafka)}.")
     level = IsolationLevel.READ_COMMITTED if read_committed else IsolationLevel.READ_UNCOMMITTED
-    places = {TopicPartition(topic, partition): spec for partition in partitions}
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    while True:
-        try:
-            return _listed(admin, places, level, f"read the offsets of {topic}")
-        except KafkaException as error:
-            # A broker may name itself the leader of a new partition before it knows of that.
-            new = kafka_error(error).code() == KafkaError.NOT_LEADER_FOR_PARTITION
-            if not new or time.monotonic() > deadline:
-                raise
-            admin.poll(0.1)
+
+    def look() -> dict[int, int]:
+        # Anew each time, as the topic may be gone by now.
+        partitions = _partitions(admin, kafka, topic)
+        if not partitions:
+            raise UnknownTopic(f"there is no topic {topic} at {_address(kafka)}.")
+        places = {TopicPartition(topic, partition): spec for partition in partitions}
+        return _listed(admin, places, level, f"read the offsets of {topic}")
+
+    return again(look)
 
 
 def _listed(
@@ -232,8 +281,8 @@ def _create(admin: AdminClient, spec: TopicSpec) -> bool:
     answers = admin.create_topics([topic], operation_timeout=_TIMEOUT_SECONDS)
     try:
         _result(answers[spec.name], f"create topic {spec.name}")
-    except KafkaException as error:
-        if kafka_error(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+    except KafkaUnavailable as error:
+        if error.code != KafkaError.TOPIC_ALREADY_EXISTS:
             raise
         return False
     return True
@@ -287,15 +336,8 @@ def _topics(admin: AdminClient, kafka: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _result(answer: Future[Any], purpose: str) -> Any:
-    try:
+    with explained(purpose):
         return answer.result(timeout=_TIMEOUT_SECONDS)
-    except TimeoutError as error:
-        raise KafkaUnavailable(f"Kafka did not {purpose} in {_TIMEOUT_SECONDS:g} s.") from error
-    except KafkaException as error:
-        found = kafka_error(error)
-        if found.code() not in _AWAY:
-            raise
-        raise KafkaUnavailable(f"Kafka did not {purpose}: {found.str()}.") from error
 
 
 def _admin(kafka: Mapping[str, Any]) -> AdminClient:

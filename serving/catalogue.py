@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sinks.cluster import LOCAL
+from sinks.cluster import keyed
 
 # In this order; a view without any of them is asked by the first timestamp of its key.
 _TIME_COLUMNS = ("window_start", "session_start", "event_time", "timestamp", "last_seen")
@@ -109,7 +109,7 @@ def catalogue(
             version=version,
             versions=versions.get(name, ()),
             table=table.name,
-            key=_key(by_name.get(f"{table.name}{LOCAL}", table).sorting_key),
+            key=_key(by_name[keyed(table.name, by_name)].sorting_key),
             columns=columns.get(name, ()),
             stored_rows=counted.get(table.name, table.rows),
         )

@@ -25,7 +25,7 @@ from sinks.clickhouse import (
     ClickHouse,
     ClickHouseFailed,
 )
-from sinks.cluster import LOCAL
+from sinks.cluster import keyed
 from sinks.queries import public_versions
 from sinks.sql import identifier, literal
 
@@ -69,11 +69,11 @@ def read_catalogue(clickhouse: ClickHouse) -> dict[str, ViewInfo]:
 
 def _rows_of_all_shards(clickhouse: ClickHouse, tables: list[StoredTable]) -> dict[str, int]:
     """Return the rows of each table that is spread over a cluster, which itself knows none."""
-    local = {table.name for table in tables if table.name.endswith(LOCAL)}
+    names = {table.name for table in tables}
     counts = [
         f"SELECT {literal(table.name)}, count() FROM {identifier(table.name)}"
         for table in tables
-        if f"{table.name}{LOCAL}" in local
+        if keyed(table.name, names) != table.name
     ]
     return dict(clickhouse.query(" UNION ALL ".join(counts)).rows) if counts else {}
 

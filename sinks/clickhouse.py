@@ -62,13 +62,22 @@ class Answer:
 class ClickHouse:
     """One user's way to one database; connects at the first statement, and again when it must.
 
-    Every failure is a `ClickHouseFailed`. `timeout` bounds a statement, in seconds.
+    Every failure is a `ClickHouseFailed`. `timeout` bounds a statement, in seconds; `limits` are
+    settings of ClickHouse for each.
     """
 
-    def __init__(self, settings: Settings, *, reader: bool = False, timeout: float = 300.0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reader: bool = False,
+        timeout: float = 300.0,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
         self._settings = settings
         self._reader = reader
         self._timeout = timeout
+        self._limits = dict(limits or {})
         self._client: Any = None
         self.database = settings.database
         self._cluster = settings.clickhouse_cluster
@@ -200,6 +209,7 @@ class ClickHouse:
             compress=not local,
             connect_timeout=5,
             send_receive_timeout=self._timeout,
+            settings=self._limits,
             autogenerate_session_id=False,
             tz_mode="aware",
             client_name="kappa-views",

@@ -9,6 +9,7 @@ at once: they are all on the first shard.
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from sinks.sql import identifier
 
@@ -31,6 +32,15 @@ _ANYWHERE = re.compile(
 
 class NotForClusters(ValueError):
     """A statement that changes tables in a way that is not known here."""
+
+
+def keyed(table: str, tables: Container[str]) -> str:
+    """Return which of `tables` has the key, the lifetime and the parts of `table`.
+
+    On a cluster that is its local part: the `Distributed` table knows nothing of them.
+    """
+    local = f"{table}{LOCAL}"
+    return local if local in tables else table
 
 
 def spread(statement: str, cluster: str, database: str) -> tuple[str, ...]:

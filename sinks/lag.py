@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -15,12 +16,23 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from schemas.topics import KafkaUnavailable, kafka_error
+from schemas.topics import AWAY, KafkaUnavailable, again, kafka_error
 from sinks.topics import UnknownTopicName, parse_topic
 
 _TIMEOUT_SECONDS = 10.0
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _again(look: Callable[P, T]) -> Callable[P, T]:
+    """Let `look`, which lists partitions itself, look again while topics and leaders change."""
+
+    @wraps(look)
+    def looked(*given: P.args, **named: P.kwargs) -> T:
+        return again(partial(look, *given, **named), _TIMEOUT_SECONDS)
+
+    return looked
 
 
 @dataclass(frozen=True)
@@ -68,15 +80,23 @@ class LagReader:
             self._client = AdminClient(self._kafka)
         return self._client
 
+    @_again
     def loader(
-        self, group: str, prefix: str = "", table_ids: Mapping[str, str] | None = None
+        self,
+        group: str,
+        prefix: str = "",
+        table_ids: Mapping[str, str] | None = None,
+        only: Collection[str] | None = None,
     ) -> list[PartitionLag]:
         """Return the lag of the loaders' `group` in every partition of the topics to load.
 
         With `table_ids`, the identities of the tables, an offset counts only for the table it
-        was loaded into; a table that was dropped is then all to be loaded.
+        was loaded into; a table that was dropped is then all to be loaded. With `only`, no other
+        topics are asked about.
         """
-        partitions = self._partitions(lambda topic: _is_ours(topic, prefix))
+        partitions = self._partitions(
+            lambda topic: _is_ours(topic, prefix) and (only is None or topic in only)
+        )
         committed = {
             _key(place): place.offset
             for place in self._committed(group)
@@ -84,6 +104,7 @@ class LagReader:
         }
         return self._lags(group, partitions, committed)
 
+    @_again
     def readers(self, topic_start: str, but: str) -> list[PartitionLag]:
         """Return the lags of all groups except `but` in topics that begin with `topic_start`."""
         partitions = self._partitions(lambda topic: topic.startswith(topic_start))
@@ -99,15 +120,18 @@ class LagReader:
             found += self._lags(group, list(committed), committed)
         return found
 
+    @_again
     def committed(self, group: str) -> dict[tuple[str, int], int]:
         """Return what `group` has committed, by topic and partition."""
         return {_key(p): p.offset for p in self._committed(group) if p.offset >= 0}
 
+    @_again
     def ends(self, topic_start: str) -> dict[tuple[str, int], int]:
         """Return the end of every partition of the topics that begin with `topic_start`."""
         partitions = self._partitions(lambda topic: topic.startswith(topic_start))
         return self._offsets(partitions, OffsetSpec.latest())
 
+    @_again
     def stable_offsets(self, prefix: str = "") -> list[StableOffset]:
         """Return how far committed records reach in every partition of the topics to load."""
         partitions = self._partitions(lambda topic: _is_ours(topic, prefix))
@@ -116,6 +140,7 @@ class LagReader:
         stable = self._offsets(partitions, OffsetSpec.latest())
         return [StableOffset(*key, stable[key], ends[key]) for key in sorted(partitions)]
 
+    @_again
     def newest(self, topic_start: str) -> dict[str, int]:
         """Return the newest record timestamp, epoch ms, of each topic that begins so."""
         partitions = self._partitions(lambda topic: topic.startswith(topic_start))
@@ -144,7 +169,7 @@ class LagReader:
         try:
             topics = self._admin.list_topics(timeout=_TIMEOUT_SECONDS).topics
         except KafkaException as error:
-            raise self._unavailable(error) from error
+            raise self._failed(error, "list its topics") from error
         return [
             (name, partition)
             for name, topic in topics.items()
@@ -195,16 +220,20 @@ class LagReader:
         try:
             return answer.result(timeout=_TIMEOUT_SECONDS)
         except KafkaException as error:
-            raise self._unavailable(error) from error
+            raise self._failed(error, purpose) from error
         except TimeoutError as error:
             self._client = None
             raise KafkaUnavailable(f"Kafka did not {purpose} in {_TIMEOUT_SECONDS:g} s.") from error
 
-    def _unavailable(self, error: KafkaException) -> KafkaUnavailable:
+    def _failed(self, error: KafkaException, purpose: str) -> KafkaUnavailable:
+        found = kafka_error(error)
+        if found.code() not in AWAY:
+            return KafkaUnavailable(f"Kafka did not {purpose}: {found.str()}.", found.code())
         # One that saw its broker die may not find the next for as long as it lives.
         self._client = None
         return KafkaUnavailable(
-            f"Kafka at {self._address} does not answer: {kafka_error(error).str()}; is it running?"
+            f"Kafka at {self._address} does not answer: {found.str()}; is it running?",
+            found.code(),
         )
 
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 
-from schemas.reading import is_event, read_committed
+from schemas.reading import first_at, is_event, read_committed
 from schemas.topics import begin_offsets
 
-_TIMEOUT_SECONDS = 30.0
 _AHEAD_MS = 24 * 3600 * 1000
 _TAIL = 1_000
 
@@ -40,7 +39,10 @@ class NewestBefore:
         self._known = known or {}
 
     def __call__(self, partition: int, offset: int) -> int | None:
-        """Return epoch milliseconds, or None where no event precedes `offset`."""
+        """Return epoch milliseconds, or None where no event precedes `offset`.
+
+        Raises `KafkaUnavailable`.
+        """
         since, newest = self._known.get(partition, (offset + 1, 0))
         asked = self._asked(partition, offset)
         if offset < since:
@@ -80,10 +82,5 @@ class NewestBefore:
         return max((m.timestamp()[1] for batch in batches for m in batch), default=None)
 
     def _first_at(self, consumer: Consumer, partition: int, timestamp: int) -> int:
-        asked = [TopicPartition(self._topic, partition, timestamp)]
-        (found,) = consumer.offsets_for_times(asked, timeout=_TIMEOUT_SECONDS)
-        if found.error is not None:
-            raise RuntimeError(f"{self._topic}[{partition}]: {found.error}")
-        offset: int = found.offset
-        # Kafka answers -1 (the end) where no record is as new.
-        return offset if offset >= 0 else 2**63 - 1
+        offset = first_at(consumer, self._topic, partition, timestamp)
+        return 2**63 - 1 if offset is None else offset

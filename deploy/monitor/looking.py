@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from deploy.monitor.apart import Apart
 from deploy.monitor.arrivals import Arrivals
 from deploy.monitor.asking import Asking
 from deploy.monitor.figures import (
@@ -41,6 +42,7 @@ from sinks.topics import ViewTopic, parse_topic
 
 log = logging.getLogger("kappa.monitor")
 _EVENTS = "events."
+_CONTROL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Lookout:
         self._reader = LagReader(settings.kafka_client)
         self._flink = Cluster(*settings.flink_clusters, timeout=5)
         self._control = Control(settings.postgres, settings.namespace)
+        self._plane = Apart(self._told)
         self._asking = Asking(settings)
         self._commits = CommitWatch(settings)
         self._arrivals = Arrivals()
@@ -78,6 +81,8 @@ class Lookout:
 
     def look(self) -> Findings:
         """Return what there is now; a service that does not answer leaves its figures out."""
+        # What was lost is looked for whatever else hangs.
+        lost = self._lost()
         answers = {"kafka": True, "postgres": True, **self._asking.answers()}
         found: list[Lag] = []
         versions: dict[str, Version] = {}
@@ -87,9 +92,9 @@ class Lookout:
         replays: list[ReplayProgress] = []
         try:
             # While PostgreSQL is away no version changes its state: those of before hold.
-            self._states = self._control.version_states()
-            replays = self._replays()
-        except ControlUnavailable:
+            self._states, open_replays = self._plane.answer(_CONTROL_SECONDS)
+            replays = [self._progress(one) for one in open_replays]
+        except (ControlUnavailable, TimeoutError):
             answers["postgres"] = False
         except KafkaUnavailable as error:
             log.warning("%s", error)
@@ -104,7 +109,6 @@ class Lookout:
             answers["kafka"] = False
         fresh = freshness(found, versions, self._job_group)
         jobs = self._running(readers)
-        lost = self._lost()
         return Findings(
             answers,
             found,
@@ -172,8 +176,10 @@ class Lookout:
     def _job_group(self, view: str, version: int) -> str:
         return f"kappa-{flink_name(self._settings, job_of(VIEWS[view]).name, version)}"
 
-    def _replays(self) -> list[ReplayProgress]:
-        return [self._progress(one) for one in self._control.replays() if one.state.open]
+    def _told(self) -> tuple[dict[Version, VersionState], list[ReplayRecord]]:
+        """Return what the control plane tells: the versions' states, and the open replays."""
+        states = self._control.version_states()
+        return states, [one for one in self._control.replays() if one.state.open]
 
     def _progress(self, replay: ReplayRecord) -> ReplayProgress:
         pinned = replay.plan.events

@@ -82,6 +82,11 @@ def test_the_image_has_the_allocator_under_the_name_that_its_entry_point_looks_f
     assert "libjemalloc-dev" in installed[1].split(), "libjemalloc2 has no libjemalloc.so"
 
 
+def test_the_image_has_the_jars_that_commands_start() -> None:
+    copied = re.findall(r"^COPY --from=jars (\S+) (\S+)", (DEPLOY / "Dockerfile").read_text(), re.M)
+    assert ("/src/.jars/kafka/", "/opt/kappa/.jars/kafka/") in copied
+
+
 def test_the_image_copies_what_there_is_and_leaves_nothing_out() -> None:
     copied = re.findall(r"^COPY (?!--from)(\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     for source in copied:

@@ -169,6 +169,26 @@ def test_rows_about_to_expire_do_not_count(versions: Versions) -> None:
     assert versions.verify(kept, now=expired).differences == 0
 
 
+def test_on_a_cluster_key_and_lifetime_are_those_of_the_shards_own_tables(
+    versions: Versions,
+) -> None:
+    kept = replace(PAGES, retention=timedelta(days=36500))
+    versions.both(ROWS, FIXED, kept)
+    for table in map(kept.table, (1, 2)):
+        versions.clickhouse.command(f"RENAME TABLE {table} TO {table}_local")
+        # It has its rows elsewhere and no key itself, as a Distributed one.
+        versions.clickhouse.command(
+            f"CREATE TABLE {table} ENGINE = Merge(currentDatabase(), '^{table}_local$')"
+        )
+    (view,) = versions.verify(kept, columns=["views"]).views
+    assert told(view) == [
+        ("/a", 0, "expected", ("views",)),
+        ("/a", 1, "expected", ("views",)),
+    ]
+    expired = NOON + 2 * MINUTE + timedelta(days=36500)
+    assert versions.verify(kept, now=expired).differences == 0
+
+
 def test_floats_are_compared_exactly_and_nulls_and_nan_equal_themselves(
     versions: Versions,
 ) -> None:
@@ -639,6 +659,7 @@ def test_a_condition_can_change_nothing(versions: Versions) -> None:
     for condition in (
         "new.views)); DROP TABLE pages_v1 --",
         "new.views IN (SELECT file('/etc/x'))",
+        "new.page_id IN (SELECT file('/etc/hostname'))",
     ):
         with pytest.raises(CannotVerify, match="ClickHouse refuses the condition"):
             versions.verify(conditions=[condition])
