@@ -8,16 +8,15 @@ from __future__ import annotations
 import importlib
 import math
 import time
-import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bench.expected import expected_rows
+from bench.filling import Worlds
 from bench.machine import Machine, keep_json
 from bench.peers.chart import draw
 from bench.peers.figures import Result, verdict
@@ -32,18 +31,13 @@ from deploy.console import (
     CommandError,
     print_json,
     print_table,
-    progress_bar,
     run_alone,
 )
 from deploy.settings import PROJECT_ROOT, Settings
-from schemas.producer import EventProducer
-from schemas.registry import Registry
-from schemas.streams import Stream
-from schemas.topics import end_offsets
+from schemas.topics import topic_names
 
 OWN = ("kappa_views", "floor", "flink_sql")
 PEERS = ("kafka_streams", "clickhouse", "spark", "pathway", "bytewax", "quix")
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
@@ -84,50 +78,28 @@ def compare(
 ) -> Iterator[Result]:
     """Put each question to each contender, one at a time; equal worlds are written once."""
     deadline = time.monotonic() + limits.whole
-    filled: dict[World, tuple[Settings, tuple[Source, ...]]] = {}
-    for name in questions:
-        question = QUESTIONS[name]
-        world = question.world(events)
-        if world not in filled:
-            there = settings.model_copy(update={"namespace": f"c{uuid.uuid4().hex[:6]}"})
-            filled[world] = there, tuple(_fill(there, world))
-        expected = expected_rows(question.answer, world, question.tables)
-        it = Round(name, question, world, *filled[world], expected)
-        for module, short, contender in contenders(modules):
-            ERR.print(f"{name}: {contender.title} …")
-            one = min(limits.one, deadline - time.monotonic())
-            result = _measure(module, short, contender, it, one, folder)
-            ERR.print(f"    {result.steady or 0:,} events/s; right: {result.verdict}")
-            yield result
+    worlds = Worlds(settings, topic_names(settings.kafka_client))
+    try:
+        for name in questions:
+            it = _round(name, events, worlds)
+            for module, short, contender in contenders(modules):
+                ERR.print(f"{name}: {contender.title} …")
+                one = min(limits.one, deadline - time.monotonic())
+                # What another run wrote must not be taken for what this one does.
+                worlds.clear()
+                result = _measure(module, short, contender, it, one, folder)
+                ERR.print(f"    {result.steady or 0:,} events/s; right: {result.verdict}")
+                yield result
+    finally:
+        worlds.drop()
 
 
-def _fill(settings: Settings, world: World) -> Iterator[Source]:
-    """Write `world` to topics of its own."""
-    for declared in world.streams:
-        stream = replace(declared, namespace=settings.namespace)
-        with (
-            Registry(**settings.registry_access) as registry,
-            EventProducer(settings.kafka_client, registry, stream) as producer,
-            progress_bar(unit="events") as progress,
-        ):
-            bar = progress.add_task(stream.topic, total=None)
-            for batch in world.batches(stream.name):
-                producer.send_batch(batch)
-                progress.update(bar, completed=producer.sent)
-        yield _source(settings, stream, producer.sent)
-
-
-def _source(settings: Settings, stream: Stream, events: int) -> Source:
-    ends = end_offsets(settings.kafka_client, stream.topic)
-    return Source(
-        stream=stream.name,
-        topic=stream.topic,
-        ends={str(partition): end for partition, end in ends.items()},
-        events=events,
-        schema=stream.schema,
-        disorder_ms=stream.disorder // _MILLISECOND,
-        lateness_ms=stream.allowed_lateness // _MILLISECOND,
-    )
+def _round(name: str, events: int, worlds: Worlds) -> Round:
+    question = QUESTIONS[name]
+    world = question.world(events)
+    settings, sources = worlds.fill(world)
+    expected = expected_rows(question.answer, world, question.tables)
+    return Round(name, question, world, settings, sources, expected)
 
 
 def _measure(

@@ -20,7 +20,8 @@ from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
 
 _START_SECONDS = 300.0
-_STOP_SECONDS = 20.0
+# Cancelling a job takes as long at most, and a little more.
+_STOP_SECONDS = 70.0
 _TELLING = re.compile(r"(Caused by: )?[\w.]*(Error|Exception)\b.*: .")
 _NOTHING = "Python process exits"
 PEERS = PROJECT_ROOT / ".peers"

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from bench.compare import OWN, PEERS, contenders, table
+from bench.filling import of_comparison
 from bench.peers.figures import Result, verdict
 from bench.peers.fraud import REMEMBERED, judge
 from bench.peers.page import page
@@ -80,6 +81,18 @@ def test_what_only_settles_the_rest_is_no_answer(tmp_path: Path) -> None:
     task = replace(_task(tmp_path), end_ms=20_000)
     task.write_rows([(10_000, "/a", 2, 30), (20_000, "/a", 1, 1), (0, "closing", 1, 1)])
     assert task.read_rows() == {"ten_seconds": {("10000", "/a"): ("2", "30")}}
+
+
+def test_what_contenders_wrote_is_told_from_everybody_elses_topics() -> None:
+    own = {
+        "c12.page_views.views.page_view_sessions.v1",
+        "c12.flink_sql.page_view_sessions",
+        "bench-34.rows",
+        "changelog__bench-quix-56--events.page_views--rows",
+    }
+    others = {"events.page_views", "c123.events.page_views", "b12.events.page_views"}
+    assert of_comparison(own | others, ["c12"]) == own
+    assert of_comparison(others, []) == set()
 
 
 def test_rows_weigh_as_much_as_their_events_or_one_each() -> None:
