@@ -14,7 +14,8 @@ from deploy.console import ERR, print_json
 def show(figures: Sequence[Figure], output: Path, name: str, *, as_json: bool) -> None:
     """Write `name`.json and `name`.svg to the folder `output`; print tables, or JSON."""
     everything = keep(figures, output / f"{name}.json")
-    draw_series(everything, output / f"{name}.svg")
+    alike = [figure for figure in everything if figure.machine.is_like(figures[-1].machine)]
+    draw_series(alike, output / f"{name}.svg")
     if as_json:
         print_json([asdict(figure) for figure in figures])
         return

@@ -5,7 +5,6 @@ python -m bench.throughput page_views_per_minute --events 4000000
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,7 +76,6 @@ class Measured:
     result_seconds: float
     """From the launch to the last row, and the check of them all."""
     cpu_seconds_per_million: float
-    peak_gigabytes: float
     state_megabytes: float
     """Of the newest checkpoint when the last row was there."""
     rows: int
@@ -165,11 +163,9 @@ def run_over(
     `check` waits for the rows and returns how many there are and whether they are right.
     """
     process = next(p for p in Stack(settings).status() if p.name == "taskmanager")
-    usage = Usage(psutil.Process(process.pid))
     topics = [stream.topic for stream in launch.job.within(settings.namespace).streams]
-    meter = Meter(settings, topics, usage)
-    stop, began = threading.Event(), time.monotonic()
-    threading.Thread(target=usage.watch_memory, args=(stop,), daemon=True).start()
+    meter = Meter(settings, topics, Usage(psutil.Process(process.pid)))
+    began = time.monotonic()
     submitted = submit(
         settings,
         job_name=launch.job.name,
@@ -186,7 +182,6 @@ def run_over(
         ended = time.monotonic()
         state = _state_megabytes(settings, submitted.job_id)
     finally:
-        stop.set()
         cancel(settings, submitted.name)
     steady: dict[str, Any] = rates(meter.read, meter.cpu, began)
     if not steady:
@@ -199,7 +194,6 @@ def run_over(
         start_up_seconds=steady["start_up_seconds"],
         result_seconds=round(ended - began, 1),
         cpu_seconds_per_million=steady["cpu_seconds_per_million"],
-        peak_gigabytes=round(usage.peak_bytes / 1e9, 2),
         state_megabytes=state,
         rows=rows,
         right=right,

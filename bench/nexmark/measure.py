@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 import typer
 
 from bench.generators.nexmark import OF_EACH, SHARES, Auction, batches
+from bench.machine import Machine
 from bench.nexmark.oracle import ANSWERS, World
 from bench.nexmark.queries import QUERIES
 from bench.rows import await_rows, newest
@@ -81,8 +81,7 @@ def measure(
         ERR.print(f"{name} …")
         measured = _run(there, name, auction, world)
         ERR.print(f"    {measured.steady:,} events/s; right: {measured.right}")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        yield Figure("Nexmark", name, now, measured)
+        yield Figure("Nexmark", name, Machine.here(), measured)
     drop_topics(there)
 
 

@@ -18,15 +18,17 @@ import pytest
 
 from bench import price, scaling
 from bench.latency import latencies
+from bench.machine import Machine
 from bench.nexmark.queries import Q11
 from bench.oracle import window_rows
 from bench.rows import decoded, difference
-from bench.series import Figure, keep
+from bench.series import Figure, Filling, Topic, keep
 from bench.throughput import Measured
 from bench.trusting import TrustingDecoder
 from bench.variants import SEVERAL, STREAM, VARIANTS
 from bench.width import NARROW, WIDE, widened
 from bench.workload import Workload, batches
+from deploy.settings import Settings
 from jobs.views import Sliding, Tumbling, WindowView
 from schemas.batches import BatchEncoder
 from schemas.framing import header
@@ -35,7 +37,8 @@ from udfs.measures import Count, CountDistinct, Max, Mean, Min, Sum
 
 START = 1_767_600_000_000
 SMALL = Workload(events=20_000)
-MEASURED = Measured("v", 1, 2, 3, 4.0, 5.0, 6.0, 7.0, 8.0, 9, True)
+MEASURED = Measured("v", 1, 2, 3, 4.0, 5.0, 6.0, 8.0, 9, True)
+THEN = Machine("a processor", 2, 16.0, "1a", "then")
 
 
 def events(*rows: tuple[int, str | None, str, int | None, int]) -> Iterator[pa.RecordBatch]:
@@ -104,11 +107,33 @@ def test_rows_differ_by_what_is_missing_and_what_is_too_many() -> None:
 
 def test_new_figures_take_the_place_of_those_of_the_same_point(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    first = [Figure("s", "a", "then", MEASURED), Figure("s", "b", "then", MEASURED)]
+    first = [Figure("s", "a", THEN, MEASURED), Figure("s", "b", THEN, MEASURED, keys=7)]
     keep(first, path)
-    newer = Figure("s", "a", "now", replace(MEASURED, steady=20))
+    newer = Figure("s", "a", replace(THEN, commit="2b", at="now"), replace(MEASURED, steady=20))
     assert keep([newer], path) == [newer, first[1]]
-    assert [one["at"] for one in json.loads(path.read_text())["figures"]] == ["now", "then"]
+    kept = json.loads(path.read_text())
+    assert kept["machine"]["commit"] == "2b"
+    assert [one["machine"]["commit"] for one in kept["figures"]] == ["2b", "1a"]
+
+
+def test_a_figure_that_does_not_say_what_it_was_measured_on_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text(json.dumps({"figures": [{"series": "s", "label": "a", "at": "then"}]}))
+    figure = Figure("s", "b", THEN, MEASURED)
+    assert keep([figure], path) == [figure]
+
+
+def test_figures_stand_side_by_side_where_machine_and_commit_are_the_same() -> None:
+    assert replace(THEN, at="now").is_like(THEN)
+    assert not replace(THEN, commit="2b").is_like(THEN)
+    assert not replace(THEN, cores=4).is_like(THEN)
+
+
+def test_the_keys_of_a_point_are_those_of_its_fullest_window() -> None:
+    topic = Topic(Settings(), Filling(SMALL))
+    one = view(Tumbling(timedelta(seconds=10)), "page_id")
+    sizes = topic.rows(one).groupby("window_start").size()
+    assert topic.keys(("v",)) == sizes.max() > sizes.min()
 
 
 def test_each_guard_is_left_out_for_each_question() -> None:
