@@ -14,7 +14,7 @@ import typer
 
 from bench import ten_seconds
 from bench.series import OUTPUT, Filling, Point, run_points
-from bench.showing import show
+from bench.showing import kept, show
 from bench.variants import SEVERAL, VARIANTS
 from bench.width import NARROW, WIDE, widened
 from bench.workload import Workload
@@ -120,7 +120,7 @@ def main(
         raise CommandError(f"There is no {', '.join(unknown)}; see --help.")
     shown = points(names, Workload(events=events))
     places = {(point.series, point.label): place for place, point in enumerate(shown)}
-    figures = list(run_points(Settings(), by_topic(shown)))
+    figures = kept(run_points(Settings(), by_topic(shown)), output, "scaling")
     figures.sort(key=lambda figure: places[figure.series, figure.label])
     show(figures, output, "scaling", as_json=as_json)
 

@@ -120,21 +120,27 @@ def run_points(
     for filling, group in groupby(points, lambda point: point.filling):
         topic, chosen = Topic(own_namespace(settings), filling), list(group)
         stream = replace(filling.stream, namespace=topic.settings.namespace)
-        fill_stream(topic.settings, stream, filling.batches(), filling.workload.events)
-        if warm_up:
-            ERR.print("Warming up …")
-            topic.run(chosen[0], 1)
-            warm_up = False
-        for version, point in enumerate(chosen, 2):
-            ERR.print(f"{point.series}, {point.label}: {' '.join(point.views)} …")
-            measured = topic.run(point, version)
-            ERR.print(
-                f"    {measured.steady:,} events/s, {measured.cpu_seconds_per_million} CPU "
-                f"seconds a million; right: {measured.right}"
-            )
-            keys = topic.keys(point.views)
-            yield Figure(point.series, point.label, Machine.here(), measured, keys)
-        drop_topics(topic.settings)
+        try:
+            fill_stream(topic.settings, stream, filling.batches(), filling.workload.events)
+            if warm_up:
+                ERR.print("Warming up …")
+                topic.run(chosen[0], 1)
+                warm_up = False
+            for version, point in enumerate(chosen, 2):
+                yield _figure_of(topic, point, version)
+        finally:
+            drop_topics(topic.settings)
+
+
+def _figure_of(topic: Topic, point: Point, version: int) -> Figure:
+    ERR.print(f"{point.series}, {point.label}: {' '.join(point.views)} …")
+    measured = topic.run(point, version)
+    ERR.print(
+        f"    {measured.steady:,} events/s, {measured.cpu_seconds_per_million} CPU "
+        f"seconds a million; right: {measured.right}"
+    )
+    keys = topic.keys(point.views)
+    return Figure(point.series, point.label, Machine.here(), measured, keys)
 
 
 COLUMNS = {

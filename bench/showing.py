@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bench.drawing import draw_series
 from bench.series import Figure, keep, report
 from deploy.console import ERR, print_json
+
+
+def kept(figures: Iterable[Figure], output: Path, name: str) -> list[Figure]:
+    """Write each figure to `name`.json as it comes: what ends a series leaves those before."""
+    found: list[Figure] = []
+    for figure in figures:
+        found.append(figure)
+        keep(found, output / f"{name}.json")
+    return found
 
 
 def show(figures: Sequence[Figure], output: Path, name: str, *, as_json: bool) -> None:

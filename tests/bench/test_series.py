@@ -23,6 +23,7 @@ from bench.nexmark.queries import Q11
 from bench.oracle import window_rows
 from bench.rows import decoded, difference
 from bench.series import Figure, Filling, Topic, keep
+from bench.showing import kept
 from bench.throughput import Measured
 from bench.trusting import TrustingDecoder
 from bench.variants import SEVERAL, STREAM, VARIANTS
@@ -111,9 +112,20 @@ def test_new_figures_take_the_place_of_those_of_the_same_point(tmp_path: Path) -
     keep(first, path)
     newer = Figure("s", "a", replace(THEN, commit="2b", at="now"), replace(MEASURED, steady=20))
     assert keep([newer], path) == [newer, first[1]]
-    kept = json.loads(path.read_text())
-    assert kept["machine"]["commit"] == "2b"
-    assert [one["machine"]["commit"] for one in kept["figures"]] == ["2b", "1a"]
+    there = json.loads(path.read_text())
+    assert there["machine"]["commit"] == "2b"
+    assert [one["machine"]["commit"] for one in there["figures"]] == ["2b", "1a"]
+
+
+def test_what_ends_a_series_leaves_the_figures_before_it(tmp_path: Path) -> None:
+    def figures() -> Iterator[Figure]:
+        yield Figure("s", "a", THEN, MEASURED)
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        kept(figures(), tmp_path, "figures")
+    there = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert [one["label"] for one in there] == ["a"]
 
 
 def test_a_figure_that_does_not_say_what_it_was_measured_on_is_left_out(tmp_path: Path) -> None:
