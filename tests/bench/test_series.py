@@ -172,6 +172,19 @@ def test_points_over_equal_topics_stand_together() -> None:
     assert len({(point.series, point.label) for point in run}) == len(run)
 
 
+def test_more_keys_are_more_keys_in_a_window() -> None:
+    shown = scaling.points(("keys",), SMALL)
+    counts = []
+    for point in shown[:3]:
+        topic = Topic(Settings(), point.filling)
+        (one,) = point.job.views
+        topic.rows(one)
+        counts.append(topic.keys(point.views))
+    assert counts[:2] == [10, 1_000]
+    # 20,000 draws of 100,000.
+    assert 17_500 < counts[2] < 18_600
+
+
 def test_every_view_of_several_has_rows() -> None:
     assert len(SEVERAL) == 7
     for one in VARIANTS["several"].views:
