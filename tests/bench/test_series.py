@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from bench import price, scaling
-from bench.latency import latencies
+from bench.latency import Latency, Sent, latencies
 from bench.machine import Machine
 from bench.nexmark.queries import Q11
 from bench.oracle import window_rows
@@ -215,10 +215,17 @@ def test_half_of_all_events_are_hot_and_the_others_are_as_they_were() -> None:
     assert plain.drop(columns="user_id").equals(user.drop(columns="user_id"))
 
 
-def test_latencies_of_the_events_after_those_already_sent() -> None:
-    sent = [(10.0, 2), (11.0, 4)]
+def test_latencies_count_from_when_events_after_those_already_sent_were_due() -> None:
+    sent = Sent(began=10.0, per_second=2.0, events=3, achieved=1.0)
     seen = [(10.5, 1), (12.0, 3), (12.5, 0), (13.0, 4)]
-    assert latencies(sent, seen, 1).tolist() == [2.0, 1.0, 2.0]
+    # Due at 10, 10.5 and 11, whenever they were sent.
+    assert latencies(sent, seen, 1).tolist() == [2.0, 1.5, 2.0]
+
+
+def test_who_sends_less_than_was_asked_for_is_behind() -> None:
+    kept = Latency.of(Sent(0, 50_000.0, 3, 49_600.0), 2.0, "view topic", np.array([1.0, 2, 3]))
+    assert (kept.p50, kept.greatest, kept.events, kept.pace) == (2.0, 3.0, 3, "49,600")
+    assert replace(kept, achieved=49_400.0).pace == "49,400 (behind)"
 
 
 def test_rows_are_read_with_their_times_as_epoch_milliseconds() -> None:
