@@ -17,7 +17,7 @@ from bench.machine import Machine, keep_json
 from bench.oracle import window_rows
 from bench.rows import await_rows, newest
 from bench.ten_seconds import STREAM
-from bench.throughput import Launch, Measured, fill_stream, own_namespace, run_over
+from bench.throughput import OPTIONS, Launch, Measured, fill_stream, own_namespace, run_over
 from bench.workload import Workload, batches
 from deploy.console import ERR, print_table
 from deploy.settings import PROJECT_ROOT, Settings
@@ -27,7 +27,6 @@ from schemas.topics import delete_topics, topic_names
 
 OUTPUT = PROJECT_ROOT / "build" / "bench"
 SCRIPT = PROJECT_ROOT / "bench" / "variants.py"
-OPTIONS = {"checkpoint_seconds": 5.0, "batch_events": 100_000, "bundle_ms": 200}
 
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 

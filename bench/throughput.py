@@ -35,6 +35,13 @@ from schemas.registry import Registry, publish_schema
 from schemas.streams import Stream
 from schemas.topics import ensure_events_topic
 
+CHECKPOINT_SECONDS, BATCH_EVENTS, BUNDLE_MS = 5.0, 100_000, 200
+OPTIONS = {
+    "checkpoint_seconds": CHECKPOINT_SECONDS,
+    "batch_events": BATCH_EVENTS,
+    "bundle_ms": BUNDLE_MS,
+}
+"""Of the jobs that are measured."""
 _DEADLINE_SECONDS = 600.0
 _POSITION = "flink_taskmanager_job_task_operator_KafkaSourceReader_topic_partition_currentOffset"
 
@@ -260,9 +267,9 @@ def main(
     per_second: Annotated[float, typer.Option(help="Events per second of event time.")] = 5_000,
     users: Annotated[int, typer.Option()] = 1_000_000,
     pages: Annotated[int, typer.Option()] = 1_000,
-    checkpoint_seconds: Annotated[float, typer.Option()] = 5.0,
-    batch_events: Annotated[int, typer.Option()] = 100_000,
-    bundle_ms: Annotated[int, typer.Option()] = 200,
+    checkpoint_seconds: Annotated[float, typer.Option()] = CHECKPOINT_SECONDS,
+    batch_events: Annotated[int, typer.Option()] = BATCH_EVENTS,
+    bundle_ms: Annotated[int, typer.Option()] = BUNDLE_MS,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure one view on the running embedded stack (`kappa up` first).

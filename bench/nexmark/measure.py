@@ -19,9 +19,9 @@ from bench.machine import Machine
 from bench.nexmark.oracle import ANSWERS, World
 from bench.nexmark.queries import QUERIES
 from bench.rows import await_rows, newest
-from bench.series import OPTIONS, OUTPUT, Figure, drop_topics
+from bench.series import OUTPUT, Figure, drop_topics
 from bench.showing import kept, show
-from bench.throughput import Launch, Measured, fill_stream, own_namespace, run_over
+from bench.throughput import OPTIONS, Launch, Measured, fill_stream, own_namespace, run_over
 from deploy.console import ERR, CommandError, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.views import Job

@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from bench.answers import Follower
 from bench.peers.protocol import Contender, Task
 from bench.questions import QUESTIONS
-from bench.throughput import source_position
+from bench.throughput import OPTIONS, source_position
 from deploy.settings import Settings
 from jobs.cluster import Cluster
 from jobs.submit import cancel, flink_name, submit
 
-_OPTIONS = {"checkpoint_seconds": 5.0, "batch_events": 100_000, "bundle_ms": 200}
 CONTENDERS = {
     "kappa_views": Contender(
         "kappa-views",
         "none of these",
         "two slots, RocksDB, checkpoints every {checkpoint_seconds:g} s, batches of at most "
-        "{batch_events:,} events or {bundle_ms} ms".format(**_OPTIONS),
+        "{batch_events:,} events or {bundle_ms} ms".format(**OPTIONS),
         answers=tuple(QUESTIONS),
         notes={"W7": "all ten views; two are not compared: an estimate and a moving average"},
         on_flink=True,
@@ -36,7 +35,7 @@ def main(task: Task) -> None:
             job_name=question.job.name,
             views=question.views,
             restore="none",
-            options=_OPTIONS,
+            options=OPTIONS,
             script=question.script,
         )
         _follow(settings, task)
