@@ -24,7 +24,7 @@ from bench.peers.page import page
 from bench.peers.protocol import Contender, Rows, Source, Task
 from bench.peers.runner import python_of, run
 from bench.questions import QUESTIONS, Question, completed
-from bench.steady import rates
+from bench.steady import rates, whole
 from bench.worlds import World
 from deploy.console import (
     ERR,
@@ -117,13 +117,14 @@ def _measure(
     seen = run(it.settings, module, contender, task, seconds)
     figures: dict[str, Any] = rates(seen.marks, seen.cpu, seen.began)
     figures["peak_gigabytes"] = round(seen.peak_bytes / 1e9, 2)
-    if seen.error:
-        return Result(*who, **figures, verdict=seen.error)
+    if said := seen.stopped or seen.error:
+        return Result(*who, **figures, verdict=said)
+    figures |= whole(seen.marks, seen.cpu, seen.complete, task.events)
     rows = task.read_rows()
     return Result(
         *who,
         **figures,
-        result_seconds=round(seen.ended - seen.began, 1),
+        result_seconds=round(seen.complete - seen.began, 1),
         rows=sum(map(len, rows.values())),
         verdict="; ".join(filter(None, (verdict(rows, it.expected), task.said))),
     )
@@ -150,7 +151,10 @@ COLUMNS = {
     "contender": "title",
     "events/s": "steady",
     "of": "steady_over",
+    "for, s": "steady_seconds",
     "CPU s per million": "cpu_seconds_per_million",
+    "whole, events/s": "whole",
+    "whole, CPU s per million": "whole_cpu_seconds_per_million",
     "peak, GB": "peak_gigabytes",
     "start-up, s": "start_up_seconds",
     "to last row, s": "result_seconds",

@@ -66,6 +66,7 @@ def work(task: Task, addresses: list[str], number: int) -> None:
     found = question(task, number, *batches)
     op.output("rows", op.map("keep", found, rows.append), _nowhere())
     cli_main(flow, process_id=number, addresses=addresses)
+    task.complete()
     task.write_rows(rows, number)
 
 

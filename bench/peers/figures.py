@@ -11,7 +11,8 @@ from bench.peers.protocol import Rows
 class Result:
     """One contender's answer to one question; None where a run never got so far.
 
-    `steady` is in events per second. `result_seconds` counts from the launch to the last row.
+    `steady` is in events per second, over `steady_seconds`; `whole` is from the first event read
+    to the last row. `result_seconds` counts from the launch to the last row.
     """
 
     question: str
@@ -23,7 +24,10 @@ class Result:
     events_read: int = 0
     steady: int | None = None
     steady_over: str = ""
+    steady_seconds: float | None = None
     cpu_seconds_per_million: float | None = None
+    whole: int | None = None
+    whole_cpu_seconds_per_million: float | None = None
     peak_gigabytes: float | None = None
     start_up_seconds: float | None = None
     result_seconds: float | None = None

@@ -60,6 +60,7 @@ def main(task: Task) -> None:
         raise RuntimeError(f"Flink SQL: {state}: {cluster.failure(job)}")
     # What was read last no metric told: they went with the job.
     task.report(task.events)
+    task.complete()
     for table in task.tables:
         task.write_rows(_newest(settings, table, topics[table.view]), table=table)
 

@@ -53,7 +53,9 @@ def main(task: Task) -> None:
             task.report(read)
     consumer.close()
     merged = pa.concat_tables(partials)
-    task.write_rows(_merged(task, merged) if task.size_ms else _sessions(merged))
+    rows = _merged(task, merged) if task.size_ms else _sessions(merged)
+    task.complete()
+    task.write_rows(rows)
 
 
 def _decoded(values: list[Any], schema: str) -> pa.RecordBatch:

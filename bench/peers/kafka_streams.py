@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.peers.growth import Growth
 from bench.peers.protocol import Contender, Task
 from deploy.java_options import COMPILED_LATE
 
@@ -123,11 +124,13 @@ def main(task: Task) -> None:
         while seen["read"] < task.events and process.poll() is None:
             time.sleep(0.1)
         begun = time.monotonic()
-        while process.poll() is None and not output.complete:
-            output.read()
-            if time.monotonic() - max(output.changed, begun) > _SILENT_SECONDS:
-                break
-            time.sleep(0.5)
+        with Growth(task.bootstrap, [output.topic]) as growth:
+            while process.poll() is None and not output.complete:
+                output.read()
+                if time.monotonic() - max(output.changed, begun) > _SILENT_SECONDS:
+                    break
+                time.sleep(0.5)
+            task.complete(growth.last())
     finally:
         process.kill()
         process.wait()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from bench.answers import Follower
+from bench.peers.growth import Growth
 from bench.peers.protocol import Contender, Task
 from bench.questions import QUESTIONS
 from bench.throughput import OPTIONS, source_position
@@ -43,7 +44,9 @@ def main(task: Task) -> None:
             Follower(settings, question.view(table.view, settings.namespace), table)
             for table in task.tables
         ]
-        _await_rows(task, followers)
+        with Growth(task.bootstrap, [one.view.topic(1) for one in followers]) as growth:
+            _await_rows(task, followers)
+            task.complete(growth.last())
     finally:
         name = flink_name(settings, question.job.name)
         if Cluster(settings.flink).live_job(name):

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from bench.peers.figures import Result
 
 _HEAD = (
-    "| | events/s, steady | CPU s a million | peak, GB | start-up, s | right |",
-    "|---|---|---|---|---|---|",
+    "| | events/s, steady | for, s | CPU s a million | events/s, whole | CPU s a million, whole "
+    "| peak, GB | start-up, s | to last row, s | right |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 _WHO = ("| | leaves out | settings |", "|---|---|---|")
 _TERMS = (
     "Steady is the rate between 25% and 98% of the events; (all) is that of the whole reading, "
-    "where there were too few signs of progress between. CPU and memory are those of the "
+    "where there were too few signs of progress between. Whole is from the first event read to the "
+    "last row. CPU and memory are those of the "
     "contender's processes."
 )
 
@@ -43,5 +45,14 @@ def _lines(results: Sequence[Result]) -> Iterable[str]:
 
 def _row(result: Result) -> str:
     steady = f"{result.steady:,}" + (" (all)" if result.steady_over == "all" else "")
-    figures = (result.cpu_seconds_per_million, result.peak_gigabytes, result.start_up_seconds)
-    return "| " + " | ".join((result.title, steady, *map(str, figures), result.verdict)) + " |"
+    figures = (
+        result.steady_seconds,
+        result.cpu_seconds_per_million,
+        result.whole,
+        result.whole_cpu_seconds_per_million,
+        result.peak_gigabytes,
+        result.start_up_seconds,
+        result.result_seconds,
+    )
+    cells = ("–" if figure is None else f"{figure:,}" for figure in figures)
+    return "| " + " | ".join((result.title, steady, *cells, result.verdict)) + " |"

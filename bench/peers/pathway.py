@@ -52,6 +52,7 @@ def main(task: Task) -> None:
     def commit(time: int) -> None:
         task.report(round(weighed / task.table.total * task.events))
         if weighed == task.table.total:
+            task.complete()
             task.write_rows(key + cells for key, cells in newest.items())
             # Nothing else ends a stream from within.
             os._exit(0)

@@ -1,7 +1,8 @@
 """What a contender is told and what it tells; the standard library is all that its Python needs.
 
 A contender is a module here, run as `python -m bench.peers.NAME TASK.json` in a process of its
-own. It reads the topics from their beginning, reports how far it is, writes its rows and ends.
+own. It reads the topics from their beginning, reports how far it is, notes when its rows are
+complete, writes them and ends.
 """
 
 from __future__ import annotations
@@ -151,6 +152,15 @@ class Task:
         with (Path(self.folder) / "progress").open("a") as file:
             file.write(f"{time.monotonic()} {worker} {read}\n")
 
+    def complete(self, at: float = 0.0) -> None:
+        """Note that all rows are made: now, or when the monotonic clock was `at`.
+
+        Of several workers the last counts. What follows, such as ending a job or writing the rows
+        down for the comparison, is not measured.
+        """
+        with (Path(self.folder) / "complete").open("a") as file:
+            file.write(f"{at or time.monotonic()}\n")
+
     def say(self, words: str) -> None:
         """Add to the verdict what the rows don't tell."""
         (Path(self.folder) / "said").write_text(words)
@@ -211,3 +221,9 @@ def read_progress(folder: Path) -> list[tuple[float, int]]:
         newest[worker] = int(read)
         marks.append((float(at), sum(newest.values())))
     return marks
+
+
+def read_complete(folder: Path) -> float | None:
+    """Return the clock when the last worker's rows were complete, None where none said so."""
+    path = folder / "complete"
+    return max(map(float, path.read_text().split())) if path.exists() else None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,10 +16,10 @@ from bench.filling import of_comparison
 from bench.peers.figures import Result, verdict
 from bench.peers.fraud import REMEMBERED, judge
 from bench.peers.page import page
-from bench.peers.protocol import Source, Table, Task, read_progress
+from bench.peers.protocol import Source, Table, Task, read_complete, read_progress
 from bench.peers.runner import last_words
 from bench.questions import QUESTIONS
-from bench.steady import rates
+from bench.steady import rates, whole
 from bench.throughput import position
 from bench.usage import Usage
 
@@ -31,9 +33,20 @@ def test_the_steady_part_leaves_out_start_up_and_the_end() -> None:
         "events_read": 1000,
         "steady": 100,
         "steady_over": "25% to 98%",
+        "steady_seconds": 6.8,
         "cpu_seconds_per_million": 5000.0,
         "start_up_seconds": 6.0,
     }
+
+
+def test_the_whole_ends_with_the_last_row_and_leaves_out_what_nobody_saw_being_read() -> None:
+    marks, cpu = [(10.0, 100), (14.0, 1_100)], [(0.0, 0.0), (10.0, 2.0), (15.0, 7.0), (16.0, 0.0)]
+    # The workers ended with what they had used.
+    assert whole(marks, cpu, complete=20.0, events=1_100) == {
+        "whole": 100,
+        "whole_cpu_seconds_per_million": 5_000.0,
+    }
+    assert whole([], cpu, complete=20.0, events=1_100) == {}
 
 
 def test_one_batch_is_judged_by_the_whole_of_it() -> None:
@@ -75,6 +88,16 @@ def test_workers_reports_add_up_and_their_rows_come_together(tmp_path: Path) -> 
     assert task.read_rows() == {
         "ten_seconds": {("0", "/a"): ("2", "30"), ("10000", "/b"): ("1", "")}
     }
+
+
+def test_rows_are_complete_when_the_last_worker_has_its_own(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    assert read_complete(tmp_path) is None
+    task.complete(7.5)
+    task.complete(3.25)
+    assert read_complete(tmp_path) == 7.5
+    task.complete()
+    assert 7.5 < (read_complete(tmp_path) or 0) <= time.monotonic()
 
 
 def test_what_only_settles_the_rest_is_no_answer(tmp_path: Path) -> None:
@@ -172,20 +195,34 @@ def test_the_fastest_stands_first_and_who_failed_last() -> None:
 
 
 def test_a_page_has_a_row_for_who_has_figures_and_a_line_for_who_has_none() -> None:
+    figures: dict[str, Any] = {
+        "steady": 2_000,
+        "steady_seconds": 6.5,
+        "cpu_seconds_per_million": 1.5,
+        "whole": 1_500,
+        "whole_cpu_seconds_per_million": 2.5,
+        "peak_gigabytes": 2.0,
+        "start_up_seconds": 3.0,
+        "result_seconds": 4.0,
+        "verdict": "yes",
+    }
     results = [
         Result("W1", "a", "A", "all", "none", verdict="no answer: it has no windows"),
-        Result("W1", "b", "B", "-", "", "at the end", 9, 10, "all", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
-        Result("W1", "c", "C", "-", "", "", 9, 2_000, "25% to 98%", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
+        Result(
+            "W1", "b", "B", "-", "", "at the end", steady_over="all", **figures | {"steady": 10}
+        ),
+        Result("W1", "c", "C", "-", "", steady_over="25% to 98%", **figures),
         Result("W2", "a", "A", "all", "none", verdict="no answer: it has no windows"),
     ]
     found = page(results[:3], {"W1": "windows"}, 9_000, "2 cores.")
     assert found.startswith(
         "Measured on 2 cores.\n\n"
         "## W1: windows, 9,000 events\n\n"
-        "| | events/s, steady | CPU s a million | peak, GB | start-up, s | right |\n"
-        "|---|---|---|---|---|---|\n"
-        "| C | 2,000 | 1.5 | 2.0 | 3.0 | yes |\n"
-        "| B | 10 (all) | 1.5 | 2.0 | 3.0 | yes |\n\n"
+        "| | events/s, steady | for, s | CPU s a million | events/s, whole "
+        "| CPU s a million, whole | peak, GB | start-up, s | to last row, s | right |\n"
+        "|---|---|---|---|---|---|---|---|---|---|\n"
+        "| C | 2,000 | 6.5 | 1.5 | 1,500 | 2.5 | 2.0 | 3.0 | 4.0 | yes |\n"
+        "| B | 10 (all) | 6.5 | 1.5 | 1,500 | 2.5 | 2.0 | 3.0 | 4.0 | yes |\n\n"
         "- B: at the end.\n\n"
         "- A: no answer: it has no windows.\n\n"
     )
