@@ -113,10 +113,15 @@ def source_position(settings: Settings, topics: Sequence[str], job_id: str = "")
     """Return how many events of `topics` the embedded TaskManager's sources have all read.
 
     With a `job_id` only those of that job: the sources of one just cancelled may show for a while.
+    It is 0 where the TaskManager was too busy to say.
     """
     url = f"http://127.0.0.1:{settings.port(TASKMANAGER_METRICS_PORT)}/metrics"
-    # All metrics of a job of many operators, twice a second, took a fifth of the JVM's time.
-    return position(httpx.get(url, params={"name[]": _POSITION}, timeout=5).text, topics, job_id)
+    try:
+        # All metrics of a job of many operators, twice a second, took a fifth of the JVM's time.
+        metrics = httpx.get(url, params={"name[]": _POSITION}, timeout=5).text
+    except httpx.TimeoutException:
+        return 0.0
+    return position(metrics, topics, job_id)
 
 
 def position(metrics: str, topics: Sequence[str], job_id: str = "") -> float:

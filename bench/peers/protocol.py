@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+NOT_WRITTEN = "not written: "
 Cell = int | float | str | None
 Texts = tuple[str, ...]
 Rows = dict[str, dict[Texts, Texts]]
@@ -34,7 +35,7 @@ class Contender:
     """In one line: what it is, and the settings that were best for it."""
     answers: tuple[str, ...] = ("W1", "W2")
     cannot: Mapping[str, str] = field(default_factory=dict)
-    """Why it has no answer to the other questions."""
+    """Why it has no answer to the other questions; `NOT_WRITTEN` stands before what it could."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What is special about its answer to one question."""
     mode: str = ""
@@ -43,6 +44,11 @@ class Contender:
     """Folder below `.peers` whose Python runs it; the project's own where empty."""
     on_flink: bool = False
     """Whether the embedded TaskManager does the work, and so is what is measured."""
+
+    def no_answer(self, question: str) -> str:
+        """Say why it has none: that nobody wrote it is no fault of the contender's."""
+        why = self.cannot[question]
+        return why if why.startswith(NOT_WRITTEN) else f"can't: {why}"
 
 
 @dataclass(frozen=True)
