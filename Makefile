@@ -9,6 +9,7 @@ UV_VERSION := 0.13.8
 # Changes with the pom's content, so that a second run has nothing to do.
 POM_SUM := $(shell cksum < deploy/pom.xml | cut -d' ' -f1)
 FAULTS := program each killed_loader
+LIMITS = $(if $(SECONDS),--seconds $(SECONDS)) $(if $(REPEAT),--repeat $(REPEAT))
 PEERS := kafka_streams clickhouse spark pathway bytewax quix
 INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
@@ -39,11 +40,11 @@ soak: install jars ## A fault every half minute under a steady rate; MINUTES=…
 test-unit: install tools ## The tests that start no process, in under a minute
 	@$(BIN)/pytest -m "not stack and not process and not long"
 
-bench: install jars $(VENV)/.bench ## Compare with Flink SQL and a bare consumer; EVENTS=… chooses how many
-	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --events $(or $(EVENTS),2000000)
+bench: install jars $(VENV)/.bench ## Compare with Flink SQL and a bare consumer; EVENTS=… SECONDS=… REPEAT=…
+	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --events $(or $(EVENTS),2000000) $(LIMITS)
 
-bench-peers: install jars peers $(VENV)/.bench ## Compare with what else one would pick too
-	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --peers --events $(or $(EVENTS),2000000)
+bench-peers: install jars peers $(VENV)/.bench ## Compare with what else one would pick too; EVENTS=… SECONDS=… REPEAT=…
+	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --peers --events $(or $(EVENTS),2000000) $(LIMITS)
 
 peers: $(PEERS:%=.peers/%/.installed) ## Install each of those into an environment of its own
 

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.series import Figure
 
+_MARGIN, _MARGIN_A_LETTER = 0.12, 0.026
 OURS, OTHERS, NOT_RIGHT = "#1f77b4", "#9aa5b1", "#d9a3a3"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: its name, its length and its colour."""
+    """One bar: its name, its length and its colour; `label` stands at its end, else the length."""
 
     name: str
     value: float
     colour: str = OURS
+    label: str = ""
+    is_hatched: bool = False
 
 
 def draw_panels(
@@ -35,11 +38,15 @@ def draw_panels(
     for (title, bars), panel in zip(panels.items(), found, strict=True):
         names, values = [bar.name for bar in bars], [bar.value for bar in bars]
         drawn = panel.barh(names, values, color=[bar.colour for bar in bars])
-        panel.bar_label(drawn, fmt=f"{{:{value_format}}}", padding=3)
+        labels = [bar.label or f"{bar.value:{value_format}}" for bar in bars]
+        panel.bar_label(drawn, labels, padding=3)
+        for patch, bar in zip(drawn, bars, strict=True):
+            patch.set(hatch="///" if bar.is_hatched else None, edgecolor="white", linewidth=0)
         panel.set_title(title, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
+        panel.locator_params(axis="x", nbins=5)
         panel.xaxis.set_major_formatter(f"{{x:{value_format}}}")
-        panel.margins(x=0.12)
+        panel.margins(x=max(_MARGIN, _MARGIN_A_LETTER * max(map(len, labels))))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Equal figures give equal files, which a repository then does not see as changed.
     with rc_context({"svg.hashsalt": "kappa-views"}):

@@ -1,4 +1,4 @@
-"""How long an event takes from being produced to being counted on the dashboard's screen.
+"""How long an event takes from when it is due to being counted on the dashboard's screen.
 
 python -m bench.event_to_pixel --per-second 100 --seconds 60
 """
@@ -17,16 +17,12 @@ from threading import Thread
 from typing import Annotated, Any
 
 import httpx
-import numpy as np
 import typer
 from playwright.sync_api import Page, sync_playwright
 
-from bench.latency import Latency, Marks, latencies, own_namespace
-from bench.workload import Workload, fill_live
-from deploy.console import CommandError, print_json, print_table, run_alone
+from bench.latency import Latency, Marks, Sent, latencies, own_namespace, report, send
+from deploy.console import CommandError, print_json, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
-from jobs.catalogue import job_named
-from schemas.registry import Registry
 
 _DEADLINE_SECONDS = 180.0
 _COUNT = "#jobs-rows tr td:nth-child(6)"
@@ -51,41 +47,21 @@ def measure(settings: Settings, per_second: float, seconds: float) -> Latency:
     """Send events at their own pace and watch the number of them on the page."""
     warm, events = round(10 * per_second), round(seconds * per_second)
     with own_namespace(settings) as (there, registry), _dashboard(there) as page:
-        _send(there, registry, per_second, warm, seed=1)
+        send(there, registry, per_second, warm, seed=1)
         _await(page, warm)
         page.evaluate("window.marks = []")
-        sending, sent = _in_background(lambda: _send(there, registry, per_second, events, seed=2))
+        sending, sent = _in_background(lambda: send(there, registry, per_second, events, seed=2))
         seen = _await(page, warm + events)
         sending.join(_DEADLINE_SECONDS)
-    shown = [(at, count - warm) for at, count in seen]
+    # The page has a clock of its own.
+    behind = time.time() - time.monotonic()
+    shown = [(at - behind, count - warm) for at, count in seen]
     found = latencies(sent(), shown)
-    p50, p99, most = np.percentile(found, (50, 99, 100)).round(2).tolist()
-    return Latency(per_second, "dashboard", events, p50, p99, most)
+    return Latency.of(sent(), there.checkpoint_seconds, "dashboard", found)
 
 
-def _send(
-    settings: Settings, registry: Registry, per_second: float, events: int, seed: int
-) -> Marks:
-    stream = job_named("page_views").within(settings.namespace).stream
-    sent: Marks = []
-    workload = Workload(
-        events=events,
-        per_second=per_second,
-        seed=seed,
-        start_ms=round(time.time() * 1000) - 8_000,
-    )
-    fill_live(
-        settings.kafka_client,
-        registry,
-        stream,
-        workload,
-        lambda count: sent.append((time.time(), count)),
-    )
-    return sent
-
-
-def _in_background(work: Callable[[], Marks]) -> tuple[Thread, Callable[[], Marks]]:
-    found: list[Marks] = []
+def _in_background(work: Callable[[], Sent]) -> tuple[Thread, Callable[[], Sent]]:
+    found: list[Sent] = []
     thread = Thread(target=lambda: found.append(work()), daemon=True)
     thread.start()
     return thread, lambda: found[0]
@@ -158,8 +134,7 @@ def main(
     if as_json:
         print_json(asdict(found))
         return
-    columns = ("events/s", "until it is in", "events", "p50, s", "p99, s", "greatest, s")
-    print_table("Produced to seen on the page", columns, [tuple(asdict(found).values())])
+    report("Due to seen on the page", [found])
 
 
 if __name__ == "__main__":

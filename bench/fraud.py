@@ -214,15 +214,15 @@ def _fill(sender: Sender, count: int, users: int) -> set[str]:
 def _paced(
     sender: Sender, seed: int, per_second: float, seconds: float, users: int
 ) -> dict[str, float]:
-    """Send at an even pace; return when each that must raise an alert was sent."""
+    """Send at an even pace; return when each that must raise an alert was due."""
     begin, sent = time.monotonic(), {}
     count = round(per_second * seconds)
     for number, (payment, is_theft) in zip(range(count), payments(seed, users // 20), strict=False):
-        ahead = begin + number / per_second - time.monotonic()
-        if ahead > 0:
-            time.sleep(ahead)
+        due = begin + number / per_second
+        time.sleep(max(due - time.monotonic(), 0.0))
         if is_theft:
-            sent[payment["event_id"]] = time.monotonic()
+            # Sent later, it would hide how long it has waited.
+            sent[payment["event_id"]] = due
         sender.send(payment, round(time.time() * 1000))
     sender.flush()
     return sent

@@ -1,9 +1,9 @@
-"""How long an event takes from being produced to being counted where people can read it.
+"""How long an event takes from when it is due to being counted where people can read it.
 
 That is in a row of a view's topic, as readers of committed records see it, and in one that people
 query.
 
-python -m bench.latency --per-second 1000 --per-second 10000 --seconds 30
+python -m bench.latency --per-second 1000 --per-second 10000 --seconds 120
 """
 
 from __future__ import annotations
@@ -44,23 +44,54 @@ from sinks.clickhouse import ClickHouse, ClickHouseFailed
 _POLL_SECONDS = 0.05
 _WARM_UP_SECONDS = 10.0
 _PER_SECOND = (1_000.0, 10_000.0, 50_000.0)
+_KEPT_UP = 0.99
 _VISIBLE = f"SELECT sum(views) FROM {SITE_TRAFFIC_PER_MINUTE.name}"
 POINTS = ("view topic", "ClickHouse")
 
+Seconds = np.ndarray[tuple[int], np.dtype[np.float64]]
 Marks = list[tuple[float, int]]
 """(monotonic seconds, events so far), ascending."""
 
 
 @dataclass(frozen=True)
+class Sent:
+    """Events sent at an even pace: the clock when the first was due, and the pace reached."""
+
+    began: float
+    per_second: float
+    events: int
+    achieved: float
+
+
+@dataclass(frozen=True)
 class Latency:
-    """Seconds from produced to counted at a point of `POINTS`, over all events of a run."""
+    """Seconds from due to counted at a point of `POINTS`, over all events of a run.
+
+    `per_second` were asked for and `achieved` sent. A point follows checkpoints, so that a p99
+    needs many of `checkpoint_seconds`.
+    """
 
     per_second: float
+    achieved: float
+    checkpoint_seconds: float
     point: str
     events: int
     p50: float
     p99: float
     greatest: float
+
+    @classmethod
+    def of(cls, sent: Sent, checkpoint_seconds: float, point: str, found: Seconds) -> Latency:
+        """Return what `latencies` come to at `point`."""
+        p50, p99, most = np.percentile(found, (50, 99, 100)).round(2).tolist()
+        pace = (sent.per_second, sent.achieved)
+        return cls(*pace, checkpoint_seconds, point, len(found), p50, p99, most)
+
+    @property
+    def pace(self) -> str:
+        """The pace reached, and whether it fell behind what was asked for."""
+        is_behind = self.achieved < _KEPT_UP * self.per_second
+        return f"{self.achieved:,.0f}{' (behind)' if is_behind else ''}"
 
 
 @dataclass
@@ -87,21 +118,18 @@ class Watch:
             time.sleep(_POLL_SECONDS)
 
 
-def latencies(
-    sent: Marks, seen: Marks, already: int = 0
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return, per event after the first `already`, the seconds from being sent to being seen.
+def latencies(sent: Sent, seen: Marks, already: int = 0) -> Seconds:
+    """Return, per event after the first `already`, the seconds from being due to being seen.
 
-    That is from the mark that sent it to the first that showed so many.
+    That is to the first mark that showed so many. Counted from the sending, the wait of one that
+    was sent late, because something stood still, would be left out.
     """
-    numbers = np.arange(already + 1, sent[-1][1] + 1)
-    sent_at = _at(sent, numbers)
-    return _at(seen, numbers) - sent_at
+    numbers = np.arange(sent.events)
+    due = sent.began + numbers / sent.per_second
+    return _at(seen, already + 1 + numbers) - due
 
 
-def _at(
-    marks: Marks, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _at(marks: Marks, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Seconds:
     times = np.array([at for at, _ in marks])
     # A look that failed saw nothing.
     counts = np.maximum.accumulate([count for _, count in marks])
@@ -111,15 +139,18 @@ def _at(
 def measure(settings: Settings, rates: Sequence[float], seconds: float) -> Iterator[Latency]:
     """Run job and loader in a namespace of their own and send events at each pace in turn."""
     with own_namespace(settings) as (there, registry), watching(there) as watches:
-        sent = 0
+        already = 0
         for per_second in rates:
             # The first events pay for the start of everything and are left out.
-            sent += len(_send(there, registry, watches, per_second, _WARM_UP_SECONDS, sent)[0])
-            found = _send(there, registry, watches, per_second, seconds, sent)
-            sent += len(found[0])
-            for point, seen in zip(POINTS, found, strict=True):
-                p50, p99, most = np.percentile(seen, (50, 99, 100)).round(2).tolist()
-                yield Latency(per_second, point, len(seen), p50, p99, most)
+            for lasts in (_WARM_UP_SECONDS, seconds):
+                before, events = already, round(per_second * lasts)
+                sent = send(there, registry, per_second, events, seed=before + 1)
+                already += events
+                for watch in watches:
+                    watch.await_count(already, 120.0)
+            for point, watch in zip(POINTS, watches, strict=True):
+                found = latencies(sent, watch.marks, before)
+                yield Latency.of(sent, there.checkpoint_seconds, point, found)
 
 
 @contextmanager
@@ -210,33 +241,36 @@ class ClickHouseCount:
         return int(count or 0)
 
 
-def _send(
-    settings: Settings,
-    registry: Registry,
-    watches: tuple[Watch, Watch],
-    per_second: float,
-    seconds: float,
-    already: int,
-) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Send events for so long and return their latencies at each point."""
+def send(settings: Settings, registry: Registry, per_second: float, events: int, seed: int) -> Sent:
+    """Send page views of now at an even pace."""
     stream = job_named("page_views").within(settings.namespace).stream
-    workload = Workload(
-        events=round(per_second * seconds),
-        per_second=per_second,
-        seed=already + 1,
-        start_ms=round(time.time() * 1000) - 8_000,
-    )
-    sent: Marks = []
-    fill_live(
+    start_ms = round(time.time() * 1000) - 8_000
+    workload = Workload(events=events, per_second=per_second, seed=seed, start_ms=start_ms)
+    moments: list[float] = []
+    filled = fill_live(
         settings.kafka_client,
         registry,
         stream,
         workload,
-        lambda count: sent.append((time.monotonic(), already + count)),
+        lambda count: moments.append(time.monotonic()),
     )
-    for watch in watches:
-        watch.await_count(already + workload.events, 120.0)
-    return [latencies(sent, watch.marks, already) for watch in watches]
+    return Sent(filled.began, per_second, events, _pace(filled.began, moments[-1], events))
+
+
+def _pace(began: float, last: float, events: int) -> float:
+    """Return how many events a second those were of which the first was due when it began."""
+    return round((events - 1) / max(last - began, 1e-9), 1)
+
+
+def report(title: str, latencies: Sequence[Latency]) -> None:
+    """Print a table."""
+    columns = ("events/s", "reached", "until it is in", "events", "p50, s", "p99, s", "greatest, s")
+    rows = [
+        (one.per_second, one.pace, one.point, one.events, one.p50, one.p99, one.greatest)
+        for one in latencies
+    ]
+    every = f"checkpoints every {latencies[0].checkpoint_seconds:g} s"
+    print_table(f"{title}; {every}", columns, rows)
 
 
 def draw(latencies: Sequence[Latency], path: Path) -> None:
@@ -244,7 +278,7 @@ def draw(latencies: Sequence[Latency], path: Path) -> None:
     panels: dict[str, list[Bar]] = {}
     for one in reversed(latencies):
         bars = panels.setdefault(
-            f"{one.per_second:,.0f} events a second: seconds until counted", []
+            f"{one.per_second:,.0f} events a second, {one.pace} reached: seconds until counted", []
         )
         for name, value in (("p99", one.p99), ("p50", one.p50)):
             bars.append(Bar(f"{one.point}, {name}", value))
@@ -256,7 +290,7 @@ def main(
         list[float] | None,
         typer.Option(help="Events per second; repeat. 1,000, 10,000 and 50,000 by default."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="For each rate.")] = 30,
+    seconds: Annotated[float, typer.Option(min=1, help="For each rate.")] = 120,
     output: Annotated[Path, typer.Option(help="Folder of the JSON and the chart.")] = OUTPUT,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -272,8 +306,7 @@ def main(
     if as_json:
         print_json(document)
         return
-    columns = ("events/s", "until it is in", "events", "p50, s", "p99, s", "greatest, s")
-    print_table("From produced to counted", columns, [tuple(asdict(one).values()) for one in found])
+    report("From due to counted", found)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ class Machine:
     memory_gigabytes: float
     commit: str
     at: str
+
+    def is_like(self, other: Machine) -> bool:
+        """Return whether figures of both can stand side by side: all but the time is the same."""
+        return replace(self, at=other.at) == other
 
     @classmethod
     def here(cls) -> Machine:

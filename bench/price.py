@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from bench import ten_seconds
-from bench.series import OUTPUT, Figure, Filling, Point, run_points
-from bench.showing import show
+from bench.series import OUTPUT, Filling, Point, run_points
+from bench.showing import kept, show
 from bench.variants import VARIANTS
 from bench.workload import Workload
 from deploy.console import run_alone
@@ -58,7 +58,7 @@ def main(
     Example: python -m bench.price --events 2000000 --question W1
     """
     chosen = points(tuple(question or QUESTIONS), Workload(events=events))
-    figures: list[Figure] = list(run_points(Settings(), chosen))
+    figures = kept(run_points(Settings(), chosen), output, "price")
     show(figures, output, "price", as_json=as_json)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -17,17 +17,16 @@ from bench.machine import Machine, keep_json
 from bench.oracle import window_rows
 from bench.rows import await_rows, newest
 from bench.ten_seconds import STREAM
-from bench.throughput import Launch, Measured, fill_stream, own_namespace, run_over
+from bench.throughput import OPTIONS, Launch, Measured, fill_stream, own_namespace, run_over
 from bench.workload import Workload, batches
 from deploy.console import ERR, print_table
 from deploy.settings import PROJECT_ROOT, Settings
-from jobs.views import Job, WindowView
+from jobs.views import WINDOW_START, Job, WindowView
 from schemas.streams import Stream
 from schemas.topics import delete_topics, topic_names
 
 OUTPUT = PROJECT_ROOT / "build" / "bench"
 SCRIPT = PROJECT_ROOT / "bench" / "variants.py"
-OPTIONS = {"checkpoint_seconds": 5.0, "batch_events": 100_000, "bundle_ms": 200}
 
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
@@ -59,12 +58,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Figure:
-    """What a point came to, and when."""
+    """What a point came to, on which machine and commit, and when."""
 
     series: str
     label: str
-    at: str
+    machine: Machine
     measured: Measured
+    keys: int | None = None
+    """Different keys in the fullest window of its views."""
 
 
 @dataclass
@@ -80,6 +81,11 @@ class Topic:
         if view.name not in self._rows:
             self._rows[view.name] = window_rows(view, self.filling.batches())
         return self._rows[view.name]
+
+    def keys(self, views: Sequence[str]) -> int:
+        """Return how many rows the fullest window of those views has, once they are known."""
+        windows = (self._rows[name][WINDOW_START.name].value_counts() for name in views)
+        return int(max(counts.max() for counts in windows))
 
     def run(self, point: Point, version: int) -> Measured:
         """Run the point and check the rows of all its views."""
@@ -113,27 +119,32 @@ def run_points(
     for filling, group in groupby(points, lambda point: point.filling):
         topic, chosen = Topic(own_namespace(settings), filling), list(group)
         stream = replace(filling.stream, namespace=topic.settings.namespace)
-        fill_stream(topic.settings, stream, filling.batches(), filling.workload.events)
-        if warm_up:
-            ERR.print("Warming up …")
-            topic.run(chosen[0], 1)
-            warm_up = False
-        for version, point in enumerate(chosen, 2):
-            ERR.print(f"{point.series}, {point.label}: {' '.join(point.views)} …")
-            measured = topic.run(point, version)
-            ERR.print(
-                f"    {measured.steady:,} events/s, {measured.cpu_seconds_per_million} CPU "
-                f"seconds a million; right: {measured.right}"
-            )
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            yield Figure(point.series, point.label, now, measured)
-        drop_topics(topic.settings)
+        try:
+            fill_stream(topic.settings, stream, filling.batches(), filling.workload.events)
+            if warm_up:
+                ERR.print("Warming up …")
+                topic.run(chosen[0], 1)
+                warm_up = False
+            for version, point in enumerate(chosen, 2):
+                yield _figure_of(topic, point, version)
+        finally:
+            drop_topics(topic.settings)
+
+
+def _figure_of(topic: Topic, point: Point, version: int) -> Figure:
+    ERR.print(f"{point.series}, {point.label}: {' '.join(point.views)} …")
+    measured = topic.run(point, version)
+    ERR.print(
+        f"    {measured.steady:,} events/s, {measured.cpu_seconds_per_million} CPU "
+        f"seconds a million; right: {measured.right}"
+    )
+    keys = topic.keys(point.views)
+    return Figure(point.series, point.label, Machine.here(), measured, keys)
 
 
 COLUMNS = {
     "events/s": "steady",
     "CPU s per million": "cpu_seconds_per_million",
-    "peak, GB": "peak_gigabytes",
     "state, MB": "state_megabytes",
     "to last row, s": "result_seconds",
     "rows": "rows",
@@ -145,11 +156,11 @@ def report(figures: Sequence[Figure]) -> None:
     """Print a table for each series."""
     for series in dict.fromkeys(figure.series for figure in figures):
         rows = [
-            (f.label, *(getattr(f.measured, name) for name in COLUMNS.values()))
+            (f.label, f.keys, *(getattr(f.measured, name) for name in COLUMNS.values()))
             for f in figures
             if f.series == series
         ]
-        print_table(series, ("", *COLUMNS), rows)
+        print_table(series, ("", "keys a window", *COLUMNS), rows)
 
 
 def keep(figures: Sequence[Figure], path: Path) -> list[Figure]:
@@ -157,7 +168,7 @@ def keep(figures: Sequence[Figure], path: Path) -> list[Figure]:
     new = {(figure.series, figure.label): figure for figure in figures}
     there = {(figure.series, figure.label): figure for figure in _kept(path)}
     everything = list((there | new).values())
-    keep_json(path, Machine.here(), figures=[asdict(figure) for figure in everything])
+    keep_json(path, figures[-1].machine, figures=[asdict(figure) for figure in everything])
     return everything
 
 
@@ -165,4 +176,9 @@ def _kept(path: Path) -> list[Figure]:
     if not path.exists():
         return []
     found = json.loads(path.read_text())["figures"]
-    return [Figure(**{**one, "measured": Measured(**one["measured"])}) for one in found]
+    # Nobody knows what one that doesn't say so was measured on.
+    return [_figure(**one) for one in found if "machine" in one]
+
+
+def _figure(machine: dict[str, Any], measured: dict[str, Any], **facts: Any) -> Figure:
+    return Figure(**facts, machine=Machine(**machine), measured=Measured(**measured))

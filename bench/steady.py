@@ -1,4 +1,4 @@
-"""The steady part of a run, and the rates in it. No I/O."""
+"""The rates of a run: in its steady part, and until its rows were complete. No I/O."""
 
 from __future__ import annotations
 
@@ -35,15 +35,37 @@ def rates(marks: Marks, cpu: Marks, began: float) -> dict[str, int | float | str
         return {}
     part, name = steady_part(advances)
     (begin, first), (end, last) = part[0], part[-1]
-    clock, used = np.array(cpu, dtype=float).reshape(-1, 2).T
-    spent = float(np.interp(end, clock, used) - np.interp(begin, clock, used))
     return {
         "events_read": round(marks[-1][1]),
         "steady": round((last - first) / (end - begin)),
         "steady_over": name,
-        "cpu_seconds_per_million": round(spent / (last - first) * 1e6, 2),
+        "steady_seconds": round(end - begin, 1),
+        "cpu_seconds_per_million": round(_spent(cpu, begin, end) / (last - first) * 1e6, 2),
         "start_up_seconds": round(marks[0][0] - began, 1),
     }
+
+
+def whole(marks: Marks, cpu: Marks, complete: float, events: int) -> dict[str, int | float]:
+    """Return the fields of a `Result` about all `events`, from the first report to `complete`.
+
+    What the first report says was read before is left out, for nobody saw how long it took.
+    """
+    if not marks or complete <= marks[0][0] or events <= marks[0][1]:
+        return {}
+    begin, first = marks[0]
+    spent = _spent(cpu, begin, complete)
+    return {
+        "whole": round((events - first) / (complete - begin)),
+        "whole_cpu_seconds_per_million": round(spent / (events - first) * 1e6, 2),
+    }
+
+
+def _spent(cpu: Marks, begin: float, end: float) -> float:
+    """Return the processor seconds used between two moments."""
+    clock, used = np.array(cpu, dtype=float).reshape(-1, 2).T
+    # A process that has ended takes what it used with it.
+    used = np.maximum.accumulate(used)
+    return float(np.interp(end, clock, used) - np.interp(begin, clock, used))
 
 
 def _advances(marks: Marks) -> Marks:

@@ -5,7 +5,6 @@ python -m bench.throughput page_views_per_minute --events 4000000
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +35,13 @@ from schemas.registry import Registry, publish_schema
 from schemas.streams import Stream
 from schemas.topics import ensure_events_topic
 
+CHECKPOINT_SECONDS, BATCH_EVENTS, BUNDLE_MS = 5.0, 100_000, 200
+OPTIONS = {
+    "checkpoint_seconds": CHECKPOINT_SECONDS,
+    "batch_events": BATCH_EVENTS,
+    "bundle_ms": BUNDLE_MS,
+}
+"""Of the jobs that are measured."""
 _DEADLINE_SECONDS = 600.0
 _POSITION = "flink_taskmanager_job_task_operator_KafkaSourceReader_topic_partition_currentOffset"
 
@@ -77,7 +83,6 @@ class Measured:
     result_seconds: float
     """From the launch to the last row, and the check of them all."""
     cpu_seconds_per_million: float
-    peak_gigabytes: float
     state_megabytes: float
     """Of the newest checkpoint when the last row was there."""
     rows: int
@@ -108,10 +113,15 @@ def source_position(settings: Settings, topics: Sequence[str], job_id: str = "")
     """Return how many events of `topics` the embedded TaskManager's sources have all read.
 
     With a `job_id` only those of that job: the sources of one just cancelled may show for a while.
+    It is 0 where the TaskManager was too busy to say.
     """
     url = f"http://127.0.0.1:{settings.port(TASKMANAGER_METRICS_PORT)}/metrics"
-    # All metrics of a job of many operators, twice a second, took a fifth of the JVM's time.
-    return position(httpx.get(url, params={"name[]": _POSITION}, timeout=5).text, topics, job_id)
+    try:
+        # All metrics of a job of many operators, twice a second, took a fifth of the JVM's time.
+        metrics = httpx.get(url, params={"name[]": _POSITION}, timeout=5).text
+    except httpx.TimeoutException:
+        return 0.0
+    return position(metrics, topics, job_id)
 
 
 def position(metrics: str, topics: Sequence[str], job_id: str = "") -> float:
@@ -165,11 +175,9 @@ def run_over(
     `check` waits for the rows and returns how many there are and whether they are right.
     """
     process = next(p for p in Stack(settings).status() if p.name == "taskmanager")
-    usage = Usage(psutil.Process(process.pid))
     topics = [stream.topic for stream in launch.job.within(settings.namespace).streams]
-    meter = Meter(settings, topics, usage)
-    stop, began = threading.Event(), time.monotonic()
-    threading.Thread(target=usage.watch_memory, args=(stop,), daemon=True).start()
+    meter = Meter(settings, topics, Usage(psutil.Process(process.pid)))
+    began = time.monotonic()
     submitted = submit(
         settings,
         job_name=launch.job.name,
@@ -186,7 +194,6 @@ def run_over(
         ended = time.monotonic()
         state = _state_megabytes(settings, submitted.job_id)
     finally:
-        stop.set()
         cancel(settings, submitted.name)
     steady: dict[str, Any] = rates(meter.read, meter.cpu, began)
     if not steady:
@@ -199,7 +206,6 @@ def run_over(
         start_up_seconds=steady["start_up_seconds"],
         result_seconds=round(ended - began, 1),
         cpu_seconds_per_million=steady["cpu_seconds_per_million"],
-        peak_gigabytes=round(usage.peak_bytes / 1e9, 2),
         state_megabytes=state,
         rows=rows,
         right=right,
@@ -266,9 +272,9 @@ def main(
     per_second: Annotated[float, typer.Option(help="Events per second of event time.")] = 5_000,
     users: Annotated[int, typer.Option()] = 1_000_000,
     pages: Annotated[int, typer.Option()] = 1_000,
-    checkpoint_seconds: Annotated[float, typer.Option()] = 5.0,
-    batch_events: Annotated[int, typer.Option()] = 100_000,
-    bundle_ms: Annotated[int, typer.Option()] = 200,
+    checkpoint_seconds: Annotated[float, typer.Option()] = CHECKPOINT_SECONDS,
+    batch_events: Annotated[int, typer.Option()] = BATCH_EVENTS,
+    bundle_ms: Annotated[int, typer.Option()] = BUNDLE_MS,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure one view on the running embedded stack (`kappa up` first).

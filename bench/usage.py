@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 import psutil
@@ -42,8 +41,3 @@ class Usage:
             except psutil.NoSuchProcess:
                 continue
         self.peak_bytes = max(self.peak_bytes, resident)
-
-    def watch_memory(self, stop: threading.Event) -> None:
-        """Note the memory twice a second until `stop`."""
-        while not stop.wait(0.5):
-            self.note_memory()

@@ -15,7 +15,7 @@ from bench import ten_seconds
 from bench.trusting import TrustingEvents, trusting
 from bench.width import NARROW, WIDE
 from jobs.views import Job, Sliding, Tumbling, WindowView
-from schemas.streams import Stream
+from schemas.streams import PAGE_VIEWS, Stream
 from udfs.measures import Count, CountDistinct, Max, Mean, Sum
 
 STREAM = ten_seconds.STREAM
@@ -63,6 +63,8 @@ SEVERAL = (
     ),
 )
 
+MINUTES = replace(ten_seconds.COUNT_AND_SUM, name="minutes", window=_MINUTE)
+
 _UNTIMELY = replace(STREAM, allowed_lateness=timedelta(0))
 VARIANTS = {
     job.name: job
@@ -74,6 +76,8 @@ VARIANTS = {
         over("narrow", NARROW),
         over("wide", WIDE),
         over("several", STREAM, SEVERAL),
+        # By the stream's own panes, a minute each, so that a pane has as many keys as a window.
+        over("minutes", PAGE_VIEWS, (MINUTES,)),
     )
 }
 

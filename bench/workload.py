@@ -77,6 +77,8 @@ class Filled:
     events: int
     seconds: float
     end_offsets: dict[int, int]
+    began: float
+    """The monotonic clock when the first event was due."""
 
     @property
     def per_second(self) -> float:
@@ -170,13 +172,13 @@ def fill_batches(
     report: Callable[[int], None] = lambda events: None,
 ) -> Filled:
     """Write `events` to the topic of `stream` as fast as Kafka takes them."""
-    started = time.monotonic()
+    began = time.monotonic()
     with EventProducer(kafka, registry, stream) as producer:
         for batch in events:
             producer.send_batch(batch)
             report(producer.sent)
-    seconds = time.monotonic() - started
-    return Filled(producer.sent, seconds, end_offsets(kafka, stream.topic))
+    seconds = time.monotonic() - began
+    return Filled(producer.sent, seconds, end_offsets(kafka, stream.topic), began)
 
 
 def fill_live(
@@ -188,18 +190,19 @@ def fill_live(
 ) -> Filled:
     """Write `workload` at its own pace, so that an event's time is about that of the clock.
 
-    `workload.start_ms` is when the clock stood so; events go out some fifty times a second.
+    `workload.start_ms` is when the clock stood so; events go out some fifty times a second, none
+    before it is due.
     """
-    started = time.monotonic()
     size = max(1, round(workload.per_second / 50))
     with EventProducer(kafka, registry, stream) as producer:
+        began = time.monotonic()
         for batch in batches(workload, size):
-            ahead = started + producer.sent / workload.per_second - time.monotonic()
-            time.sleep(max(ahead, 0.0))
+            due = began + (producer.sent + len(batch) - 1) / workload.per_second
+            time.sleep(max(due - time.monotonic(), 0.0))
             producer.send_batch(batch)
             report(producer.sent)
-    seconds = time.monotonic() - started
-    return Filled(producer.sent, seconds, end_offsets(kafka, stream.topic))
+    seconds = time.monotonic() - began
+    return Filled(producer.sent, seconds, end_offsets(kafka, stream.topic), began)
 
 
 def main(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +15,13 @@ import pyarrow as pa
 import typer
 
 from bench.generators.nexmark import OF_EACH, SHARES, Auction, batches
+from bench.machine import Machine
 from bench.nexmark.oracle import ANSWERS, World
 from bench.nexmark.queries import QUERIES
 from bench.rows import await_rows, newest
-from bench.series import OPTIONS, OUTPUT, Figure, drop_topics
-from bench.showing import show
-from bench.throughput import Launch, Measured, fill_stream, own_namespace, run_over
+from bench.series import OUTPUT, Figure, drop_topics
+from bench.showing import kept, show
+from bench.throughput import OPTIONS, Launch, Measured, fill_stream, own_namespace, run_over
 from deploy.console import ERR, CommandError, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.views import Job
@@ -68,37 +68,51 @@ def world_of(auction: Auction, read: Sequence[str]) -> World:
 
 
 def measure(
-    settings: Settings, read: Sequence[str], names: Sequence[str], events: int
+    settings: Settings, read: Sequence[str], names: Sequence[str], events: int, *, warm_up: bool
 ) -> Iterator[Figure]:
-    """Fill the topics of those kinds and run the queries of those names over them."""
+    """Fill the topics of those kinds and run the queries of those names over them.
+
+    With `warm_up` the first runs twice, and the first time doesn't count.
+    """
     there, auction = own_namespace(settings), auction_for(read, events)
-    for stream in QUERIES[names[0]].streams:
-        kind = stream.name.removeprefix("nexmark_")
-        placed = replace(stream, namespace=there.namespace)
-        fill_stream(there, placed, with_closers(auction, kind, stream), auction.count(kind))
-    world = world_of(auction, read)
-    for name in names:
-        ERR.print(f"{name} …")
-        measured = _run(there, name, auction, world)
-        ERR.print(f"    {measured.steady:,} events/s; right: {measured.right}")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        yield Figure("Nexmark", name, now, measured)
-    drop_topics(there)
+    try:
+        for stream in QUERIES[names[0]].streams:
+            kind = stream.name.removeprefix("nexmark_")
+            placed = replace(stream, namespace=there.namespace)
+            fill_stream(there, placed, with_closers(auction, kind, stream), auction.count(kind))
+        world = world_of(auction, read)
+        if warm_up:
+            ERR.print("Warming up …")
+            _run(there, names[0], auction, world, 1)
+        for name in names:
+            ERR.print(f"{name} …")
+            measured = _run(there, name, auction, world, 2)
+            ERR.print(f"    {measured.steady:,} events/s; right: {measured.right}")
+            yield Figure("Nexmark", name, Machine.here(), measured)
+    finally:
+        drop_topics(there)
 
 
-def _run(settings: Settings, name: str, auction: Auction, world: World) -> Measured:
+def _run(settings: Settings, name: str, auction: Auction, world: World, version: int) -> Measured:
     job = QUERIES[name]
     (view,) = job.within(settings.namespace).views
     expected = ANSWERS[name](world)
     time = next(c for c in ("window_start", "session_start", "event_ms") if c in expected)
 
     def answers() -> pd.DataFrame:
-        found = newest(settings, view)
+        found = newest(settings, view, version)
         return found[found[time] < auction.end_ms + _ANSWERS_UNTIL_MS]
 
-    launch = Launch(job, _SCRIPT, (view.name,), OPTIONS | {"query": name})
+    launch = Launch(job, _SCRIPT, (view.name,), OPTIONS | {"query": name}, version)
     events = sum(auction.count(kind) + _CLOSERS for kind in kinds(job))
     return run_over(settings, launch, events, lambda: await_rows(answers, expected))
+
+
+def _measured(names: Sequence[str], events: int) -> Iterator[Figure]:
+    """Yield the figures of those queries, where those that read the same stand together."""
+    for number, read in enumerate(dict.fromkeys(kinds(QUERIES[name]) for name in names)):
+        together = [name for name in names if kinds(QUERIES[name]) == read]
+        yield from measure(Settings(), read, together, events, warm_up=number == 0)
 
 
 def main(
@@ -114,10 +128,7 @@ def main(
     names = tuple(query or QUERIES)
     if unknown := sorted({*names} - QUERIES.keys()):
         raise CommandError(f"There is no {', '.join(unknown)}; see --help.")
-    figures: list[Figure] = []
-    for read in dict.fromkeys(kinds(QUERIES[name]) for name in names):
-        together = [name for name in names if kinds(QUERIES[name]) == read]
-        figures += measure(Settings(), read, together, events)
+    figures = kept(_measured(names, events), output, "nexmark")
     show(figures, output, "nexmark", as_json=as_json)
     if not as_json:
         print_table("Not run", ("query", "because"), list(NOT_RUN.items()))

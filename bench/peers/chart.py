@@ -1,4 +1,4 @@
-"""Draw a comparison: events a second by contender, a panel for each question."""
+"""Draw the answers to a question: events a second by contender."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.drawing import NOT_RIGHT, OTHERS, OURS, Bar, draw_panels
-from bench.peers.figures import Result
+from bench.peers.figures import RIGHT, SILENT, STOPPED, Result, ranked
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
-    """Write the chart to `path`, an SVG or PNG; who read nothing has no bar."""
-    panels: dict[str, list[Bar]] = {}
-    for result in sorted(results, key=lambda result: result.steady or 0):
-        if result.steady:
-            bar = Bar(result.title, result.steady, _colour(result))
-            panels.setdefault(result.question, []).append(bar)
-    titles = {
-        f"{question}: events a second, steady (red: no right result)": panels[question]
-        for question in dict.fromkeys(result.question for result in results)
-        if question in panels
-    }
-    if titles:
-        draw_panels(titles, path)
+    """Write a chart of one question to `path`, an SVG or PNG, if any contender read something."""
+    bars = [_bar(result) for result in reversed(ranked(results))]
+    if any(bar.value for bar in bars):
+        title = f"{results[0].question}: events a second, steady"
+        draw_panels({f"{title}\nhatched: not done; red: wrong or failed": bars}, path)
 
 
-def _colour(result: Result) -> str:
-    if result.verdict != "yes":
-        return NOT_RIGHT
-    return OURS if result.contender == "kappa_views" else OTHERS
+def _bar(result: Result) -> Bar:
+    if result.outcome == SILENT:
+        return Bar(result.title, 0, label=result.verdict.partition(":")[0])
+    if not result.steady:
+        return Bar(result.title, 0, label=result.outcome)
+    colour = OURS if result.contender == "kappa_views" else OTHERS
+    if result.outcome not in (RIGHT, STOPPED):
+        colour = NOT_RIGHT
+    is_stopped = result.outcome == STOPPED
+    return Bar(result.title, result.steady, colour, result.rate, is_hatched=is_stopped)

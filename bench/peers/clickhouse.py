@@ -140,9 +140,11 @@ def main(task: Task) -> None:
         time.sleep(0.02)
     task.report(0)
     _await_events(task, query)
-    for table in task.tables:
-        task.write_rows(_rows(session, task, table), table=table)
+    rows = [(table, _rows(session, task, table)) for table in task.tables]
     task.report(task.events)
+    task.complete()
+    for table, found in rows:
+        task.write_rows(found, table=table)
     for source in task.sources:
         query(f"DROP VIEW bench.{source.stream}_view")
 
@@ -166,9 +168,9 @@ def _await_events(task: Task, query: Callable[[str], str]) -> None:
         read = now
 
 
-def _rows(session: Any, task: Task, table: Table) -> Iterable[tuple[Cell, ...]]:
+def _rows(session: Any, task: Task, table: Table) -> list[tuple[Cell, ...]]:
     found = session.query(_QUERIES.get(table.view) or _unfolded(task), "ArrowTable")
-    return zip(*(column.to_pylist() for column in found.columns), strict=True)
+    return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
 
 
 def _unfolded(task: Task) -> str:

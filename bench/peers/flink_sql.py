@@ -18,6 +18,7 @@ from bench.throughput import source_position
 from deploy.flink import client, client_environment
 from deploy.settings import Settings
 from jobs.cluster import LIVE_STATES, Cluster
+from jobs.submit import end_all
 from schemas.topics import ensure_raw_topic
 
 CONTENDERS = {
@@ -44,20 +45,22 @@ def main(task: Task) -> None:
     topics = {table.view: f"{settings.topic_prefix}flink_sql.{table.view}" for table in task.tables}
     for topic in topics.values():
         ensure_raw_topic(settings.kafka_client, topic, len(task.source.ends))
-    cluster, job = Cluster(settings.flink), _submit(settings, f"{settings.topic_prefix}flink_sql")
+    cluster, name = Cluster(settings.flink), f"{settings.topic_prefix}flink_sql"
     try:
+        job = _submit(settings, name)
         while (state := cluster.state(job)) in LIVE_STATES:
             read = source_position(settings, [source.topic for source in task.sources])
             if read:
                 task.report(round(read))
             time.sleep(0.5)
-    except SystemExit:
-        cluster.cancel(job)
-        raise
+    finally:
+        # It would read on, and start anew on the next one's TaskManager.
+        end_all(cluster, name)
     if state != "FINISHED":
         raise RuntimeError(f"Flink SQL: {state}: {cluster.failure(job)}")
     # What was read last no metric told: they went with the job.
     task.report(task.events)
+    task.complete()
     for table in task.tables:
         task.write_rows(_newest(settings, table, topics[table.view]), table=table)
 

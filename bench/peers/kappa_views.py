@@ -6,20 +6,20 @@ import time
 from collections.abc import Sequence
 
 from bench.answers import Follower
+from bench.peers.growth import Growth
 from bench.peers.protocol import Contender, Task
 from bench.questions import QUESTIONS
-from bench.throughput import source_position
+from bench.throughput import OPTIONS, source_position
 from deploy.settings import Settings
 from jobs.cluster import Cluster
 from jobs.submit import cancel, flink_name, submit
 
-_OPTIONS = {"checkpoint_seconds": 5.0, "batch_events": 100_000, "bundle_ms": 200}
 CONTENDERS = {
     "kappa_views": Contender(
         "kappa-views",
         "none of these",
         "two slots, RocksDB, checkpoints every {checkpoint_seconds:g} s, batches of at most "
-        "{batch_events:,} events or {bundle_ms} ms".format(**_OPTIONS),
+        "{batch_events:,} events or {bundle_ms} ms".format(**OPTIONS),
         answers=tuple(QUESTIONS),
         notes={"W7": "all ten views; two are not compared: an estimate and a moving average"},
         on_flink=True,
@@ -36,7 +36,7 @@ def main(task: Task) -> None:
             job_name=question.job.name,
             views=question.views,
             restore="none",
-            options=_OPTIONS,
+            options=OPTIONS,
             script=question.script,
         )
         _follow(settings, task)
@@ -44,7 +44,9 @@ def main(task: Task) -> None:
             Follower(settings, question.view(table.view, settings.namespace), table)
             for table in task.tables
         ]
-        _await_rows(task, followers)
+        with Growth(task.bootstrap, [one.view.topic(1) for one in followers]) as growth:
+            _await_rows(task, followers)
+            task.complete(growth.last())
     finally:
         name = flink_name(settings, question.job.name)
         if Cluster(settings.flink).live_job(name):

@@ -1,19 +1,19 @@
-"""Write a comparison as Markdown: a table for each question, the fastest first. No I/O."""
+"""Write a comparison as Markdown: a table for each question, who is right first. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from bench.peers.figures import Result
+from bench.peers.figures import COLUMNS, Result, ranked
 
-_HEAD = (
-    "| | events/s, steady | CPU s a million | peak, GB | start-up, s | right |",
-    "|---|---|---|---|---|---|",
-)
+_HEAD = (f"| | {' | '.join(COLUMNS)} |", f"|{'---|' * (len(COLUMNS) + 1)}")
 _WHO = ("| | leaves out | settings |", "|---|---|---|")
 _TERMS = (
-    "Steady is the rate between 25% and 98% of the events; (all) is that of the whole reading, "
-    "where there were too few signs of progress between. CPU and memory are those of the "
+    "Steady is the rate between 25% and 98% of the events, for so many seconds; (all) is that of "
+    "the whole reading, where there were too few signs of progress between. Whole is from the "
+    "first event read to the last row. Who was not done was stopped: its rate is that so far, its "
+    "rows are unknown, and it stands behind those that were. CPU and memory are those of the "
     "contender's processes."
 )
 
@@ -25,8 +25,7 @@ def page(results: Sequence[Result], texts: Mapping[str, str], events: int, machi
     """
     parts = [f"Measured on {machine}"]
     for question in dict.fromkeys(result.question for result in results):
-        own = [result for result in results if result.question == question]
-        own.sort(key=lambda result: -(result.steady or 0))
+        own = ranked([result for result in results if result.question == question])
         title = f"## {question}: {texts[question]}, {events:,} events"
         rows = [_row(result) for result in own if result.steady]
         silent = [f"- {r.title}: {r.verdict}." for r in own if not r.steady]
@@ -42,6 +41,11 @@ def _lines(results: Sequence[Result]) -> Iterable[str]:
 
 
 def _row(result: Result) -> str:
-    steady = f"{result.steady:,}" + (" (all)" if result.steady_over == "all" else "")
-    figures = (result.cpu_seconds_per_million, result.peak_gigabytes, result.start_up_seconds)
-    return "| " + " | ".join((result.title, steady, *map(str, figures), result.verdict)) + " |"
+    cells = (_cell(value(result)) for value in COLUMNS.values())
+    return f"| {' | '.join((result.title, *cells))} |"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

@@ -18,7 +18,7 @@ CONTENDERS = {
         answers=("W1", "W2", "W3", "W4", "W5"),
         cannot={
             "W6": "its stateful reducers give one row for each user, not for each payment",
-            "W7": "W3 and W4 show what the parts cost; the rest, put together, was not written",
+            "W7": "not written: W3 and W4 show what the parts cost; all together is long",
         },
         environment="pathway",
     )
@@ -52,6 +52,7 @@ def main(task: Task) -> None:
     def commit(time: int) -> None:
         task.report(round(weighed / task.table.total * task.events))
         if weighed == task.table.total:
+            task.complete()
             task.write_rows(key + cells for key, cells in newest.items())
             # Nothing else ends a stream from within.
             os._exit(0)

@@ -1,7 +1,8 @@
 """What a contender is told and what it tells; the standard library is all that its Python needs.
 
 A contender is a module here, run as `python -m bench.peers.NAME TASK.json` in a process of its
-own. It reads the topics from their beginning, reports how far it is, writes its rows and ends.
+own. It reads the topics from their beginning, reports how far it is, notes when its rows are
+complete, writes them and ends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+NOT_WRITTEN = "not written: "
 Cell = int | float | str | None
 Texts = tuple[str, ...]
 Rows = dict[str, dict[Texts, Texts]]
@@ -33,7 +35,7 @@ class Contender:
     """In one line: what it is, and the settings that were best for it."""
     answers: tuple[str, ...] = ("W1", "W2")
     cannot: Mapping[str, str] = field(default_factory=dict)
-    """Why it has no answer to the other questions."""
+    """Why it has no answer to the other questions; `NOT_WRITTEN` stands before what it could."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What is special about its answer to one question."""
     mode: str = ""
@@ -42,6 +44,11 @@ class Contender:
     """Folder below `.peers` whose Python runs it; the project's own where empty."""
     on_flink: bool = False
     """Whether the embedded TaskManager does the work, and so is what is measured."""
+
+    def no_answer(self, question: str) -> str:
+        """Say why it has none: that nobody wrote it is no fault of the contender's."""
+        why = self.cannot[question]
+        return why if why.startswith(NOT_WRITTEN) else f"can't: {why}"
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,15 @@ class Task:
         with (Path(self.folder) / "progress").open("a") as file:
             file.write(f"{time.monotonic()} {worker} {read}\n")
 
+    def complete(self, at: float = 0.0) -> None:
+        """Note that all rows are made: now, or when the monotonic clock was `at`.
+
+        Of several workers the last counts. What follows, such as ending a job or writing the rows
+        down for the comparison, is not measured.
+        """
+        with (Path(self.folder) / "complete").open("a") as file:
+            file.write(f"{at or time.monotonic()}\n")
+
     def say(self, words: str) -> None:
         """Add to the verdict what the rows don't tell."""
         (Path(self.folder) / "said").write_text(words)
@@ -211,3 +227,9 @@ def read_progress(folder: Path) -> list[tuple[float, int]]:
         newest[worker] = int(read)
         marks.append((float(at), sum(newest.values())))
     return marks
+
+
+def read_complete(folder: Path) -> float | None:
+    """Return the clock when the last worker's rows were complete, None where none said so."""
+    path = folder / "complete"
+    return max(map(float, path.read_text().split())) if path.exists() else None

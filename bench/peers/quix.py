@@ -6,6 +6,7 @@ import io
 import logging
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +34,16 @@ CONTENDERS = {
 _REPORT_EVENTS = 2_000
 _IDLE_SECONDS = 10.0
 _PAUSE_MS = 30 * 60_000
-Newest = dict[tuple[Cell, ...], tuple[Cell, ...]]
+
+
+class Newest(dict[tuple[Cell, ...], tuple[Cell, ...]]):
+    """The newest row of each key, and when one last came."""
+
+    changed = 0.0
+
+    def __setitem__(self, key: tuple[Cell, ...], cells: tuple[Cell, ...]) -> None:
+        self.changed = time.monotonic()
+        super().__setitem__(key, cells)
 
 
 def main() -> None:
@@ -64,10 +74,13 @@ def work(task: Task, group: str, number: int) -> None:
         ).apply(_decoder(task, number, place))
         for place, source in enumerate(task.sources)
     ]
-    newest: Newest = {}
+    newest = Newest()
     question: Callable[..., None] = _QUESTIONS.get(task.question, _windows)
     question(task, newest, *events)
     application.run(timeout=_IDLE_SECONDS)
+    if newest:
+        # Only that nothing came any more told it that this was the last.
+        task.complete(newest.changed)
     task.write_rows((key + cells for key, cells in newest.items()), number)
 
 

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import psutil
 
-from bench.peers.protocol import Contender, Task, read_progress
+from bench.peers.protocol import Contender, Task, read_complete, read_progress
 from bench.usage import Usage
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
 
 _START_SECONDS = 300.0
-_STOP_SECONDS = 20.0
+_CLOSING_SECONDS = 120.0
+"""For what follows the last row."""
+# Cancelling a job takes as long at most, and a little more.
+_STOP_SECONDS = 70.0
 _TELLING = re.compile(r"(Caused by: )?[\w.]*(Error|Exception)\b.*: .")
 _NOTHING = "Python process exits"
 PEERS = PROJECT_ROOT / ".peers"
@@ -28,13 +31,18 @@ PEERS = PROJECT_ROOT / ".peers"
 
 @dataclass
 class Run:
-    """What was seen of a run; clocks are monotonic, `error` is empty where it ended well."""
+    """What was seen of a run; clocks are monotonic.
+
+    `stopped` and `error` say why a run has no rows, and are empty where it ended well.
+    """
 
     began: float
-    ended: float = 0.0
+    complete: float = 0.0
+    """When its rows were."""
     marks: list[tuple[float, int]] = field(default_factory=list)
     cpu: list[tuple[float, float]] = field(default_factory=list)
     peak_bytes: int = 0
+    stopped: str = ""
     error: str = ""
 
 
@@ -52,7 +60,8 @@ def run(settings: Settings, module: str, contender: Contender, task: Task, secon
     folder.mkdir(parents=True)
     task.write(folder / "task.json")
     taskmanager = _fresh_taskmanager(settings) if contender.on_flink else None
-    seen = Run(time.monotonic())
+    # Whoever needs a TaskManager needs it started, as others need their own process.
+    seen = Run(_born(taskmanager) if taskmanager else time.monotonic())
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [str(python_of(contender)), "-m", f"bench.peers.{module}", str(folder / "task.json")],
@@ -65,15 +74,20 @@ def run(settings: Settings, module: str, contender: Contender, task: Task, secon
         try:
             _watch(process, seen, Usage(taskmanager or psutil.Process(process.pid)), task, seconds)
         finally:
-            late = process.poll() is None
+            late, ended = process.poll() is None, time.monotonic()
             _end(process)
-    seen.ended = time.monotonic()
     seen.marks = read_progress(folder)
+    seen.complete = read_complete(folder) or ended
     if late:
-        seen.error = f"stopped after {seen.ended - seen.began:.0f} s, unfinished"
+        seen.stopped = f"stopped after {ended - seen.began:.0f} s, unfinished"
     elif process.returncode:
         seen.error = last_words((folder / "log").read_text(errors="replace"))
     return seen
+
+
+def _born(process: psutil.Process) -> float:
+    """Return what the monotonic clock showed when `process` was started."""
+    return time.monotonic() - (time.time() - process.create_time())
 
 
 def _watch(
@@ -83,6 +97,8 @@ def _watch(
     while process.poll() is None and time.monotonic() < deadline:
         if not seen.marks and (marks := read_progress(Path(task.folder))):
             seen.marks, deadline = marks, marks[0][0] + seconds
+        if complete := read_complete(Path(task.folder)):
+            deadline = max(deadline, complete + _CLOSING_SECONDS)
         seen.cpu.append((time.monotonic(), usage.cpu_seconds()))
         usage.note_memory()
         seen.peak_bytes = usage.peak_bytes

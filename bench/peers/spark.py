@@ -90,6 +90,7 @@ def main(task: Task) -> None:
     query.awaitTermination()
     if _read(query) > read:
         task.report(_read(query))
+    task.complete()
     task.write_rows(key + cells for key, cells in newest.items())
     session.stop()
 

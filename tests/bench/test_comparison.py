@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from bench.compare import OWN, PEERS, contenders, table
-from bench.peers.figures import Result, verdict
+from bench import compare
+from bench.compare import OWN, PEERS, Asked, contenders, table
+from bench.filling import of_comparison
+from bench.peers.chart import draw
+from bench.peers.figures import (
+    FAILED,
+    RIGHT,
+    SILENT,
+    STOPPED,
+    WRONG,
+    Result,
+    summary,
+    verdict,
+)
 from bench.peers.fraud import REMEMBERED, judge
 from bench.peers.page import page
-from bench.peers.protocol import Source, Table, Task, read_progress
-from bench.peers.runner import last_words
+from bench.peers.protocol import (
+    NOT_WRITTEN,
+    Contender,
+    Source,
+    Table,
+    Task,
+    read_complete,
+    read_progress,
+)
+from bench.peers.quix import Newest
+from bench.peers.runner import Run, last_words
 from bench.questions import QUESTIONS
-from bench.steady import rates
+from bench.steady import rates, whole
 from bench.throughput import position
 from bench.usage import Usage
+from bench.worlds import Visits, World
+from deploy.settings import Settings
+from schemas.topics import KafkaUnavailable
 
 
 def test_the_steady_part_leaves_out_start_up_and_the_end() -> None:
@@ -30,9 +56,20 @@ def test_the_steady_part_leaves_out_start_up_and_the_end() -> None:
         "events_read": 1000,
         "steady": 100,
         "steady_over": "25% to 98%",
+        "steady_seconds": 6.8,
         "cpu_seconds_per_million": 5000.0,
         "start_up_seconds": 6.0,
     }
+
+
+def test_the_whole_ends_with_the_last_row_and_leaves_out_what_nobody_saw_being_read() -> None:
+    marks, cpu = [(10.0, 100), (14.0, 1_100)], [(0.0, 0.0), (10.0, 2.0), (15.0, 7.0), (16.0, 0.0)]
+    # The workers ended with what they had used.
+    assert whole(marks, cpu, complete=20.0, events=1_100) == {
+        "whole": 100,
+        "whole_cpu_seconds_per_million": 5_000.0,
+    }
+    assert whole([], cpu, complete=20.0, events=1_100) == {}
 
 
 def test_one_batch_is_judged_by_the_whole_of_it() -> None:
@@ -76,10 +113,42 @@ def test_workers_reports_add_up_and_their_rows_come_together(tmp_path: Path) -> 
     }
 
 
+def test_rows_are_complete_when_the_last_worker_has_its_own(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    assert read_complete(tmp_path) is None
+    task.complete(7.5)
+    task.complete(3.25)
+    assert read_complete(tmp_path) == 7.5
+    task.complete()
+    assert 7.5 < (read_complete(tmp_path) or 0) <= time.monotonic()
+
+
+def test_rows_kept_by_their_keys_tell_when_the_last_one_came() -> None:
+    rows = Newest()
+    assert rows.changed == 0
+    rows["a",] = (1,)
+    first = rows.changed
+    rows["a",] = (2,)
+    assert 0 < first <= rows.changed
+    assert rows == {("a",): (2,)}
+
+
 def test_what_only_settles_the_rest_is_no_answer(tmp_path: Path) -> None:
     task = replace(_task(tmp_path), end_ms=20_000)
     task.write_rows([(10_000, "/a", 2, 30), (20_000, "/a", 1, 1), (0, "closing", 1, 1)])
     assert task.read_rows() == {"ten_seconds": {("10000", "/a"): ("2", "30")}}
+
+
+def test_what_contenders_wrote_is_told_from_everybody_elses_topics() -> None:
+    own = {
+        "c12.page_views.views.page_view_sessions.v1",
+        "c12.flink_sql.page_view_sessions",
+        "bench-34.rows",
+        "changelog__bench-quix-56--events.page_views--rows",
+    }
+    others = {"events.page_views", "c123.events.page_views", "b12.events.page_views"}
+    assert of_comparison(own | others, ["c12"]) == own
+    assert of_comparison(others, []) == set()
 
 
 def test_rows_weigh_as_much_as_their_events_or_one_each() -> None:
@@ -148,33 +217,125 @@ def test_python_peers_judge_a_payment_by_amount_distance_and_frequency() -> None
     assert judge(usual, (now + 60 * minute, 90_000, *tokyo)) == ""
 
 
-def test_the_fastest_stands_first_and_who_failed_last() -> None:
+def test_right_runs_stand_first_then_those_not_done_then_all_others() -> None:
+    def result(name: str, outcome: str, steady: int | None, question: str = "W1") -> Result:
+        return Result(question, name, name.upper(), "-", "", outcome=outcome, steady=steady)
+
     results = [
-        Result("W1", "a", "A", "-", "", verdict="RuntimeError: no"),
-        Result("W1", "b", "B", "-", "", steady=10, verdict="yes"),
-        Result("W1", "c", "C", "-", "", steady=20, verdict="no: 1 of 2 rows wrong or missing"),
-        Result("W2", "b", "B", "-", "", steady=30, verdict="yes"),
+        result("a", FAILED, None),
+        result("b", RIGHT, 10),
+        result("c", WRONG, 50),
+        result("d", STOPPED, 40),
+        result("e", RIGHT, 30),
+        result("f", SILENT, None),
+        result("b", RIGHT, 60, question="W2"),
     ]
-    assert [row[0] for row in table(results, "W1")] == ["C", "B", "A"]
+    rows = table(results, "W1")
+    assert [row[0] for row in rows] == ["E", "B", "D", "C", "A", "F"]
+    assert [row[1] for row in rows] == ["30", "10", "40, not done", "50", "–", "–"]
+
+
+def test_of_several_runs_the_median_of_those_that_went_worst_counts() -> None:
+    def result(outcome: str, steady: int | None) -> Result:
+        return Result("W1", "a", "A", "-", "", outcome=outcome, steady=steady)
+
+    (found,) = summary([result(RIGHT, 2_000), result(RIGHT, 9_000), result(RIGHT, 3_000)])
+    assert (found.outcome, found.rate) == (RIGHT, "3,000 (2,000 to 9,000)")
+    (found,) = summary([result(RIGHT, 20), result(STOPPED, 50), result(FAILED, None)])
+    assert (found.outcome, found.rate) == (FAILED, "–")
+    (found,) = summary([result(RIGHT, 20), result(STOPPED, 50)])
+    assert (found.outcome, found.rate) == (STOPPED, "50 (20 to 50), not done")
+    assert replace(found, steady_over="all").rate == "50 (all; 20 to 50), not done"
+    (found,) = summary([result(RIGHT, 20), result(SILENT, None)])
+    assert found.rate == "20"
+
+
+def test_what_fails_costs_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped = []
+
+    class Topics:
+        def __init__(self, *_: object) -> None:
+            self.clear = lambda: None
+            self.drop = lambda: dropped.append(True)
+
+        def fill(self, world: World) -> tuple[Settings, tuple[Source, ...]]:
+            if isinstance(world, Visits):
+                raise KafkaUnavailable("no broker")
+            return Settings(), ()
+
+    def run(*_: object) -> Run:
+        raise TimeoutError("no TaskManager\nin time")
+
+    monkeypatch.setattr(compare, "Worlds", Topics)
+    monkeypatch.setattr(compare, "topic_names", lambda _: frozenset())
+    monkeypatch.setattr(compare, "run", run)
+    asked = Asked(("clickhouse",), ("W1", "W4"), 10_000, 2, 1.0, 100.0, tmp_path)
+    monkeypatch.setattr(compare, "python_of", lambda _: tmp_path)
+    found = [(r.question, r.outcome, r.verdict) for r in compare.compare(Settings(), asked)]
+    assert found[::2] == found[1::2]
+    assert found[::2] == [
+        ("W1", FAILED, "TimeoutError: no TaskManager in time"),
+        ("W4", SILENT, "not run: KafkaUnavailable: no broker"),
+    ]
+    assert dropped == [True]
+
+
+def test_what_nobody_wrote_is_told_from_what_cannot_be() -> None:
+    cannot = {"W2": "it has no sets", "W3": f"{NOT_WRITTEN}W1 shows it"}
+    contender = Contender("A", "-", "", answers=("W1",), cannot=cannot)
+    assert contender.no_answer("W2") == "can't: it has no sets"
+    assert contender.no_answer("W3") == "not written: W1 shows it"
+
+
+def test_a_chart_lists_who_has_no_answer_and_hatches_who_was_not_done(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    results = [
+        Result("W1", "a", "Alpha", "-", "", outcome=RIGHT, steady=1_000, verdict="yes"),
+        Result("W1", "b", "Beta", "-", "", outcome=STOPPED, steady=2_000, verdict="stopped"),
+        Result("W1", "c", "Gamma", "-", "", verdict="can't: it has no windows"),
+        Result("W1", "d", "Delta", "-", "", outcome=FAILED, verdict="RuntimeError: no"),
+    ]
+    draw(results, tmp_path / "some.svg")
+    drawn = (tmp_path / "some.svg").read_text()
+    for word in ("Alpha", "Beta", "2,000, not done", "Gamma", "can't", "Delta", "failed"):
+        assert f"<!-- {word} -->" in drawn
+    assert drawn.count("<pattern") == 1
+    draw(results[2:], tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()
 
 
 def test_a_page_has_a_row_for_who_has_figures_and_a_line_for_who_has_none() -> None:
+    figures: dict[str, Any] = {
+        "steady": 2_000,
+        "steady_seconds": 6.5,
+        "cpu_seconds_per_million": 1.5,
+        "whole": 1_500,
+        "whole_cpu_seconds_per_million": 2.5,
+        "peak_gigabytes": 2.0,
+        "start_up_seconds": 3.0,
+        "result_seconds": 4.0,
+        "outcome": RIGHT,
+        "verdict": "yes",
+    }
     results = [
-        Result("W1", "a", "A", "all", "none", verdict="no answer: it has no windows"),
-        Result("W1", "b", "B", "-", "", "at the end", 9, 10, "all", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
-        Result("W1", "c", "C", "-", "", "", 9, 2_000, "25% to 98%", 1.5, 2.0, 3.0, 4.0, 5, "yes"),
-        Result("W2", "a", "A", "all", "none", verdict="no answer: it has no windows"),
+        Result("W1", "a", "A", "all", "none", verdict="can't: it has no windows"),
+        Result(
+            "W1", "b", "B", "-", "", "at the end", steady_over="all", **figures | {"steady": 10}
+        ),
+        Result("W1", "c", "C", "-", "", steady_over="25% to 98%", **figures),
+        Result("W2", "a", "A", "all", "none", verdict="can't: it has no windows"),
     ]
     found = page(results[:3], {"W1": "windows"}, 9_000, "2 cores.")
     assert found.startswith(
         "Measured on 2 cores.\n\n"
         "## W1: windows, 9,000 events\n\n"
-        "| | events/s, steady | CPU s a million | peak, GB | start-up, s | right |\n"
-        "|---|---|---|---|---|---|\n"
-        "| C | 2,000 | 1.5 | 2.0 | 3.0 | yes |\n"
-        "| B | 10 (all) | 1.5 | 2.0 | 3.0 | yes |\n\n"
+        "| | events/s, steady | for, s | CPU s a million | events/s, whole "
+        "| CPU s a million, whole | peak, GB | start-up, s | to last row, s | right |\n"
+        "|---|---|---|---|---|---|---|---|---|---|\n"
+        "| C | 2,000 | 6.5 | 1.5 | 1,500 | 2.5 | 2.0 | 3.0 | 4.0 | yes |\n"
+        "| B | 10 (all) | 6.5 | 1.5 | 1,500 | 2.5 | 2.0 | 3.0 | 4.0 | yes |\n\n"
         "- B: at the end.\n\n"
-        "- A: no answer: it has no windows.\n\n"
+        "- A: can't: it has no windows.\n\n"
     )
     assert found.endswith(
         "## The contenders\n\n| | leaves out | settings |\n|---|---|---|\n"

@@ -17,16 +17,19 @@ import pyarrow as pa
 import pytest
 
 from bench import price, scaling
-from bench.latency import latencies
+from bench.latency import Latency, Sent, latencies
+from bench.machine import Machine
 from bench.nexmark.queries import Q11
 from bench.oracle import window_rows
 from bench.rows import decoded, difference
-from bench.series import Figure, keep
+from bench.series import Figure, Filling, Topic, keep
+from bench.showing import kept
 from bench.throughput import Measured
 from bench.trusting import TrustingDecoder
 from bench.variants import SEVERAL, STREAM, VARIANTS
 from bench.width import NARROW, WIDE, widened
 from bench.workload import Workload, batches
+from deploy.settings import Settings
 from jobs.views import Sliding, Tumbling, WindowView
 from schemas.batches import BatchEncoder
 from schemas.framing import header
@@ -35,7 +38,8 @@ from udfs.measures import Count, CountDistinct, Max, Mean, Min, Sum
 
 START = 1_767_600_000_000
 SMALL = Workload(events=20_000)
-MEASURED = Measured("v", 1, 2, 3, 4.0, 5.0, 6.0, 7.0, 8.0, 9, True)
+MEASURED = Measured("v", 1, 2, 3, 4.0, 5.0, 6.0, 8.0, 9, True)
+THEN = Machine("a processor", 2, 16.0, "1a", "then")
 
 
 def events(*rows: tuple[int, str | None, str, int | None, int]) -> Iterator[pa.RecordBatch]:
@@ -104,11 +108,44 @@ def test_rows_differ_by_what_is_missing_and_what_is_too_many() -> None:
 
 def test_new_figures_take_the_place_of_those_of_the_same_point(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
-    first = [Figure("s", "a", "then", MEASURED), Figure("s", "b", "then", MEASURED)]
+    first = [Figure("s", "a", THEN, MEASURED), Figure("s", "b", THEN, MEASURED, keys=7)]
     keep(first, path)
-    newer = Figure("s", "a", "now", replace(MEASURED, steady=20))
+    newer = Figure("s", "a", replace(THEN, commit="2b", at="now"), replace(MEASURED, steady=20))
     assert keep([newer], path) == [newer, first[1]]
-    assert [one["at"] for one in json.loads(path.read_text())["figures"]] == ["now", "then"]
+    there = json.loads(path.read_text())
+    assert there["machine"]["commit"] == "2b"
+    assert [one["machine"]["commit"] for one in there["figures"]] == ["2b", "1a"]
+
+
+def test_what_ends_a_series_leaves_the_figures_before_it(tmp_path: Path) -> None:
+    def figures() -> Iterator[Figure]:
+        yield Figure("s", "a", THEN, MEASURED)
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        kept(figures(), tmp_path, "figures")
+    there = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert [one["label"] for one in there] == ["a"]
+
+
+def test_a_figure_that_does_not_say_what_it_was_measured_on_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text(json.dumps({"figures": [{"series": "s", "label": "a", "at": "then"}]}))
+    figure = Figure("s", "b", THEN, MEASURED)
+    assert keep([figure], path) == [figure]
+
+
+def test_figures_stand_side_by_side_where_machine_and_commit_are_the_same() -> None:
+    assert replace(THEN, at="now").is_like(THEN)
+    assert not replace(THEN, commit="2b").is_like(THEN)
+    assert not replace(THEN, cores=4).is_like(THEN)
+
+
+def test_the_keys_of_a_point_are_those_of_its_fullest_window() -> None:
+    topic = Topic(Settings(), Filling(SMALL))
+    one = view(Tumbling(timedelta(seconds=10)), "page_id")
+    sizes = topic.rows(one).groupby("window_start").size()
+    assert topic.keys(("v",)) == sizes.max() > sizes.min()
 
 
 def test_each_guard_is_left_out_for_each_question() -> None:
@@ -133,6 +170,19 @@ def test_points_over_equal_topics_stand_together() -> None:
     changes = sum(a != b for a, b in pairwise(fillings))
     assert changes + 1 == len(set(fillings))
     assert len({(point.series, point.label) for point in run}) == len(run)
+
+
+def test_more_keys_are_more_keys_in_a_window() -> None:
+    shown = scaling.points(("keys",), SMALL)
+    counts = []
+    for point in shown[:3]:
+        topic = Topic(Settings(), point.filling)
+        (one,) = point.job.views
+        topic.rows(one)
+        counts.append(topic.keys(point.views))
+    assert counts[:2] == [10, 1_000]
+    # 20,000 draws of 100,000.
+    assert 17_500 < counts[2] < 18_600
 
 
 def test_every_view_of_several_has_rows() -> None:
@@ -165,10 +215,17 @@ def test_half_of_all_events_are_hot_and_the_others_are_as_they_were() -> None:
     assert plain.drop(columns="user_id").equals(user.drop(columns="user_id"))
 
 
-def test_latencies_of_the_events_after_those_already_sent() -> None:
-    sent = [(10.0, 2), (11.0, 4)]
+def test_latencies_count_from_when_events_after_those_already_sent_were_due() -> None:
+    sent = Sent(began=10.0, per_second=2.0, events=3, achieved=1.0)
     seen = [(10.5, 1), (12.0, 3), (12.5, 0), (13.0, 4)]
-    assert latencies(sent, seen, 1).tolist() == [2.0, 1.0, 2.0]
+    # Due at 10, 10.5 and 11, whenever they were sent.
+    assert latencies(sent, seen, 1).tolist() == [2.0, 1.5, 2.0]
+
+
+def test_who_sends_less_than_was_asked_for_is_behind() -> None:
+    kept = Latency.of(Sent(0, 50_000.0, 3, 49_600.0), 2.0, "view topic", np.array([1.0, 2, 3]))
+    assert (kept.p50, kept.greatest, kept.events, kept.pace) == (2.0, 3.0, 3, "49,600")
+    assert replace(kept, achieved=49_400.0).pace == "49,400 (behind)"
 
 
 def test_rows_are_read_with_their_times_as_epoch_milliseconds() -> None:
