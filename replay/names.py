@@ -67,6 +67,20 @@ def switch(clickhouse: ClickHouse, versions: Mapping[str, int], replay: int) -> 
     )
 
 
+def show(clickhouse: ClickHouse, versions: Mapping[str, int], replay: int) -> int:
+    """Let every view show its version, whatever its name read so far, and return since when.
+
+    The pointers say so too: the next promotion or rollback goes by them.
+    """
+    for view, version in versions.items():
+        _columns(clickhouse, view, version)
+    clickhouse.command(create_pointers())
+    second = switch(clickhouse, versions, replay)
+    for view, version in versions.items():
+        settle(clickhouse, view, version)
+    return second
+
+
 def announced(clickhouse: ClickHouse) -> dict[str, int]:
     """Return the version that each view shows once every announced switch is over."""
     clickhouse.command(create_pointers())

@@ -31,6 +31,7 @@ from jobs.commits import CommitWatch
 from jobs.state import StateUnavailable
 from jobs.status import job_offsets
 from jobs.submit import flink_name
+from replay.astray import Astray, astray
 from replay.build import rebuilt_plan
 from replay.control import Control, ControlUnavailable
 from replay.records import ReplayRecord, ReplayState, VersionState, events_before
@@ -58,6 +59,8 @@ class Findings:
     """Whether each job runs that writes a version of a view that people see."""
     lost: dict[str, int] = field(default_factory=dict)
     """Transactions that each job lost and nobody accepted yet."""
+    astray: tuple[Astray, ...] = ()
+    """Views that show another version than the live one."""
 
 
 class Lookout:
@@ -104,7 +107,8 @@ class Lookout:
         fresh = freshness(found, versions, self._job_group)
         jobs = self._running(readers)
         lost = self._lost()
-        return Findings(answers, found, fresh, events, transactions, replays, jobs, lost)
+        names = astray(self._states, self._asking.shown())
+        return Findings(answers, found, fresh, events, transactions, replays, jobs, lost, names)
 
     def close(self) -> None:
         """Give back the connections that last."""
