@@ -16,7 +16,7 @@ from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.status import job_offsets, watermarks
 from jobs.views import QueryView
-from replay.build import await_checkpoints, await_emitted, await_rows
+from replay.build import await_checkpoints, await_emitted, await_rows, old_plan
 from replay.differences import Cut, cut_at
 from replay.offsets import Offsets, read_by_any, read_by_both
 from replay.records import ReplayRecord, ReplayState
@@ -72,7 +72,7 @@ def _compare(
 ) -> VerifyReport:
     job = job_named(replay.job).within(settings.namespace)
     chosen = tuple(v for v in _declared(replay) if replay.from_versions[v] == old)
-    before = plan(job, old, chosen)
+    before = old_plan(settings, replay, old)
     after = plan(job, replay.to_version, replay.views)
     cluster = Cluster(*settings.flink_clusters)
     for one in (before, after):
@@ -128,7 +128,7 @@ def _cut(settings: Settings, before: JobPlan, after: JobPlan) -> Cut:
     old, new = _await_both_read(settings, before, after)
     _await_both_loaded(settings, before, after)
     reader = LagReader(kafka)
-    still = (job_offsets(reader, before), job_offsets(reader, after)) == (old, new)
+    still = _read_so_far(reader, before, after) == (old, new)
     lesser = read_by_both(old, new)
     streams = {stream.name: stream for stream in before.job.streams}
     marks = {
@@ -179,7 +179,7 @@ def _await_both_read(
 ) -> tuple[Offsets, Offsets]:
     """Return how far both versions are once each has passed where the other was."""
     reader = LagReader(settings.kafka_client)
-    old, new = job_offsets(reader, before), job_offsets(reader, after)
+    old, new = _read_so_far(reader, before, after)
     most = read_by_any(old, new)
     deadline = time.monotonic() + _CATCH_UP_SECONDS
     while read_by_both(most, read_by_both(old, new)) != most:
@@ -190,8 +190,14 @@ def _await_both_read(
                 "`kappa status`."
             )
         time.sleep(_POLL_SECONDS)
-        old, new = job_offsets(reader, before), job_offsets(reader, after)
+        old, new = _read_so_far(reader, before, after)
     return old, new
+
+
+def _read_so_far(reader: LagReader, before: JobPlan, after: JobPlan) -> tuple[Offsets, Offsets]:
+    """Return how far each has read the streams of both; the old one may lack some of the new."""
+    old, new = job_offsets(reader, before), job_offsets(reader, after)
+    return old, {stream: parts for stream, parts in new.items() if stream in old}
 
 
 def _await_both_loaded(settings: Settings, before: JobPlan, after: JobPlan) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from deploy.settings import Settings
 from jobs.catalogue import VIEWS, job_named, job_of, view_named
 from jobs.cluster import Cluster
-from jobs.plan import JobPlan, plan
+from jobs.plan import JobPlan, accounting_view, plan
 from jobs.views import Job, View
 from replay.archive_files import Archive
 from replay.control import Control
@@ -118,6 +118,17 @@ def gather(
         archive=archive,
         archived=_archived(archive, job, begin),
         queries=tuple(view.name for view in first.queries),
+        new_streams=_new_streams(job, shown, topic_names(kafka)),
+    )
+
+
+def _new_streams(job: Job, shown: Mapping[str, int], topics: Collection[str]) -> tuple[str, ...]:
+    """Return the streams that no version shown reads; each version accounts for all its own."""
+    versions = set(shown.values())
+    return tuple(
+        stream.name
+        for stream in job.streams
+        if versions and not any(accounting_view(stream).topic(n) in topics for n in versions)
     )
 
 

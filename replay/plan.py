@@ -35,7 +35,8 @@ class Facts:
     `unreadable` says, for each schema version that can't be read, why. `table_bytes` is the size of
     the views' tables now, `measured_rate` that of the job's last rebuild. `archive` is the place of
     the archive to use, `archived` by partition how far that goes from offset zero, where the job
-    reads one stream. `queries` are those of the views that are written in SQL.
+    reads one stream. `queries` are those of the views that are written in SQL. `new_streams` are
+    those that no version shown reads.
     """
 
     job: str
@@ -56,6 +57,13 @@ class Facts:
     archive: str = ""
     archived: Mapping[int, int] = field(default_factory=dict)
     queries: tuple[str, ...] = ()
+    new_streams: tuple[str, ...] = ()
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The views to rebuild, without the accounting of streams that the job did not read."""
+        begun = {accounting(stream) for stream in self.new_streams}
+        return tuple(view for view in self.views if view not in begun)
 
 
 def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> ReplayPlan:
@@ -67,8 +75,8 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
     archive = facts.archive if _gaps(facts) else ""
     return ReplayPlan(
         job=facts.job,
-        views=facts.views,
-        from_versions={view: facts.shown[view] for view in facts.views},
+        views=facts.replaced,
+        from_versions={view: facts.shown[view] for view in facts.replaced},
         to_version=max(facts.versions_used | set(facts.shown.values())) + 1,
         begin=_from_zero(facts.begin) if archive else facts.begin,
         pinned=facts.end,
@@ -136,13 +144,18 @@ def is_done(
 
 
 def accounting_of(replay: ReplayRecord) -> set[str]:
-    """Return the views that say which events were aggregated; every replay rebuilds them."""
-    return {f"{stream}_accounting" for stream in replay.plan.pinned}
+    """Return the views that say which events were aggregated; every rebuild writes them."""
+    return {accounting(stream) for stream in replay.plan.pinned}
+
+
+def accounting(stream: str) -> str:
+    """Return the name of the view that accounts for the events of `stream`."""
+    return f"{stream}_accounting"
 
 
 def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[str]:
     reasons = []
-    if unknown := [view for view in facts.views if view not in facts.shown]:
+    if unknown := [view for view in facts.replaced if view not in facts.shown]:
         reasons.append(
             f"{', '.join(unknown)}: nothing is live to be replaced; name the other views, or let a "
             f"first version join them with `kappa submit {facts.job} --view {unknown[0]} "

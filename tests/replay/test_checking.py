@@ -5,10 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
+import pytest
+
 from deploy.settings import Settings
 from jobs.catalogue import job_named
-from jobs.plan import plan
+from jobs.plan import JobPlan, plan
+from replay import checking
 from replay.checking import passed_by_all
+from replay.offsets import Offsets
+from sinks.lag import LagReader
 from tests.flink_rest import flink
 
 NONE = -(2**63)
@@ -44,3 +49,21 @@ def test_a_query_has_passed_what_its_own_operators_have_in_both_versions() -> No
         "sales_by_segment": datetime.fromtimestamp(70, UTC),
         "revenue_per_minute": datetime.fromtimestamp(40, UTC),
     }
+
+
+def test_no_version_is_waited_for_in_a_stream_that_the_old_one_does_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: dict[int, Offsets] = {
+        1: {"orders": {0: 300}},
+        2: {"orders": {0: 300}, "payments": {0: 40}},
+    }
+
+    def job_offsets(reader: LagReader, job_plan: JobPlan) -> Offsets:
+        return read[job_plan.version]
+
+    monkeypatch.setattr(checking, "job_offsets", job_offsets)
+    monkeypatch.setattr(checking, "_CATCH_UP_SECONDS", 0.0)
+    orders = job_named("orders").within("")
+    found = checking._await_both_read(Settings(), plan(orders, 1), plan(orders, 2))
+    assert found == (read[1], read[1])
