@@ -42,5 +42,5 @@ def repoint(work: Work, found: Sequence[Astray]) -> None:
 def _show(
     work: Work, clickhouse: ClickHouse, replay: ReplayRecord, versions: dict[str, int]
 ) -> None:
-    with work.step(replay, "repoint: show", versions=versions) as outcome:
-        outcome["effective_from"] = names.show(clickhouse, versions, replay.id)
+    with work.step(replay, "repoint: show", versions=versions):
+        names.show(clickhouse, versions, replay.id)
