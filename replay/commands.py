@@ -249,7 +249,9 @@ def _planned(work: Work, wish: Wish) -> ReplayPlan:
 
     job, chosen = chosen_job(work.settings, wish.views or (), wish.job)
     facts = gather(work.settings, work.control, job, chosen, from_archive=wish.from_archive)
-    return plan_replay(facts, wish.expected, from_earliest=wish.from_earliest)
+    return plan_replay(
+        facts, wish.expected, from_earliest=wish.from_earliest, count_twice=wish.count_twice
+    )
 
 
 def _done(work: Work, wish: Wish) -> ReplayRecord | None:

@@ -12,6 +12,7 @@ from jobs.plan import JobPlan, accounting_view, plan
 from jobs.views import Job, View
 from replay.archive_files import Archive
 from replay.control import Control
+from replay.doubled import doubled
 from replay.offsets import Offsets
 from replay.plan import Facts
 from replay.records import JournalEntry
@@ -92,6 +93,8 @@ def gather(
             for view in job.views
             if view.name in names
         }
+        with Registry(**settings.registry_access, retry_for=5.0) as registry:
+            twice = doubled(control, settings.kafka_client, registry, clickhouse, job.streams)
     finally:
         clickhouse.close()
     schemas = [_schemas(settings, stream) for stream in job.streams]
@@ -119,6 +122,7 @@ def gather(
         archived=_archived(archive, job, begin),
         queries=tuple(view.name for view in first.queries),
         new_streams=_new_streams(job, shown, topic_names(kafka)),
+        doubled=twice,
     )
 
 

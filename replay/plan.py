@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replay.differences import Expectation, UnusableExpectation, expectations
@@ -36,7 +36,8 @@ class Facts:
     the views' tables now, `measured_rate` that of the job's last rebuild. `archive` is the place of
     the archive to use, `archived` by partition how far that goes from offset zero, where the job
     reads one stream. `queries` are those of the views that are written in SQL. `new_streams` are
-    those that no version shown reads.
+    those that no version shown reads. `doubled` are by stream the places of dead letters that were
+    mended and sent again, and that the rules of now take as they were.
     """
 
     job: str
@@ -58,6 +59,7 @@ class Facts:
     archived: Mapping[int, int] = field(default_factory=dict)
     queries: tuple[str, ...] = ()
     new_streams: tuple[str, ...] = ()
+    doubled: Mapping[str, Collection[tuple[int, int]]] = field(default_factory=dict)
 
     @property
     def replaced(self) -> tuple[str, ...]:
@@ -66,9 +68,14 @@ class Facts:
         return tuple(view for view in self.views if view not in begun)
 
 
-def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> ReplayPlan:
+def plan_replay(
+    facts: Facts, expected: Expectation, *, from_earliest: bool, count_twice: bool = False
+) -> ReplayPlan:
     """Return what to do, or raise `Refused` with every reason against it."""
+    twice = _counted_twice(facts)
     reasons = tuple(_reasons(facts, expected, from_earliest))
+    if not count_twice:
+        reasons += tuple(_twice_reason(facts.topics[name], at) for name, at in twice.items())
     if reasons:
         raise Refused(reasons)
     rate = facts.measured_rate
@@ -90,6 +97,7 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
         rate=rate or DEFAULT_RATE,
         rate_from="the last rebuild" if rate else "the default, as none was measured yet",
         archive=archive,
+        counted_twice=sum(map(len, twice.values())),
     )
 
 
@@ -192,6 +200,28 @@ def _gaps(facts: Facts) -> dict[str, dict[int, int]]:
         for stream, begin in facts.begin.items()
     }
     return {stream: lost for stream, lost in gaps.items() if lost}
+
+
+def _counted_twice(facts: Facts) -> dict[str, list[tuple[int, int]]]:
+    """Return by stream the letters that the rebuild reads and counts beside what was sent."""
+    found = {
+        stream: sorted(
+            (part, offset)
+            for part, offset in places
+            if facts.archive or offset >= facts.begin[stream].get(part, 0)
+        )
+        for stream, places in facts.doubled.items()
+    }
+    return {stream: places for stream, places in found.items() if places}
+
+
+def _twice_reason(topic: str, places: Sequence[tuple[int, int]]) -> str:
+    part, offset = places[0]
+    return (
+        f"{topic}: the rules of now take dead letters as they were that were mended and sent "
+        f"again ({len(places):,}, the first in partition {part} at offset {offset}), and a rebuild "
+        "would count both. Keep a rule that refuses them, or accept that with --count-twice."
+    )
 
 
 def _from_zero(begin: Offsets) -> Offsets:

@@ -96,6 +96,28 @@ def test_events_of_all_streams_are_read() -> None:
     assert events_before({}, plan) == 0
 
 
+def test_a_letter_that_was_mended_must_not_count_beside_its_copy() -> None:
+    facts = replace(FACTS, doubled={"page_views": ((1, 9), (0, 7), (0, 3))})
+    with pytest.raises(Refused) as refused:
+        plan_replay(facts, ERRORS, from_earliest=False)
+    (reason,) = refused.value.reasons
+    assert reason.startswith("events.page_views: the rules of now take dead letters as they were")
+    assert "(3, the first in partition 0 at offset 3)" in reason
+    plan = plan_replay(facts, ERRORS, from_earliest=False, count_twice=True)
+    assert plan.counted_twice == 3
+    assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
+
+
+def test_a_letter_that_the_topic_has_dropped_is_counted_by_nobody() -> None:
+    facts = replace(
+        FACTS, begin={"page_views": {0: 8, 1: 0}}, doubled={"page_views": ((0, 7), (1, 9))}
+    )
+    plan = plan_replay(facts, ERRORS, from_earliest=True, count_twice=True)
+    assert plan.counted_twice == 1
+    archived = replace(facts, archive="s3://events", archived={0: 8})
+    assert plan_replay(archived, ERRORS, from_earliest=False, count_twice=True).counted_twice == 2
+
+
 @pytest.mark.parametrize(
     ("facts", "complaint"),
     [
