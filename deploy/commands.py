@@ -13,7 +13,9 @@ from deploy.console import OUT, CommandError, print_json, print_table
 if TYPE_CHECKING:
     from rich.status import Status
 
+    from deploy.settings import Settings
     from deploy.stack import PartStatus, Progress
+    from replay.astray import Astray
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -85,8 +87,10 @@ def status(as_json: _AsJson = False) -> None:
     # Elsewhere the parts are containers or pods, which this command knows nothing of.
     parts = Stack(settings).status() if settings.embedded else []
     jobs = report(settings)
+    names, unknown = _names(settings)
     if as_json:
-        print_json({"parts": [asdict(one) for one in parts], "jobs": jobs})
+        shown = None if unknown else [one.as_json() for one in names]
+        print_json({"parts": [asdict(one) for one in parts], "jobs": jobs, "astray": shown})
         return
     if parts:
         columns = ("part", "state", "pid", "port", "restarts", "up, s", "note")
@@ -99,6 +103,21 @@ def status(as_json: _AsJson = False) -> None:
         OUT.print(
             "No stream is found that has events; `kappa doctor` asks each service.", markup=False
         )
+    for text in (*(one.sentence for one in names), *filter(None, [unknown])):
+        OUT.print(text, style="yellow", markup=False, highlight=False)
+
+
+def _names(settings: Settings) -> tuple[tuple[Astray, ...], str]:
+    """Return the views that show another version than the live one, or why that is not known."""
+    from replay.control import Control, ControlUnavailable
+    from replay.repoint import names_astray
+    from sinks.clickhouse import ClickHouseFailed
+
+    with Control(settings.postgres, settings.namespace) as control:
+        try:
+            return names_astray(settings, control), ""
+        except (ControlUnavailable, ClickHouseFailed) as error:
+            return (), f"Whether each view shows its live version is not known: {error}"
 
 
 def _row(one: PartStatus) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from jobs.plan import JobPlan, plan
 from jobs.start import accepted_option
 from jobs.state import latest_state
 from jobs.status import job_offsets
-from jobs.submit import SubmissionFailed, submit
+from jobs.submit import SubmissionFailed, flink_name, submit
 from replay.archive_files import Archive
 from replay.facts import BUILT_STEP
 from replay.handover import (
@@ -31,11 +31,12 @@ from replay.offsets import Offsets
 from replay.pace import Limits
 from replay.plan import refuse_lost
 from replay.records import ReplayRecord, ReplayState, events_before
+from replay.replaced import replaced_plan
 from replay.restored import restore
 from replay.silence import silence_of
 from replay.steps import Work
 from replay.throttle import Throttle
-from schemas.topics import begin_offsets, end_offsets
+from schemas.topics import begin_offsets, end_offsets, topic_names
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
 from sinks.loader import group_of
@@ -102,7 +103,7 @@ def _read(
     limits: Limits,
 ) -> dict[str, float]:
     """Run the job of `job_plan` until it has read all that was pinned."""
-    live_name = live_plan(work.settings, replay).name
+    live_name = flink_name(work.settings, replay.job, live_version(replay))
     topics = [source.topic for source in job_plan.inputs]
     throttle = Throttle(work.settings, job_plan.groups, live_name, topics, limits)
     again = any(entry.step == "submit" for entry in work.control.journal(replay.id))
@@ -196,7 +197,7 @@ def _submit(
 ) -> dict[str, object]:
     settings = work.settings
     # What counts as idle decides what is late: both versions must see it alike.
-    idle = idle_timeout_of(settings, live_plan(settings, replay).name)
+    idle = idle_timeout_of(settings, flink_name(settings, replay.job, live_version(replay)))
     inherited: dict[str, str | float] = {} if idle is None else {"idle_timeout_seconds": idle}
     # However many dead letters the live job let pass, they pass again.
     inherited |= accepted_option(replay.plan.pinned)
@@ -232,7 +233,8 @@ def _await_read(
 ) -> dict[str, float]:
     """Wait until the checkpoints of the rebuild cover every pinned offset, at its pace."""
     settings, pace = work.settings, _Pace()
-    live, reader = live_plan(settings, replay), LagReader(work.settings.kafka_client)
+    reader = LagReader(settings.kafka_client)
+    live = old_plan(settings, replay, live_version(replay))
     most_lag = 0
     read = job_offsets(reader, job_plan)
     while True:
@@ -266,11 +268,16 @@ def _refuse_dropped(
         refuse_lost(replay.plan, *_begin(settings, job_plan), read)
 
 
-def live_plan(settings: Settings, replay: ReplayRecord) -> JobPlan:
-    """Return the plan of the job that writes what the replay is to replace, or most of it."""
+def live_version(replay: ReplayRecord) -> int:
+    """Return the version of the job that writes what the replay is to replace, or most of it."""
     versions = Counter(replay.from_versions.values())
-    version = max(versions, key=lambda one: (versions[one], -one))
-    return plan(job_named(replay.job).within(settings.namespace), version, replay.views)
+    return max(versions, key=lambda one: (versions[one], -one))
+
+
+def old_plan(settings: Settings, replay: ReplayRecord, version: int) -> JobPlan:
+    """Return the plan of the job at a version that the replay is to replace."""
+    job = job_named(replay.job).within(settings.namespace)
+    return replaced_plan(job, replay, version, topic_names(settings.kafka_client))
 
 
 def _lag(settings: Settings, reader: LagReader, job_plan: JobPlan) -> int:

@@ -211,13 +211,47 @@ def abort_command(*, job: OfJob = "", manner: Manner) -> None:
         print_replay(work, abort(work, replay), manner.as_json)
 
 
+@_group.command("repoint")
+@spread
+def repoint_command(*, manner: Manner) -> None:
+    """Let public names show the live versions again, where `kappa status` says that one does not.
+
+    It happens when ClickHouse lost its data while an older version had topics still. The rows
+    shown are those that the loader has brought back by then; see `kappa lag`.
+
+    Example: kappa replay repoint --yes
+    """
+    from replay.astray import by_replay
+    from replay.repoint import names_astray, repoint
+
+    with opened(manner.wait) as work:
+        found = names_astray(work.settings, work.control)
+        for replay, _ in by_replay(work.control.replays(), found):
+            work.control.lock(replay.job)
+        if found:
+            # Another process may have switched until the locks were ours.
+            found = names_astray(work.settings, work.control)
+        for one in found:
+            say(one.sentence)
+        if found:
+            listed = ", ".join(f"version {one.live} of {one.view}" for one in found)
+            confirm(manner.yes, f"Show {listed} now?")
+            repoint(work, found)
+        if manner.as_json:
+            print_json({"repointed": [one.as_json() for one in found]})
+        elif not found:
+            say("Every public name shows its live version; nothing is left to do.")
+
+
 def _planned(work: Work, wish: Wish) -> ReplayPlan:
     from replay.facts import chosen_job, gather
     from replay.plan import plan_replay
 
     job, chosen = chosen_job(work.settings, wish.views or (), wish.job)
     facts = gather(work.settings, work.control, job, chosen, from_archive=wish.from_archive)
-    return plan_replay(facts, wish.expected, from_earliest=wish.from_earliest)
+    return plan_replay(
+        facts, wish.expected, from_earliest=wish.from_earliest, count_twice=wish.count_twice
+    )
 
 
 def _done(work: Work, wish: Wish) -> ReplayRecord | None:

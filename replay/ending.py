@@ -20,6 +20,7 @@ from jobs.submit import end_all
 from replay import names
 from replay.build import output_topics, rebuilt_plan
 from replay.handover import drop_copy, reading_copy
+from replay.plan import accounting_of
 from replay.quota import clear_groups
 from replay.records import ReplayRecord, ReplayState, VersionState
 from replay.steps import Work
@@ -92,7 +93,9 @@ def abort(work: Work, replay: ReplayRecord) -> ReplayRecord:
         )
     with closing(ClickHouse(work.settings)) as clickhouse:
         shown = _shown(clickhouse, replay)
-        _refuse_live(shown, {view for view, _ in shown}, [replay.to_version])
+        # Of a stream that was new, nobody saw an accounting before.
+        begun = accounting_of(replay) - set(replay.views)
+        _refuse_live(shown, {view for view, _ in shown} - begun, [replay.to_version])
         states = dict.fromkeys(
             ((view, replay.to_version) for view in replay.views), VersionState.RETIRING
         )
@@ -101,6 +104,9 @@ def abort(work: Work, replay: ReplayRecord) -> ReplayRecord:
             _settle_names(work, replay, clickhouse, "abort", replay.from_versions)
         _remove_copy(work, replay)
         _remove_version(work, replay, clickhouse, "abort", replay.to_version)
+        if begun:
+            with work.step(replay, "abort: drop names", views=sorted(begun)):
+                _drop_names(clickhouse, begun, replay.to_version)
     states = {(view, replay.to_version): VersionState.ABORTED for view in replay.views}
     states |= dict.fromkeys(replay.from_versions.items(), VersionState.LIVE)
     with work.step(replay, "abort: record"):
@@ -175,6 +181,13 @@ def _remove_copy(work: Work, replay: ReplayRecord) -> None:
         with work.step(replay, "abort: drop copy", job=first.name):
             _stop_job(work.settings, first.name)
             drop_copy(work, first)
+
+
+def _drop_names(clickhouse: ClickHouse, views: Collection[str], version: int) -> None:
+    """Drop the public names of `views` that show `version`, whose tables are gone."""
+    shown = public_versions(clickhouse)
+    for view in sorted(view for view in views if shown.get(view) == version):
+        clickhouse.command(f"DROP VIEW IF EXISTS {identifier(view)}")
 
 
 def _stop_job(settings: Settings, name: str) -> None:

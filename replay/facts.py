@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from deploy.settings import Settings
 from jobs.catalogue import VIEWS, job_named, job_of, view_named
 from jobs.cluster import Cluster
-from jobs.plan import JobPlan, plan
+from jobs.plan import JobPlan, accounting_view, plan
 from jobs.views import Job, View
 from replay.archive_files import Archive
 from replay.control import Control
+from replay.doubled import doubled
 from replay.offsets import Offsets
 from replay.plan import Facts
 from replay.records import JournalEntry
@@ -93,6 +94,8 @@ def gather(
             for view in job.views
             if view.name in names
         }
+        with Registry(**settings.registry_access, retry_for=5.0) as registry:
+            twice = doubled(control, settings.kafka_client, registry, clickhouse, job.streams)
     finally:
         clickhouse.close()
     schemas = [_schemas(settings, stream) for stream in job.streams]
@@ -119,6 +122,18 @@ def gather(
         archive=archive,
         archived=_archived(archive, job, begin),
         queries=tuple(view.name for view in first.queries),
+        new_streams=_new_streams(job, shown, topic_names(kafka)),
+        doubled=twice,
+    )
+
+
+def _new_streams(job: Job, shown: Mapping[str, int], topics: Collection[str]) -> tuple[str, ...]:
+    """Return the streams that no version shown reads; each version accounts for all its own."""
+    versions = set(shown.values())
+    return tuple(
+        stream.name
+        for stream in job.streams
+        if versions and not any(accounting_view(stream).topic(n) in topics for n in versions)
     )
 
 

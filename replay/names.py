@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
 from sinks.pointers import (
@@ -19,6 +20,7 @@ NOTICE_SECONDS = 3
 """How far ahead a switch is announced. An announcement that takes longer does not count."""
 
 _ATTEMPTS = 5
+_PATIENCE_SECONDS = 10 * NOTICE_SECONDS
 _INTERNAL = {column.name for column in INTERNAL_COLUMNS}
 
 
@@ -30,12 +32,15 @@ class MissingTable(LookupError):
     """A version of a view without a table to show."""
 
 
-def prepare(clickhouse: ClickHouse, view: str, old: int, new: int) -> None:
-    """Let the public name read both versions; it goes on showing what it shows."""
+def prepare(clickhouse: ClickHouse, view: str, old: int, new: int, shown: int) -> None:
+    """Let the public name read both versions, and show `shown` of them while no pointer counts.
+
+    One that it shows already it goes on showing, also by a clock that is set back.
+    """
     clickhouse.command(create_pointers())
     before, after = _columns(clickhouse, view, old), _columns(clickhouse, view, new)
     doc = _doc(clickhouse, f"{view}_v{new}")
-    clickhouse.command(switching_view(view, (old, before), (new, after), doc))
+    clickhouse.command(switching_view(view, (old, before), (new, after), doc, shown=shown))
 
 
 def settle(clickhouse: ClickHouse, view: str, version: int) -> None:
@@ -49,10 +54,12 @@ def switch(clickhouse: ClickHouse, versions: Mapping[str, int], replay: int) -> 
     """Let every view show its version from one second on, and return that second when it is over.
 
     All views switch for the same queries: those that begin then or later. Where the newest
-    pointers say the same already, this only waits for their second.
+    pointers say the same already, this only waits for their second. Raises `NotSwitched`.
     """
     for _ in range(_ATTEMPTS):
-        newest = _newest(clickhouse)
+        found = _newest(clickhouse)
+        newest = {view: found[view] for view in versions if view in found}
+        _refuse_clock(clickhouse, newest)
         if all(newest.get(view, (0, 0))[0] == version for view, version in versions.items()):
             second = max(newest[view][1] for view in versions)
             _await_second(clickhouse, second)
@@ -67,6 +74,35 @@ def switch(clickhouse: ClickHouse, versions: Mapping[str, int], replay: int) -> 
     )
 
 
+def show(clickhouse: ClickHouse, versions: Mapping[str, int], replay: int) -> None:
+    """Let every view show its version, whatever its name read so far.
+
+    The pointers say so too: the next promotion or rollback goes by them.
+    """
+    for view, version in versions.items():
+        _columns(clickhouse, view, version)
+    clickhouse.command(create_pointers())
+    newest = _newest(clickhouse)
+    # One that says so already may be of a clock that was set back since; nobody waits for that.
+    if any(newest.get(view, (0, 0))[0] != version for view, version in versions.items()):
+        switch(clickhouse, versions, replay)
+    for view, version in versions.items():
+        settle(clickhouse, view, version)
+
+
+def _refuse_clock(clickhouse: ClickHouse, newest: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse to announce what would not be seen before a clock that was set back is there again."""
+    now = _now(clickhouse)
+    for view, (_, since) in newest.items():
+        if since - now > _PATIENCE_SECONDS:
+            raise NotSwitched(
+                f"{view} last switched at {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} "
+                f"UTC, and the clock of ClickHouse at {clickhouse.address} is {since - now:,} s "
+                "behind that: it was set back. Nothing has changed; set it right, or try again "
+                "when it is there."
+            )
+
+
 def announced(clickhouse: ClickHouse) -> dict[str, int]:
     """Return the version that each view shows once every announced switch is over."""
     clickhouse.command(create_pointers())
@@ -79,7 +115,7 @@ def _newest(clickhouse: ClickHouse) -> dict[str, tuple[int, int]]:
 
 
 def _await_second(clickhouse: ClickHouse, second: int) -> None:
-    deadline = time.monotonic() + 10 * NOTICE_SECONDS
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while _now(clickhouse) < second:
         if time.monotonic() > deadline:
             raise ClickHouseFailed(f"the clock of ClickHouse at {clickhouse.address} stands still.")

@@ -62,6 +62,14 @@ class Wish:
         ),
     ] = False
 
+    count_twice: Annotated[
+        bool,
+        typer.Option(
+            "--count-twice",
+            help="Accept that mended dead letters count twice, as the rules now take them too.",
+        ),
+    ] = False
+
     @property
     def expected(self) -> Expectation:
         """The differences that people declared."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from replay.differences import Expectation, UnusableExpectation, expectations
@@ -35,7 +35,9 @@ class Facts:
     `unreadable` says, for each schema version that can't be read, why. `table_bytes` is the size of
     the views' tables now, `measured_rate` that of the job's last rebuild. `archive` is the place of
     the archive to use, `archived` by partition how far that goes from offset zero, where the job
-    reads one stream. `queries` are those of the views that are written in SQL.
+    reads one stream. `queries` are those of the views that are written in SQL. `new_streams` are
+    those that no version shown reads. `doubled` are by stream the places of dead letters that were
+    mended and sent again, and that the rules of now take as they were.
     """
 
     job: str
@@ -56,19 +58,32 @@ class Facts:
     archive: str = ""
     archived: Mapping[int, int] = field(default_factory=dict)
     queries: tuple[str, ...] = ()
+    new_streams: tuple[str, ...] = ()
+    doubled: Mapping[str, Collection[tuple[int, int]]] = field(default_factory=dict)
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """The views to rebuild, without the accounting of streams that the job did not read."""
+        begun = {accounting(stream) for stream in self.new_streams}
+        return tuple(view for view in self.views if view not in begun)
 
 
-def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> ReplayPlan:
+def plan_replay(
+    facts: Facts, expected: Expectation, *, from_earliest: bool, count_twice: bool = False
+) -> ReplayPlan:
     """Return what to do, or raise `Refused` with every reason against it."""
+    twice = _counted_twice(facts)
     reasons = tuple(_reasons(facts, expected, from_earliest))
+    if not count_twice:
+        reasons += tuple(_twice_reason(facts.topics[name], at) for name, at in twice.items())
     if reasons:
         raise Refused(reasons)
     rate = facts.measured_rate
     archive = facts.archive if _gaps(facts) else ""
     return ReplayPlan(
         job=facts.job,
-        views=facts.views,
-        from_versions={view: facts.shown[view] for view in facts.views},
+        views=facts.replaced,
+        from_versions={view: facts.shown[view] for view in facts.replaced},
         to_version=max(facts.versions_used | set(facts.shown.values())) + 1,
         begin=_from_zero(facts.begin) if archive else facts.begin,
         pinned=facts.end,
@@ -82,6 +97,7 @@ def plan_replay(facts: Facts, expected: Expectation, *, from_earliest: bool) -> 
         rate=rate or DEFAULT_RATE,
         rate_from="the last rebuild" if rate else "the default, as none was measured yet",
         archive=archive,
+        counted_twice=sum(map(len, twice.values())),
     )
 
 
@@ -136,13 +152,18 @@ def is_done(
 
 
 def accounting_of(replay: ReplayRecord) -> set[str]:
-    """Return the views that say which events were aggregated; every replay rebuilds them."""
-    return {f"{stream}_accounting" for stream in replay.plan.pinned}
+    """Return the views that say which events were aggregated; every rebuild writes them."""
+    return {accounting(stream) for stream in replay.plan.pinned}
+
+
+def accounting(stream: str) -> str:
+    """Return the name of the view that accounts for the events of `stream`."""
+    return f"{stream}_accounting"
 
 
 def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[str]:
     reasons = []
-    if unknown := [view for view in facts.views if view not in facts.shown]:
+    if unknown := [view for view in facts.replaced if view not in facts.shown]:
         reasons.append(
             f"{', '.join(unknown)}: nothing is live to be replaced; name the other views, or let a "
             f"first version join them with `kappa submit {facts.job} --view {unknown[0]} "
@@ -179,6 +200,28 @@ def _gaps(facts: Facts) -> dict[str, dict[int, int]]:
         for stream, begin in facts.begin.items()
     }
     return {stream: lost for stream, lost in gaps.items() if lost}
+
+
+def _counted_twice(facts: Facts) -> dict[str, list[tuple[int, int]]]:
+    """Return by stream the letters that the rebuild reads and counts beside what was sent."""
+    found = {
+        stream: sorted(
+            (part, offset)
+            for part, offset in places
+            if facts.archive or offset >= facts.begin[stream].get(part, 0)
+        )
+        for stream, places in facts.doubled.items()
+    }
+    return {stream: places for stream, places in found.items() if places}
+
+
+def _twice_reason(topic: str, places: Sequence[tuple[int, int]]) -> str:
+    part, offset = places[0]
+    return (
+        f"{topic}: the rules of now take dead letters as they were that were mended and sent "
+        f"again ({len(places):,}, the first in partition {part} at offset {offset}), and a rebuild "
+        "would count both. Keep a rule that refuses them, or accept that with --count-twice."
+    )
 
 
 def _from_zero(begin: Offsets) -> Offsets:

@@ -103,6 +103,8 @@ def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
         rows.append(("from archive", f"{plan.archive} holds the topic's first events"))
     if plan.from_earliest:
         rows.append(("from earliest", "accepted: first events are gone"))
+    if plan.counted_twice:
+        rows.append(("counted twice", f"accepted: {plan.counted_twice:,} mended dead letters"))
     if to_error:
         for name, value in rows:
             say(f"{name}: {value or 'nothing'}")

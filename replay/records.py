@@ -53,7 +53,8 @@ class ReplayPlan:
     `from_versions` is the version that each view shows now. `begin` are the first offsets of each
     stream that the job reads, `pinned` the end offsets that the rebuild must have read before it
     counts as built. `rate` is in events a second. `archive` is the place of the archive with the
-    events that the topic lacks, if it lacks any.
+    events that the topic lacks, if it lacks any. `counted_twice` are the mended dead letters that
+    the rebuild counts beside what was sent for them.
     """
 
     job: str
@@ -72,6 +73,7 @@ class ReplayPlan:
     rate: float
     rate_from: str
     archive: str = ""
+    counted_twice: int = 0
 
     @property
     def events(self) -> int:

@@ -63,6 +63,16 @@ class Reinjection:
             ).fetchall()
         return frozenset((row["partition"], row["offset"]) for row in rows)
 
+    def noted(self) -> frozenset[Place]:
+        """Return the letters that were sent again, and those of which that is not known yet."""
+        with self._control.transaction() as connection:
+            rows = connection.execute(
+                'SELECT partition, "offset" FROM kappa.reinjected_events'
+                " WHERE namespace = %s AND stream = %s",
+                self._where,
+            ).fetchall()
+        return frozenset((row["partition"], row["offset"]) for row in rows)
+
     def send(self, mended: Sequence[Mended]) -> int:
         """Send the events of those letters that were not sent yet; return how many that were.
 

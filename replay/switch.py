@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import closing
 
@@ -9,6 +10,7 @@ from replay import names
 from replay.records import ReplayRecord, ReplayState, VersionState
 from replay.steps import Work
 from sinks.clickhouse import ClickHouse
+from sinks.queries import public_versions
 
 
 class NotAllowed(Exception):
@@ -75,12 +77,23 @@ def _switch(
 ) -> ReplayRecord:
     with closing(ClickHouse(work.settings, timeout=30)) as clickhouse:
         with work.step(replay, f"{verb}: prepare names"):
-            for view in replay.views:
-                names.prepare(clickhouse, view, replay.from_versions[view], replay.to_version)
+            _let_switch(clickhouse, replay, public_versions(clickhouse))
         with work.step(replay, f"{verb}: switch", versions=dict(target), reason=reason) as outcome:
             outcome["effective_from"] = names.switch(clickhouse, target, replay.id)
         with work.step(replay, f"{verb}: record"):
-            return work.control.change(replay, state, version_states(replay, target))
+            replay = work.control.change(replay, state, version_states(replay, target))
+        with work.step(replay, f"{verb}: keep names"):
+            # No pointer counts either for a query that began before: it finds its views meanwhile.
+            time.sleep(names.NOTICE_SECONDS)
+            # A clock that is set back must not bring back what was shown before.
+            _let_switch(clickhouse, replay, target)
+    return replay
+
+
+def _let_switch(clickhouse: ClickHouse, replay: ReplayRecord, shown: Mapping[str, int]) -> None:
+    """Let the names of all views read both versions, and show `shown` while no pointer counts."""
+    for view, old in replay.from_versions.items():
+        names.prepare(clickhouse, view, old, replay.to_version, shown.get(view, old))
 
 
 def version_states(

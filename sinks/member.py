@@ -28,7 +28,7 @@ from sinks.batches import Batch, Limits
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
 from sinks.metrics import Health, LoaderMetrics
 from sinks.target import Target
-from sinks.topics import UnknownTopicName, ViewTopic, parse_topic, subscription
+from sinks.topics import Source, UnknownTopicName, ViewTopic, parse_topic, subscription
 
 _LOG = logging.getLogger("kappa.loader")
 _FETCH = 10_000
@@ -195,16 +195,35 @@ class Loader:
         # An offset that was loaded into another table says nothing about this one.
         known = place.offset >= 0 and (place.metadata or "") == table_id
         offset = place.offset if known else OFFSET_BEGINNING
-        if known and (place.topic, place.partition) in self._lost_offsets:
+        lost = offset if known and (place.topic, place.partition) in self._lost_offsets else None
+        if not known and table_id:
+            lost = self._beyond_end(place, batch.source)
+        if lost is not None:
             raise LoaderStopped(
                 f"topic {place.topic}, partition {place.partition} has no record at offset "
-                f"{offset} any more, where loading stopped: it was cut or created anew. To load "
+                f"{lost} any more, where loading stopped: it was cut or created anew. To load "
                 f"what it has now, drop table {batch.source.table} and start the loader again."
             )
         self._consumer.seek(TopicPartition(place.topic, place.partition, offset))
         self._consumer.resume([place])
         self._lost_offsets.discard((place.topic, place.partition))
         batch.place(place.partition, offset if known else None, table_id)
+
+    def _beyond_end(self, place: TopicPartition, source: Source) -> int | None:
+        """Return the offset of the newest row loaded, where the partition does not reach it.
+
+        The offsets of a topic that is deleted are dropped with it. Of one created anew all rows
+        would be older revisions than those in the table, and be lost in silence.
+        """
+        if not isinstance(source, ViewTopic):
+            return None
+        newest = self._target.newest_revision(source, place.partition)
+        if newest is None:
+            return None
+        _, end = self._consumer.get_watermark_offsets(
+            TopicPartition(place.topic, place.partition), timeout=_KAFKA_SECONDS
+        )
+        return newest if newest >= end else None
 
     # Loading
 

@@ -79,24 +79,27 @@ def switching_view(
     old: tuple[int, Sequence[TableColumn]],
     new: tuple[int, Sequence[TableColumn]],
     doc: str,
+    *,
+    shown: int | None = None,
 ) -> str:
-    """Return the statement that lets `view` show what its pointer says, `old` without one.
+    """Return the statement that lets `view` show what its pointer says.
 
-    Each is a version and its columns. A column that one version lacks is null there. Raises
+    Without one it shows the version `shown`, which is `old` or `new`; by default `old`. Each is a
+    version and its columns. A column that one version lacks is null there. Raises
     `VersionsDiffer`.
     """
     columns = joint_columns(view, old[1], new[1])
+    first, second = (new, old) if shown == new[0] else (old, new)
     chosen = (
         f"(SELECT argMax(version, effective_from) FROM {identifier(POINTERS)} "
         f"WHERE view = {literal(view)} AND effective_from <= initialQueryStartTime())"
     )
     branches = (
-        f"{_select(view, *old, columns)} WHERE {chosen} != {new[0]}",
-        f"{_select(view, *new, columns)} WHERE {chosen} = {new[0]}",
+        f"{_select(view, *first, columns)} WHERE {chosen} != {second[0]}",
+        f"{_select(view, *second, columns)} WHERE {chosen} = {second[0]}",
     )
-    return _create(
-        view, columns, "\nUNION ALL\n".join(branches), f"Version {old[0]} or {new[0]}.", doc
-    )
+    body = "\nUNION ALL\n".join(branches)
+    return _create(view, columns, body, f"Version {first[0]} or {second[0]}.", doc)
 
 
 def plain_view(view: str, version: int, columns: Sequence[TableColumn], doc: str) -> str:

@@ -20,7 +20,16 @@ from sinks.rows import (
     place_of,
     view_rows,
 )
-from sinks.tables import TableSpec, add_columns, create_table, create_view, table_spec
+from sinks.sql import identifier
+from sinks.tables import (
+    PARTITION,
+    REVISION,
+    TableSpec,
+    add_columns,
+    create_table,
+    create_view,
+    table_spec,
+)
 from sinks.topics import DeadLetterTopic, LateTopic, Source, ViewTopic
 
 
@@ -60,6 +69,15 @@ class Target:
         """Create the table of a view that has no rows yet, once its `topic`'s schema is known."""
         if found := self._registry.latest(f"{topic}-value"):
             self._prepare_view(source, table_spec(source.view, found.schema), found.id, "")
+
+    def newest_revision(self, source: ViewTopic, partition: int) -> int | None:
+        """Return the greatest offset of a topic's `partition` that stands in its view's table."""
+        answer = self._clickhouse.query(
+            f"SELECT maxOrNull({identifier(REVISION)}) FROM {identifier(source.table)} "
+            f"WHERE {identifier(PARTITION)} = {partition:d}"
+        )
+        found: int | None = answer.rows[0][0]
+        return found
 
     def load(self, source: Source, records: Sequence[Record], table_id: str) -> Loaded:
         """Insert `records` of `source`'s topic and return when all of them are there.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from deploy.settings import Settings
 from schemas.registry import Registry, RegistryError
 from sinks.clickhouse import UNKNOWN_DATABASE, ClickHouse, ClickHouseFailed
+from sinks.queries import public_versions
 
 _SECONDS = 3.0
 
@@ -19,6 +20,13 @@ class Asking:
     def answers(self) -> dict[str, bool]:
         """Return by service whether it answers who reads it."""
         return {"registry": self._registry_answers(), "clickhouse": self._clickhouse_answers()}
+
+    def shown(self) -> dict[str, int]:
+        """Return the version that each view shows, none where ClickHouse does not say."""
+        try:
+            return public_versions(self._clickhouse)
+        except ClickHouseFailed:
+            return {}
 
     def close(self) -> None:
         """Give back the connections."""

@@ -32,6 +32,7 @@ from jobs.commits import CommitWatch
 from jobs.state import StateUnavailable
 from jobs.status import job_offsets
 from jobs.submit import flink_name
+from replay.astray import Astray, astray
 from replay.build import rebuilt_plan
 from replay.control import Control, ControlUnavailable
 from replay.records import ReplayRecord, ReplayState, VersionState, events_before
@@ -61,6 +62,8 @@ class Findings:
     lost: dict[str, int] = field(default_factory=dict)
     """Transactions that each job lost and nobody accepted yet."""
     lost_known: bool = True
+    astray: tuple[Astray, ...] = ()
+    """Views that show another version than the live one."""
 
 
 class Lookout:
@@ -119,6 +122,7 @@ class Lookout:
             jobs,
             lost=lost or {},
             lost_known=lost is not None,
+            astray=astray(self._states, self._asking.shown()),
         )
 
     def close(self) -> None:

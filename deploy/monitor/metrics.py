@@ -83,6 +83,12 @@ class FindingsCollector(Collector):
             (),
             [((), float(now.lost_known))],
         )
+        yield _gauge(
+            "view_astray",
+            "1 for each view whose public name shows another version than the live one.",
+            ("view", "version", "live"),
+            (((one.view, str(one.shown), str(one.live)), 1.0) for one in now.astray),
+        )
         yield from _replays(now)
 
 

@@ -22,6 +22,7 @@ from deploy.monitor.figures import (
 )
 from deploy.monitor.looking import Findings
 from deploy.monitor.metrics import FindingsCollector
+from replay.astray import Astray
 from replay.records import VersionState
 from sinks.lag import PartitionLag, StableOffset
 
@@ -97,6 +98,7 @@ def test_findings_become_metrics_and_what_is_gone_is_not_shown() -> None:
         {"clicks": True, "users.v2": False},
         {"clicks": 2},
         lost_known=False,
+        astray=(Astray("clicks", 1, 2),),
     )
     registry = CollectorRegistry()
     registry.register(FindingsCollector(lambda: found))
@@ -116,6 +118,7 @@ def test_findings_become_metrics_and_what_is_gone_is_not_shown() -> None:
         'kappa_job_running{job_name="users.v2"} 0.0',
         'kappa_lost_transactions{job_name="clicks"} 2.0',
         "kappa_lost_transactions_known 0.0",
+        'kappa_view_astray{live="2",version="1",view="clicks"} 1.0',
         f"kappa_replay_pinned_events{{{replay}}} 500.0",
         f"kappa_replay_read_events{{{replay}}} 125.0",
         'kappa_rebuilding{stream="clicks",version="2"} 1.0',

@@ -26,7 +26,9 @@ class Nothing:
         pass
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: {"look": ([], []), "answers": {}, "ends": {}}.get(name, [])
+        return lambda *_, **__: {"look": ([], []), "answers": {}, "ends": {}, "shown": {}}.get(
+            name, []
+        )
 
 
 class Lost(Nothing):

@@ -45,8 +45,9 @@ pytestmark = pytest.mark.long
 
 PROCESSES = ("kappa", "taskmanager", "loader")
 BUILD = ("submit", "read", "load", "built")
-PROMOTE = ("verify", "promote: prepare names", "promote: switch", "promote: record")
-ROLL_BACK = ("roll back: prepare names", "roll back: switch", "roll back: record")
+_SWITCH = ("prepare names", "switch", "record", "keep names")
+PROMOTE = ("verify", *(f"promote: {step}" for step in _SWITCH))
+ROLL_BACK = tuple(f"roll back: {step}" for step in _SWITCH)
 
 _ENDS_SECONDS = 420.0
 _LATER = datasets.EVENING + 6 * datasets.HOUR

@@ -20,6 +20,7 @@ from tests.harness import (
 )
 from tests.harness import submit_page_views as submit
 from tests.oracle import Verdict
+from tests.replay.running import project_with, run
 from tests.settling import assert_status, settle
 
 pytestmark = pytest.mark.stack
@@ -45,6 +46,7 @@ def test_mended_letters_are_counted_once(empty: Environment, tmp_path: Path) -> 
         sum(r == n for r in reasons.values()) for n in ("out_of_range", "bad_length")
     )
 
+    wrong = kappa(env, "dlq", "show", "--reason", "out_of_range", "--limit", "1000")
     dry = kappa(env, "dlq", "reinject", "--reason", "out_of_range", *MEND, "--dry-run")
     assert (dry["sent"], len(dry["ready"])) == (0, ranges)
     sent = kappa(env, "dlq", "reinject", "--reason", "out_of_range", *MEND, "--yes")
@@ -79,6 +81,13 @@ def test_mended_letters_are_counted_once(empty: Environment, tmp_path: Path) -> 
     # What a rebuild waits for lies before the marker of the last transaction.
     pinned = kappa(env, "replay", "plan", "page_views_per_minute")["pinned"]["page_views"]
     assert {int(partition): end for partition, end in pinned.items()} == ends
+
+    rule = 'Range("status", minimum=100, maximum=599)'
+    loosened = project_with(tmp_path, "schemas/streams.py", {rule: rule.replace("599", "600")})
+    planned = run(env, "replay", "plan", "page_views_per_minute", project=loosened)
+    assert planned.returncode == 1
+    taken = sum(letter["event"]["status"] == 600 for letter in wrong)
+    assert f"mended and sent again ({taken}, the first in" in " ".join(planned.stderr.split())
 
 
 def _event_ends(env: Environment) -> dict[int, int]:

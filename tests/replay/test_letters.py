@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import pytest
 
 from deploy.console import CommandError
 from replay.dlq_commands import reinject_command
+from replay.doubled import taken_now
 from replay.letters import BadRepair, Letter, Workbench, parse_changes, read_repairs, write_repairs
 from schemas.registry import Registry, UnknownSchemaId
 from schemas.streams import PAGE_VIEWS
@@ -67,6 +69,13 @@ def test_what_is_still_wrong_says_why(bench: Workbench) -> None:
 def test_a_whole_event_takes_the_place_of_bytes_that_tell_nothing(bench: Workbench) -> None:
     mended = bench.mended(letter(b"\0\0"), {}, {**EVENT, "status": 200})
     assert mended.fault == ""
+
+
+def test_loosened_rules_take_a_letter_as_it_was(bench: Workbench) -> None:
+    letters = [letter(frame(EVENT, SCHEMA_ID)), letter(b"\0\0")]
+    assert taken_now(bench, letters) == ()
+    loosened = Workbench(cast(Registry, Schemas()), replace(PAGE_VIEWS, rules=()), SCHEMA_ID)
+    assert taken_now(loosened, letters) == ((2, 7),)
 
 
 def test_changes_are_json_where_they_can_be() -> None:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deploy.settings import Settings
-from replay.build import live_plan
+from jobs.catalogue import job_named
+from replay.build import live_version
 from replay.differences import Expectation
 from replay.plan import DEFAULT_RATE, Facts, Refused, goes_on, is_done, plan_replay, refuse_lost
 from replay.records import (
@@ -19,6 +19,7 @@ from replay.records import (
     events_before,
     plan_from_json,
 )
+from replay.replaced import replaced_plan
 
 FACTS = Facts(
     job="page_views",
@@ -93,6 +94,28 @@ def test_events_of_all_streams_are_read() -> None:
     read = {"orders": {0: 400}, "payments": {1: 60}}
     assert events_before(read, plan) == 300 + 60
     assert events_before({}, plan) == 0
+
+
+def test_a_letter_that_was_mended_must_not_count_beside_its_copy() -> None:
+    facts = replace(FACTS, doubled={"page_views": ((1, 9), (0, 7), (0, 3))})
+    with pytest.raises(Refused) as refused:
+        plan_replay(facts, ERRORS, from_earliest=False)
+    (reason,) = refused.value.reasons
+    assert reason.startswith("events.page_views: the rules of now take dead letters as they were")
+    assert "(3, the first in partition 0 at offset 3)" in reason
+    plan = plan_replay(facts, ERRORS, from_earliest=False, count_twice=True)
+    assert plan.counted_twice == 3
+    assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
+
+
+def test_a_letter_that_the_topic_has_dropped_is_counted_by_nobody() -> None:
+    facts = replace(
+        FACTS, begin={"page_views": {0: 8, 1: 0}}, doubled={"page_views": ((0, 7), (1, 9))}
+    )
+    plan = plan_replay(facts, ERRORS, from_earliest=True, count_twice=True)
+    assert plan.counted_twice == 1
+    archived = replace(facts, archive="s3://events", archived={0: 8})
+    assert plan_replay(archived, ERRORS, from_earliest=False, count_twice=True).counted_twice == 2
 
 
 @pytest.mark.parametrize(
@@ -234,9 +257,47 @@ def test_a_wish_is_done_while_people_see_what_was_built_for_it(
 
 
 def test_the_live_job_is_the_one_that_writes_most_of_the_views() -> None:
+    record = recorded(
+        "page_views",
+        {"page_views_per_minute": 1, "page_views_sliding": 1, "site_traffic_per_minute": 2},
+    )
+    assert live_version(record) == 1
+
+
+def test_a_stream_that_is_new_to_the_job_has_no_accounting_to_be_replaced() -> None:
+    facts = replace(
+        SEVERAL,
+        shown={"per_minute": 1, "orders_accounting": 1},
+        new_streams=("payments",),
+    )
+    plan = plan_replay(facts, ERRORS, from_earliest=False)
+    assert plan.views == ("per_minute", "orders_accounting")
+    assert plan.from_versions == {"per_minute": 1, "orders_accounting": 1}
+    assert (plan.pinned, plan.events) == (SEVERAL.end, 440)
+
+
+def test_the_old_version_reads_no_stream_that_it_has_no_accounting_of() -> None:
+    orders = job_named("orders").within("")
+    record = recorded("orders", {"revenue_per_minute": 1, "orders_accounting": 1})
+    before = replaced_plan(orders, record, 1, {"views.orders_accounting.v1"})
+    assert [source.stream.name for source in before.inputs] == ["orders"]
+    assert set(before.topics) == {"revenue_per_minute", "orders_accounting"}
+
+
+def test_the_old_version_has_only_the_views_that_are_replaced_there() -> None:
+    fraud = job_named("transactions").within("")
+    record = recorded("transactions", {"transactions_accounting": 1, "fraud_alerts": 2})
+    topics = {f"views.transactions_accounting.v{version}" for version in (1, 2)}
+    old, added = (replaced_plan(fraud, record, version, topics) for version in (1, 2))
+    # Who never looked at events as they arrive has committed nothing there.
+    assert old.groups == (old.group,)
+    assert added.groups == (added.group, added.arrivals_group)
+
+
+def recorded(job: str, from_versions: dict[str, int]) -> ReplayRecord:
+    """Return a replay of `job` that replaces these versions with the third."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     planned = plan_replay(FACTS, ERRORS, from_earliest=False)
-    views = ("page_views_per_minute", "page_views_sliding", "site_traffic_per_minute")
-    joined = replace(planned, from_versions=dict(zip(views, (1, 1, 2), strict=True)))
-    record = ReplayRecord(1, "", "page_views", views, 3, ReplayState.BUILDING, joined, now, now)
-    assert live_plan(Settings(), record).version == 1
+    planned = replace(planned, from_versions=from_versions)
+    views = tuple(from_versions)
+    return ReplayRecord(1, "", job, views, 3, ReplayState.BUILDING, planned, now, now)

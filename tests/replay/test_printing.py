@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -58,3 +59,8 @@ def test_a_plan_names_views_by_the_version_that_they_come_from(
 ) -> None:
     print_plan(PLAN)
     assert f"1 → 2: {', '.join(PLAN.views)}" in capsys.readouterr().out
+
+
+def test_a_plan_tells_what_it_counts_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    print_plan(replace(PLAN, counted_twice=1_200))
+    assert "accepted: 1,200 mended dead letters" in capsys.readouterr().out

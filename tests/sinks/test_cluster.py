@@ -75,6 +75,9 @@ def test_public_views_read_the_distributed_table_on_every_server() -> None:
     assert statement == plain.replace(first, f"{first} ON CLUSTER `kappa`")
     (replaced,) = clustered(plain_view("revenue", 2, SPEC.columns, "Shops."))
     assert replaced.startswith("CREATE OR REPLACE VIEW `revenue` ON CLUSTER `kappa`\n(")
+    assert clustered("DROP VIEW IF EXISTS `revenue`") == (
+        "DROP VIEW IF EXISTS `revenue` ON CLUSTER `kappa`",
+    )
 
 
 def test_new_columns_come_to_the_rows_before_they_can_be_asked_for() -> None:

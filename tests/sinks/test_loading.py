@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from deploy.stack import Stack
 from schemas.framing import frame
+from schemas.topics import delete_consumer_groups, delete_topics
 from sinks.batches import Limits
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
@@ -290,6 +291,37 @@ def test_records_that_are_gone_unread_stop_the_loader(sandbox: Sandbox) -> None:
     words = last_words(sandbox)
     assert f"topic {dead}, partition 0 has no record at offset 1 any more" in words
     assert "drop table dead_letters_loaded" in words
+
+
+def test_a_view_topic_that_was_created_anew_stops_the_loader(sandbox: Sandbox) -> None:
+    topic = sandbox.topic()
+    sandbox.create(topic, partitions=1)
+    sandbox.write(topic, many(300))
+    with sandbox.loader():
+        sandbox.wait_until_loaded()
+    delete_topics(sandbox.settings.kafka_client, [topic])
+    sandbox.create(topic, partitions=1)
+    sandbox.write(topic, many(200))
+    words = last_words(sandbox)
+    assert f"topic {topic}, partition 0 has no record at offset 299 any more" in words
+    assert "drop table counts_v1" in words
+    drop_table(sandbox)
+    with sandbox.loader():
+        wait_for_rows(sandbox, many(200))
+
+
+def test_a_lost_group_loads_a_whole_topic_once_more(sandbox: Sandbox) -> None:
+    topic = sandbox.topic()
+    sandbox.create(topic, partitions=4)
+    rows = many(300, revisions=2)
+    sandbox.write(topic, rows)
+    with sandbox.loader():
+        sandbox.wait_until_loaded()
+    delete_consumer_groups(sandbox.settings.kafka_client, [group_of(sandbox.settings)])
+    assert sandbox.lag() > 0
+    with sandbox.loader():
+        sandbox.wait_until_loaded()
+    assert sandbox.counts() == newest(rows)
 
 
 def test_dead_letters_and_late_events_can_be_asked_for(sandbox: Sandbox) -> None:

@@ -32,6 +32,19 @@ def test_a_switching_view_in_full() -> None:
     )
 
 
+def test_the_version_shown_may_be_the_one_without_a_pointer() -> None:
+    statement = switching_view("revenue", (1, OLD), (2, NEW), "Shops.", shown=2)
+    assert versions_in(statement.rpartition("COMMENT '")[2]) == (2, 1)
+    before, after = statement.split("UNION ALL")
+    assert "`revenue_v2` FINAL" in before
+    assert before.endswith("initialQueryStartTime()) != 1\n")
+    assert "`revenue_v1` FINAL" in after
+    assert "initialQueryStartTime()) = 1\n" in after
+    # The columns are the same, whichever it is.
+    plain = switching_view("revenue", (1, OLD), (2, NEW), "Shops.")
+    assert statement.partition("AS SELECT")[0] == plain.partition("AS SELECT")[0]
+
+
 def test_all_views_switch_in_one_insert_or_not_at_all() -> None:
     assert point({"a": 2, "b": 3}, 1_000, 7) == (
         "INSERT INTO `view_pointers` SELECT p.1, p.2, toDateTime(1000, 'UTC'), 7 "
