@@ -48,7 +48,7 @@ class Settings(BaseSettings):
 
     ca_file: str = Field(
         default="",
-        description="PEM file of the certificates that servers' are checked with; the system's.",
+        description="PEM file of the authorities that servers' certificates are checked against.",
     )
     kafka_bootstrap: str = Field(default="", description="Kafka bootstrap servers, host:port,…")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
     clickhouse_host: str = Field(
         default="127.0.0.1",
-        description="ClickHouse host; with another, or a port, none starts here.",
+        description="Host of ClickHouse; where it or the port is given, none starts here.",
     )
     clickhouse_port: int = Field(default=0, description="ClickHouse HTTP port; the embedded one's.")
     clickhouse_tls: bool = Field(default=False, description="Whether that port speaks TLS.")
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
         description="Where events are archived, a folder or an s3:// URI; below the home.",
     )
     metrics_host: str = Field(
-        default="127.0.0.1", description="Address on which the loader serves its metrics."
+        default="127.0.0.1", description="Address on which loader and monitor serve their metrics."
     )
 
     serving_host: str = Field(

@@ -116,13 +116,16 @@ def nature(view: View) -> str:
         )
     elif isinstance(view, JoinView):
         comes = f"once events {span(_delay(view) + view.settled_after)} newer have been read"
-        when = f"of an event without a partner {comes}"
+        when = f"An event without a partner becomes a row, and its state ends, {comes}"
         if view.keeps is Keeps.PAIRS:
-            when = "with the later of its two events, however far time has come"
+            when = (
+                "A row comes with the later of its two events, however far time has come; state "
+                f"ends {comes}"
+            )
         how = (
             f"Events of `{view.left.name}` and `{view.right.name}` with the same `{view.on}`, the "
-            f"second at most {span(view.before)} before and {span(view.after)} after the first. A "
-            f"row comes {when}; state ends {comes}."
+            f"second at most {span(view.before)} before and {span(view.after)} after the first. "
+            f"{when}."
         )
     elif isinstance(view, ArrivalView):
         how = f"Flink SQL that answers each event as it arrives; {_state(view)}."

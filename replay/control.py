@@ -1,6 +1,6 @@
 """The control plane in PostgreSQL: replays, their journal, versions and leases.
 
-Nothing else connects to PostgreSQL. What the data's way does never waits for it.
+Nothing else connects to PostgreSQL. Nothing that moves data waits for it.
 """
 
 from __future__ import annotations
