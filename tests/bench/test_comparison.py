@@ -126,7 +126,7 @@ def test_usage_counts_the_family() -> None:
 
 def test_every_contender_says_what_it_leaves_out_and_why_it_has_no_answer() -> None:
     found = [contender for _, _, contender in contenders((*OWN, *PEERS))]
-    assert len({contender.title for contender in found}) == len(found) == 11
+    assert len({contender.title for contender in found}) == len(found) == 12
     for contender in found:
         assert contender.lacks
         assert contender.settings
