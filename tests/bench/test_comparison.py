@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from bench.compare import OWN, PEERS, contenders, table
+from bench.peers.avro import batch_reader, leading, tuples
 from bench.peers.figures import Result, verdict
 from bench.peers.fraud import REMEMBERED, judge
 from bench.peers.page import page
@@ -146,6 +147,27 @@ def test_python_peers_judge_a_payment_by_amount_distance_and_frequency() -> None
     assert judge(usual, (now, 5_000, *tokyo)) == ""
     assert judge(usual, (now, 5_001, *berlin)) == ""
     assert judge(usual, (now + 60 * minute, 90_000, *tokyo)) == ""
+
+
+def test_python_peers_read_no_further_than_the_last_field_in_use() -> None:
+    instant = {"type": "long", "logicalType": "timestamp-millis"}
+    schema = {
+        "type": "record",
+        "name": "View",
+        "fields": [
+            {"name": "at", "type": instant},
+            {"name": "page", "type": "string"},
+            {"name": "ms", "type": ["null", "long"]},
+            {"name": "agent", "type": "string"},
+        ],
+    }
+    # 1, "/a" and 2, then 2, "/b" and null, each with an agent "x".
+    values = [b"-----\x02\x04/a\x02\x04\x02x", b"-----\x04\x04/b\x00\x02x"]
+    assert [field["name"] for field in leading(schema, ["page"])["fields"]] == ["at", "page"]
+    assert list(tuples(batch_reader(schema, ["ms", "at", "page"])(values))) == [
+        (2, 1, "/a"),
+        (None, 2, "/b"),
+    ]
 
 
 def test_the_fastest_stands_first_and_who_failed_last() -> None:
