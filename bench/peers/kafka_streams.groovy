@@ -31,8 +31,14 @@ import org.apache.kafka.streams.kstream.SessionWindows
 import org.apache.kafka.streams.kstream.StreamJoined
 import org.apache.kafka.streams.kstream.TimeWindows
 import org.apache.kafka.streams.kstream.Windowed
+import org.apache.kafka.streams.processor.api.ContextualProcessor
+import org.apache.kafka.streams.processor.api.ProcessorContext
+import org.apache.kafka.streams.processor.api.ProcessorSupplier
+import org.apache.kafka.streams.processor.api.Record
 import org.apache.kafka.streams.state.KeyValueStore
 import org.apache.kafka.streams.state.SessionStore
+import org.apache.kafka.streams.state.StoreBuilder
+import org.apache.kafka.streams.state.Stores
 import org.apache.kafka.streams.state.WindowStore
 
 /** A value is five bytes of framing, then Avro; only the fields in use are decoded. */
@@ -66,6 +72,57 @@ class Events implements Deserializer<GenericRecord> {
     }
 }
 
+/** Judges each payment by the user's last twenty, four numbers each, and remembers it. */
+@CompileStatic
+class Judge extends ContextualProcessor<String, GenericRecord, String, String> {
+    static final String STORE = 'histories'
+    private static final int REMEMBERED = 20, NUMBERS = 4
+    private KeyValueStore<String, long[]> histories
+
+    void init(ProcessorContext<String, String> context) {
+        super.init(context)
+        histories = context.getStateStore(STORE)
+    }
+
+    void process(Record<String, GenericRecord> record) {
+        GenericRecord payment = record.value()
+        long[] history = histories.get(record.key()) ?: new long[0]
+        long at = (Long) payment.get('event_time'), cents = (Long) payment.get('amount_cents')
+        double north = (Double) payment.get('latitude'), east = (Double) payment.get('longitude')
+        String reasons = judged(history, at, cents, north, east)
+        if (reasons != null) {
+            context().forward(new Record<>(payment.get('event_id').toString(),
+                "${record.key()}\t$at\t$cents\t$reasons".toString(), record.timestamp()))
+        }
+        int kept = Math.min(history.length, NUMBERS * (REMEMBERED - 1))
+        long[] now = Arrays.copyOfRange(history, history.length - kept, history.length + NUMBERS)
+        now[kept] = at
+        now[kept + 1] = cents
+        now[kept + 2] = Double.doubleToRawLongBits(north)
+        now[kept + 3] = Double.doubleToRawLongBits(east)
+        histories.put(record.key(), now)
+    }
+
+    private static String judged(long[] history, long at, long cents, double north, double east) {
+        int known = history.length.intdiv(NUMBERS), last = history.length - NUMBERS
+        long spent = 0
+        for (int i = 1; i < history.length; i += NUMBERS) { spent += history[i] }
+        if (known == 0 || cents * known <= 5 * spent || at - history[last] > 3_600_000L ||
+            kilometres(Double.longBitsToDouble(history[last + 2]),
+                Double.longBitsToDouble(history[last + 3]), north, east) <= 1000d) {
+            return null
+        }
+        boolean often = known >= 4 && at - history[history.length - 4 * NUMBERS] <= 300_000L
+        often ? 'amount, distance, frequency' : 'amount, distance'
+    }
+
+    private static double kilometres(double north1, double east1, double north2, double east2) {
+        double n1 = Math.toRadians(north1), n2 = Math.toRadians(north2)
+        double up = Math.sin((n2 - n1) / 2d), across = Math.sin(Math.toRadians(east2 - east1) / 2d)
+        2d * 6371d * Math.asin(Math.sqrt(up * up + Math.cos(n1) * Math.cos(n2) * across * across))
+    }
+}
+
 @CompileStatic
 class Topologies {
     final Map task
@@ -85,6 +142,7 @@ class Topologies {
             case 'W2': uniques(); break
             case 'W4': sessions(); break
             case 'W5': payments(); break
+            case 'W6': thefts(); break
             default: windows()
         }
     }
@@ -158,6 +216,18 @@ class Topologies {
                 String[] cells = both.split('\t')
                 new KeyValue<>(cells[2], [cells[0], cells[1], cells[3], cells[4]].join('\t'))
             }
+            .to(output, Produced.with(Serdes.String(), Serdes.String()))
+    }
+
+    private void thefts() {
+        StoreBuilder<KeyValueStore<String, long[]>> histories = Stores.keyValueStoreBuilder(
+            Stores.persistentKeyValueStore(Judge.STORE), Serdes.String(), numbers())
+        builder.addStateStore(histories.withCachingEnabled())
+        ProcessorSupplier<String, GenericRecord, String, String> judge = {
+            new Judge()
+        } as ProcessorSupplier<String, GenericRecord, String, String>
+        source(0, ['event_id', 'event_time', 'amount_cents', 'latitude', 'longitude'])
+            .process(judge, Judge.STORE)
             .to(output, Produced.with(Serdes.String(), Serdes.String()))
     }
 

@@ -14,6 +14,7 @@ import pytest
 from bench import compare
 from bench.compare import OWN, PEERS, Asked, contenders, table
 from bench.filling import of_comparison
+from bench.peers.avro import batch_reader, leading, tuples
 from bench.peers.chart import draw
 from bench.peers.figures import (
     FAILED,
@@ -195,7 +196,7 @@ def test_usage_counts_the_family() -> None:
 
 def test_every_contender_says_what_it_leaves_out_and_why_it_has_no_answer() -> None:
     found = [contender for _, _, contender in contenders((*OWN, *PEERS))]
-    assert len({contender.title for contender in found}) == len(found) == 11
+    assert len({contender.title for contender in found}) == len(found) == 12
     for contender in found:
         assert contender.lacks
         assert contender.settings
@@ -215,6 +216,27 @@ def test_python_peers_judge_a_payment_by_amount_distance_and_frequency() -> None
     assert judge(usual, (now, 5_000, *tokyo)) == ""
     assert judge(usual, (now, 5_001, *berlin)) == ""
     assert judge(usual, (now + 60 * minute, 90_000, *tokyo)) == ""
+
+
+def test_python_peers_read_no_further_than_the_last_field_in_use() -> None:
+    instant = {"type": "long", "logicalType": "timestamp-millis"}
+    schema = {
+        "type": "record",
+        "name": "View",
+        "fields": [
+            {"name": "at", "type": instant},
+            {"name": "page", "type": "string"},
+            {"name": "ms", "type": ["null", "long"]},
+            {"name": "agent", "type": "string"},
+        ],
+    }
+    # 1, "/a" and 2, then 2, "/b" and null, each with an agent "x".
+    values = [b"-----\x02\x04/a\x02\x04\x02x", b"-----\x04\x04/b\x00\x02x"]
+    assert [field["name"] for field in leading(schema, ["page"])["fields"]] == ["at", "page"]
+    assert list(tuples(batch_reader(schema, ["ms", "at", "page"])(values))) == [
+        (2, 1, "/a"),
+        (None, 2, "/b"),
+    ]
 
 
 def test_right_runs_stand_first_then_those_not_done_then_all_others() -> None:
