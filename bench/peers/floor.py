@@ -17,7 +17,7 @@ CONTENDERS = {
     "floor": Contender(
         "floor: consumer, Arrow decode and group-by",
         "no event time, lateness, exactly-once or dead letters; keeps no state",
-        f"one process, batches of {_BATCH:,} messages decoded by pyruhvro as far as fields are used",
+        f"one process, batches of {_BATCH:,} messages decoded by pyruhvro as far as needed",
         answers=("W1", "W2", "W3", "W4"),
         cannot={
             "W5": _NO_STATE,
