@@ -47,6 +47,10 @@ def up(as_json: _AsJson = False) -> None:
         stack.up(_progress(spinner))
     OUT.print(f"All parts are up after {time.monotonic() - began:.1f} s.", highlight=False)
     OUT.print(f"Dashboard and API: {stack.settings.serving}", highlight=False)
+    if not stack.settings.clickhouse_embedded:
+        one = stack.settings
+        where = f"{one.clickhouse_host}:{one.clickhouse_http_port}"
+        OUT.print(f"ClickHouse is yours, at {where}: none was started here.", highlight=False)
 
 
 def _progress(spinner: Status) -> Progress:

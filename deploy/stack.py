@@ -34,6 +34,8 @@ from deploy.settings import PROJECT_ROOT, Settings
 
 SUPERVISOR, RESUME = "supervisor", "resume"
 _UP_SECONDS, _DOWN_SECONDS, _PORT_SECONDS = 360.0, 120.0, 10.0
+# Many jobs are submitted one after the other, each for half a minute on a slow machine.
+_RESUME_SECONDS = 1_800.0
 # One that dies this often while starting will not come up by waiting.
 _FAILURES_TO_GIVE_UP = 3
 
@@ -245,8 +247,11 @@ class Stack:
             now = self.status()
             if on_progress is not None:
                 on_progress(now)
-            if all(one.state == "healthy" for one in now) and not self._resuming():
-                return
+            if all(one.state == "healthy" for one in now):
+                if not self._resuming():
+                    return
+                if time.monotonic() > until + _RESUME_SECONDS:
+                    raise CommandError(f"The jobs are not resumed; see {self.place.log(RESUME)}")
             self._give_up_if_hopeless(now, before, late=time.monotonic() > until)
             time.sleep(0.05)
 

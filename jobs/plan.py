@@ -41,6 +41,8 @@ from udfs.stores import FoldedStore
 from udfs.totals import TotalsStore
 
 SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
+LATE = ", late up to "
+"""Begins the part of a layout that tells how late the view's events may come."""
 
 
 def accounting_view(stream: Stream) -> WindowView:
@@ -244,7 +246,7 @@ def _books(view: View) -> str:
     if isinstance(view, QueryView):
         return ""
     lateness = ", ".join(str(whole_ms(stream.allowed_lateness)) for stream in view.streams)
-    return f" in books {STATE_FORMAT}, late up to {lateness} ms"
+    return f" in books {STATE_FORMAT}{LATE}{lateness} ms"
 
 
 def _refuse_clashes(store: FoldedStore | JoinStore) -> None:

@@ -18,7 +18,7 @@ from jobs.catalogue import JOBS, job_named
 from jobs.cluster import CANCELLING, LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.code import code_folder, drop_code, keep_code
 from jobs.desired import DesiredJob, desired_jobs, forget, remembered
-from jobs.plan import plan, reading_copy, versioned
+from jobs.plan import LATE, plan, reading_copy, versioned
 from jobs.state import (
     CHECKPOINT_DIR,
     SAVEPOINT_DIR,
@@ -163,12 +163,17 @@ def _check_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> Non
                 f"{name} can't continue without {', '.join(gone)}, which is in its state; rebuild "
                 "with `kappa replay run`, or start anew with `--from none`."
             )
-        changed = sorted(view for view in layout if before[view] != layout[view])
+        changed = sorted(view for view in layout if not _is_same(before[view], layout[view]))
         if changed:
             raise SubmissionFailed(
                 f"{name} can't continue: its state is from before {', '.join(changed)} changed; "
                 "rebuild with `kappa replay run`, or start anew with `--from none`."
             )
+
+
+def _is_same(before: str, now: str) -> bool:
+    """Whether two layouts of a view are one; older ones do not tell how late events may come."""
+    return before == now or before == now.partition(LATE)[0]
 
 
 def _check_loss(cluster: Cluster, name: str, job_name: str) -> None:

@@ -117,7 +117,7 @@ def gather(
         slots_needed=settings.parallelism,
         slots_free=Cluster(*settings.flink_clusters).get("/overview")["slots-available"],
         table_bytes=table_bytes,
-        bytes_free=min(disk_free, *_home_free(settings)),
+        bytes_free=_bytes_free(settings, disk_free),
         measured_rate=_rate(measured),
         archive=archive,
         archived=_archived(archive, job, begin),
@@ -210,9 +210,9 @@ def _bytes(clickhouse: ClickHouse, job_plan: JobPlan, shown: dict[str, int]) -> 
     return int(size.rows[0][0] or 0), int(free.rows[0][0])
 
 
-def _home_free(settings: Settings) -> tuple[int, ...]:
-    """Return what is free where the embedded stack keeps topics and state, if it is used at all."""
+def _bytes_free(settings: Settings, disk_free: int) -> int:
+    """Return what is free on ClickHouse's disk, or on the home's if topics and state are there."""
     if not settings.embedded:
-        return ()
+        return disk_free
     home = settings.home if settings.home.exists() else settings.home.parent
-    return (shutil.disk_usage(home).free,)
+    return min(disk_free, shutil.disk_usage(home).free)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.plan import plan
-from replay.facts import _bytes, _home_free
+from replay.facts import _bytes, _bytes_free
 from sinks.clickhouse import Answer, ClickHouse
 
 VIEW = "page_views_per_minute"
@@ -40,8 +40,8 @@ def test_a_views_size_is_that_of_its_parts_on_a_cluster_too() -> None:
 
 def test_the_homes_disk_counts_only_where_topics_and_state_are_on_it(tmp_path: Path) -> None:
     embedded = Settings(home=tmp_path / "home")
-    (free,) = _home_free(embedded)
-    assert free > 0
+    assert _bytes_free(embedded, 9_000) == 9_000
+    assert 0 < _bytes_free(embedded, 1 << 80) < 1 << 80
     elsewhere = Settings(
         home=tmp_path,
         kafka_bootstrap="kafka:9092",
@@ -49,4 +49,4 @@ def test_the_homes_disk_counts_only_where_topics_and_state_are_on_it(tmp_path: P
         flink_url="http://flink:8081",
         postgres_dsn=SecretStr("postgresql://control"),
     )
-    assert _home_free(elsewhere) == ()
+    assert _bytes_free(elsewhere, 1 << 80) == 1 << 80
