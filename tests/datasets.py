@@ -306,6 +306,7 @@ def breaks(schema_id: int, nullable_id: int, unknown_id: int) -> list[tuple[str,
         ("out_of_range", _changed(schema_id, duration_ms=-1)),
         ("out_of_range", _changed(schema_id, duration_ms=2**62)),
         ("out_of_range", _changed(schema_id, bytes_sent=-1)),
+        ("out_of_range", _changed(schema_id, bytes_sent=10**12 + 1)),
         ("wrong_time", later),
         ("wrong_time", _changed(schema_id, event_time=-(2**62))),
     ]
@@ -353,7 +354,7 @@ def _at_the_limits(event: Event, schema_id: int) -> list[Draft]:
             {"country": "x" * (60_000 + spare)},
             {"user_id": "ü" * 128, "event_id": "e" * 64},
             {"page_id": "/" * 2_048, "referrer": "r" * 8_192, "user_agent": "a" * 4_096},
-            {"status": 100, "duration_ms": 0, "bytes_sent": 2**62},
+            {"status": 100, "duration_ms": 0, "bytes_sent": 10**12},
             {"status": 599, "duration_ms": 24 * HOUR},
         )
     ]

@@ -208,7 +208,7 @@ def _fields(body: bytes, schema: Any) -> dict[str, Any]:
 _RANGES = {
     "duration_ms": (0, DAY),
     "status": (100, 599),
-    "bytes_sent": (0, None),
+    "bytes_sent": (0, 10**12),
 }
 _LENGTHS = {
     "event_id": (1, 64),
@@ -225,7 +225,7 @@ def _check_quality(fields: dict[str, Any], timestamp_ms: int) -> None:
             raise Dead("missing")
     for name, (least, most) in _RANGES.items():
         number = fields.get(name)
-        if number is not None and (number < least or (most is not None and number > most)):
+        if number is not None and not least <= number <= most:
             raise Dead("out_of_range")
     for name, (shortest, longest) in _LENGTHS.items():
         text = fields.get(name)
