@@ -45,7 +45,7 @@ def run(settings: Settings) -> None:
     if _events(settings):
         OUT.print("The sample is in Kafka already; it is not sent twice.", highlight=False)
     else:
-        produce("sample", _JOB, "", 0, 0, False, False, False)
+        produce("sample", stream=_JOB)
     name = flink_name(settings, _JOB, usual_version(settings, job_named(_JOB)))
     if Cluster(*settings.flink_clusters).live_job(name):
         OUT.print(f"Job {name} runs already.", highlight=False)

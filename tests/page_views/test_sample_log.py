@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
+from deploy.settings import PROJECT_ROOT
+from jobs.cluster import Cluster
+from jobs.submit import flink_name
 from tests import datasets
 from tests.harness import (
     Environment,
-    create_topic,
     failures,
-    kappa,
     produce,
     register,
     rows,
     start,
+    start_loader,
 )
 from tests.oracle import PER_MINUTE, SITE, judge
 from tests.settling import assert_status, settle
@@ -20,11 +27,31 @@ from tests.settling import assert_status, settle
 _CUT_LINE = 8_898
 
 
-def test_the_sample_log_becomes_the_oracles_rows(env: Environment) -> None:
+def demo(env: Environment) -> str:
+    """Return what `kappa demo` prints; the job that it starts is then that of `env`."""
+    env.job_name = flink_name(env.settings, "page_views")
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "demo"],
+        env=os.environ | env.settings.environment() | {"COLUMNS": "200"},
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    live = Cluster(env.settings.flink).live_job(env.job_name)
+    assert live is not None
+    env.job_id = live.id
+    return done.stdout
+
+
+def test_the_demo_makes_the_sample_log_the_oracles_rows(env: Environment) -> None:
     schema_id = register(env, datasets.V1)
-    create_topic(env)
-    assert kappa(env, "produce", "sample")["events"] == 9_999
-    start(env)
+    start_loader(env)
+    said = demo(env)
+    assert "9,999 in the topic = 9,999 aggregated + 0 late + 0 dead" in said
+    assert re.search(r"/favicon\.ico +│ +807 │ +0 │ +16 ", said)
     verdict = settle(env)
 
     events = [e for n, e in enumerate(datasets.sample_events()) if n != _CUT_LINE]
