@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +155,8 @@ def client(settings: Settings) -> list[str]:
     if settings.flink_home:
         return [str(Path(settings.flink_home) / "bin" / "flink")]
     write_cluster_files(settings)
-    place, conf = folders(settings), place_of(settings) / "conf"
     # It lives for seconds: what the optimising compiler does for it is never used.
-    options = [*START_QUICKLY, *_module_options(), *_logging(place.log("flink-client"), conf)]
-    return java_command(
-        [_CLIENT],
-        options=options,
-        temporary=place.temporary("flink"),
-        classpath=classpath([place_of(settings) / "lib"]),
-    )
+    return _java(settings, "flink-client", [_CLIENT], START_QUICKLY)
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -291,20 +285,25 @@ def _command(
     options: list[str],
     extra: dict[str, str] | None = None,
 ) -> list[str]:
-    place = folders(settings)
     conf = place_of(settings) / "conf"
     given = {"metrics.reporter.prom.port": str(settings.port(metrics_port)), **(extra or {})}
     dynamic = [word for key, value in given.items() for word in ("-D", f"{key}={value}")]
+    return _java(settings, name, [main, "--configDir", str(conf), *dynamic], options)
+
+
+def _java(settings: Settings, name: str, main: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return the command line of one of Flink's JVMs, with the log and the jars of all."""
+    place, base = folders(settings), place_of(settings)
+    logging = [
+        f"-Dlog.file={place.log(name)}",
+        f"-Dlog4j.configurationFile=file:{base / 'conf' / _LOG4J_FILE}",
+    ]
     return java_command(
-        [main, "--configDir", str(conf), *dynamic],
-        options=[*options, *_logging(place.log(name), conf), *_module_options()],
+        main,
+        options=[*options, *logging, *_module_options()],
         temporary=place.temporary("flink"),
-        classpath=classpath([place_of(settings) / "lib"]),
+        classpath=classpath([base / "lib"]),
     )
-
-
-def _logging(log: Path, conf: Path) -> list[str]:
-    return [f"-Dlog.file={log}", f"-Dlog4j.configurationFile=file:{conf / _LOG4J_FILE}"]
 
 
 def _module_options() -> list[str]:

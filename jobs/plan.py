@@ -45,10 +45,15 @@ LATE = ", late up to "
 """Begins the part of a layout that tells how late the view's events may come."""
 
 
+def accounting_name(stream: str) -> str:
+    """Return the name of the view that accounts for the events of `stream`."""
+    return f"{stream}_accounting"
+
+
 def accounting_view(stream: Stream) -> WindowView:
     """Return the view that every job writes beside its own: which offsets it aggregated."""
     return WindowView(
-        name=f"{stream.name}_accounting",
+        name=accounting_name(stream.name),
         stream=stream,
         dimensions=(SOURCE_PARTITION,),
         window=Tumbling(stream.pane),

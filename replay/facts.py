@@ -101,6 +101,7 @@ def gather(
     schemas = [_schemas(settings, stream) for stream in job.streams]
     measured = control.last_done(BUILT_STEP, job_name)
     kafka = settings.kafka_client
+    topics = topic_names(kafka)
     begin = {stream.name: begin_offsets(kafka, stream.topic) for stream in job.streams}
     archive = settings.archive if from_archive else ""
     return Facts(
@@ -108,7 +109,7 @@ def gather(
         topics={stream.name: stream.topic for stream in job.streams},
         views=names,
         shown=shown,
-        versions_used=control.versions_used(names) | _versions_in_topics(settings, job),
+        versions_used=control.versions_used(names) | _versions_in(topics, settings, job),
         columns=columns,
         begin=begin,
         end={stream.name: event_ends(kafka, stream.topic) for stream in job.streams},
@@ -122,7 +123,7 @@ def gather(
         archive=archive,
         archived=_archived(archive, job, begin),
         queries=tuple(view.name for view in first.queries),
-        new_streams=_new_streams(job, shown, topic_names(kafka)),
+        new_streams=_new_streams(job, shown, topics),
         doubled=twice,
     )
 
@@ -150,11 +151,11 @@ def _rate(built: JournalEntry | None) -> float | None:
     return float(built.detail["rate"])
 
 
-def _versions_in_topics(settings: Settings, job: Job) -> frozenset[int]:
+def _versions_in(topics: Collection[str], settings: Settings, job: Job) -> frozenset[int]:
     names = {view.name for view in plan(job, 1).views}
     streams = {stream.name for stream in job.streams}
     found = []
-    for topic in topic_names(settings.kafka_client):
+    for topic in topics:
         try:
             found.append(parse_topic(topic, settings.topic_prefix))
         except UnknownTopicName:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jobs.plan import accounting_name
 from replay.differences import Expectation, UnusableExpectation, expectations
 from replay.offsets import Offsets
 from replay.records import ReplayPlan, ReplayRecord, ReplayState, VersionState
@@ -64,7 +65,7 @@ class Facts:
     @property
     def replaced(self) -> tuple[str, ...]:
         """The views to rebuild, without the accounting of streams that the job did not read."""
-        begun = {accounting(stream) for stream in self.new_streams}
+        begun = {accounting_name(stream) for stream in self.new_streams}
         return tuple(view for view in self.views if view not in begun)
 
 
@@ -153,12 +154,7 @@ def is_done(
 
 def accounting_of(replay: ReplayRecord) -> set[str]:
     """Return the views that say which events were aggregated; every rebuild writes them."""
-    return {accounting(stream) for stream in replay.plan.pinned}
-
-
-def accounting(stream: str) -> str:
-    """Return the name of the view that accounts for the events of `stream`."""
-    return f"{stream}_accounting"
+    return {accounting_name(stream) for stream in replay.plan.pinned}
 
 
 def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[str]:

@@ -55,21 +55,18 @@ class Reinjection:
 
     def places(self) -> frozenset[Place]:
         """Return the letters that were sent again."""
-        with self._control.transaction() as connection:
-            rows = connection.execute(
-                'SELECT partition, "offset" FROM kappa.reinjected_events'
-                " WHERE namespace = %s AND stream = %s AND state = 'sent'",
-                self._where,
-            ).fetchall()
-        return frozenset((row["partition"], row["offset"]) for row in rows)
+        return self._found("sent")
 
     def noted(self) -> frozenset[Place]:
         """Return the letters that were sent again, and those of which that is not known yet."""
+        return self._found("sent", "sending")
+
+    def _found(self, *states: str) -> frozenset[Place]:
         with self._control.transaction() as connection:
             rows = connection.execute(
                 'SELECT partition, "offset" FROM kappa.reinjected_events'
-                " WHERE namespace = %s AND stream = %s",
-                self._where,
+                " WHERE namespace = %s AND stream = %s AND state = ANY(%s)",
+                (*self._where, list(states)),
             ).fetchall()
         return frozenset((row["partition"], row["offset"]) for row in rows)
 

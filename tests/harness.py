@@ -159,9 +159,14 @@ def start(env: Environment) -> None:
 
 def kappa(env: Environment, *words: str) -> Any:
     """Return what the command line prints as JSON."""
+    return json.loads(printed(env, *words, "--json"))
+
+
+def printed(env: Environment, *words: str) -> str:
+    """Return what the command line prints, of 200 columns; it must succeed."""
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *words, "--json"],
-        env=os.environ | env.settings.environment(),
+        [sys.executable, "-m", "deploy.cli", *words],
+        env=os.environ | env.settings.environment() | {"COLUMNS": "200"},
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
@@ -169,7 +174,7 @@ def kappa(env: Environment, *words: str) -> Any:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def register(env: Environment, schema: dict[str, Any], subject: str = "") -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 OWNER, OWNER_PASSWORD = "kappa", "own:er'1"
 READER, READER_PASSWORD = "reader", "rea\\der 2"
@@ -53,6 +54,17 @@ class Endpoint:
     @property
     def log(self) -> Path:
         return self.home / "endpoint.log"
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """The settings with which owner and reader reach it."""
+        return {
+            "clickhouse_port": self.port,
+            "clickhouse_user": OWNER,
+            "clickhouse_password": SecretStr(OWNER_PASSWORD),
+            "clickhouse_reader": READER,
+            "clickhouse_reader_password": SecretStr(READER_PASSWORD),
+        }
 
     def environment(self) -> dict[str, str]:
         kept = {name: text for name, text in os.environ.items() if not name.startswith("KAPPA_")}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
-from deploy.settings import PROJECT_ROOT
 from jobs.cluster import Cluster
 from jobs.submit import flink_name
 from tests import datasets
 from tests.harness import (
     Environment,
     failures,
+    printed,
     produce,
     register,
     rows,
@@ -30,20 +27,11 @@ _CUT_LINE = 8_898
 def demo(env: Environment) -> str:
     """Return what `kappa demo` prints; the job that it starts is then that of `env`."""
     env.job_name = flink_name(env.settings, "page_views")
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", "demo"],
-        env=os.environ | env.settings.environment() | {"COLUMNS": "200"},
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    said = printed(env, "demo")
     live = Cluster(env.settings.flink).live_job(env.job_name)
     assert live is not None
     env.job_id = live.id
-    return done.stdout
+    return said
 
 
 def test_the_demo_makes_the_sample_log_the_oracles_rows(env: Environment) -> None:

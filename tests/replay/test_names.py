@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from deploy.settings import Settings
 from replay import names
@@ -17,7 +16,7 @@ from sinks.clickhouse import ClickHouse
 from sinks.pointers import create_pointers
 from sinks.queries import public_versions
 from sinks.tables import TableColumn, TableSpec, create_table, create_view
-from tests.endpoint.running import OWNER, OWNER_PASSWORD, Endpoint
+from tests.endpoint.running import Endpoint
 
 SPEC = TableSpec("pages", (TableColumn("page", "String"),), ("page",))
 HOUR = 3_600
@@ -38,9 +37,7 @@ def clickhouse(endpoint: Endpoint, tmp_path: Path) -> Iterator[ClickHouse]:
         Settings(
             home=tmp_path,
             namespace=f"n{uuid.uuid4().hex[:8]}",
-            clickhouse_port=endpoint.port,
-            clickhouse_user=OWNER,
-            clickhouse_password=SecretStr(OWNER_PASSWORD),
+            **endpoint.access,
         )
     )
     found.create_database()

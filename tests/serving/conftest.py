@@ -10,14 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.settings import Settings
-from tests.endpoint.running import (
-    OWNER,
-    OWNER_PASSWORD,
-    READER,
-    READER_PASSWORD,
-    Endpoint,
-    free_port,
-)
+from tests.endpoint.running import Endpoint, free_port
 from tests.serving.site import Database, Server, serving
 
 
@@ -38,11 +31,7 @@ def settings_over(endpoint: Endpoint, home: Path) -> Settings:
     return Settings(
         home=home,
         namespace=f"s{uuid.uuid4().hex[:8]}",
-        clickhouse_port=endpoint.port,
-        clickhouse_user=OWNER,
-        clickhouse_password=SecretStr(OWNER_PASSWORD),
-        clickhouse_reader=READER,
-        clickhouse_reader_password=SecretStr(READER_PASSWORD),
+        **endpoint.access,
         kafka_bootstrap=nobody,
         flink_url=f"http://{nobody}",
         postgres_dsn=SecretStr(f"postgresql://postgres@{nobody}/postgres"),

@@ -7,17 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from deploy.settings import Settings
-from tests.endpoint.running import (
-    OWNER,
-    OWNER_PASSWORD,
-    READER,
-    READER_PASSWORD,
-    Endpoint,
-    free_port,
-)
+from tests.endpoint.running import Endpoint, free_port
 from tests.verify.tables import Versions
 
 
@@ -37,11 +29,7 @@ def versions(clickhouse_endpoint: Endpoint, tmp_path: Path) -> Iterator[Versions
     settings = Settings(
         home=tmp_path,
         namespace=f"v{uuid.uuid4().hex[:8]}",
-        clickhouse_port=clickhouse_endpoint.port,
-        clickhouse_user=OWNER,
-        clickhouse_password=SecretStr(OWNER_PASSWORD),
-        clickhouse_reader=READER,
-        clickhouse_reader_password=SecretStr(READER_PASSWORD),
+        **clickhouse_endpoint.access,
         registry_url=f"http://127.0.0.1:{free_port()}",
     )
     made = Versions(settings)

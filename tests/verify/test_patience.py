@@ -6,18 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from deploy.settings import Settings
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
-from tests.endpoint.running import (
-    OWNER,
-    OWNER_PASSWORD,
-    READER,
-    READER_PASSWORD,
-    Endpoint,
-    free_port,
-)
+from tests.endpoint.running import Endpoint, free_port
 from tests.verify.tables import Versions, counts, row
 
 SLOW = "sleepEachRow(0.5) = new.views - 2"
@@ -30,11 +22,7 @@ def hurried(tmp_path: Path, processes: None) -> Iterator[Versions]:
     made = Versions(
         Settings(
             home=tmp_path,
-            clickhouse_port=running.port,
-            clickhouse_user=OWNER,
-            clickhouse_password=SecretStr(OWNER_PASSWORD),
-            clickhouse_reader=READER,
-            clickhouse_reader_password=SecretStr(READER_PASSWORD),
+            **running.access,
             registry_url=f"http://127.0.0.1:{free_port()}",
         )
     )
