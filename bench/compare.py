@@ -32,7 +32,7 @@ from bench.peers.figures import (
 )
 from bench.peers.page import page
 from bench.peers.protocol import Contender, Rows, Source, Task
-from bench.peers.runner import python_of, run
+from bench.peers.runner import is_installed, run
 from bench.questions import QUESTIONS, Question, completed
 from bench.steady import rates, whole
 from bench.worlds import World
@@ -133,7 +133,7 @@ def _tried(
         return replace(who, verdict=f"not run: {it}")
     if seconds <= 0:
         return replace(who, verdict="not run: the time for all was up")
-    if not python_of(contender).exists():
+    if not is_installed(contender):
         return replace(who, verdict="not installed: `make bench-peers` does that")
     try:
         # What another run wrote must not be taken for what this one does.

@@ -42,9 +42,9 @@ _MEMORY_MB = {
 # the rule, and a collector of as many threads as there are cores, collecting took a sixth of the
 # JVM's time. On more cores than two one thread would hold up all others.
 _YOUNG_MB, _FEW_CORES = 960, 2
-# Columns of a batch are some MB each. By default libc gives each a mapping of its own and returns it
-# at once, and Arrow's own allocator returns memory after a second: then the kernel clears every page
-# anew, 0.18 of them an event, a fifth of the time that decoding takes.
+# Columns of a batch are some MB each. By default libc gives each a mapping of its own and returns
+# it at once, and Arrow's own allocator returns memory after a second: then the kernel clears every
+# page anew, 0.18 of them an event, a fifth of the time that decoding takes.
 _KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),

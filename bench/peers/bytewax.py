@@ -20,7 +20,7 @@ _BATCH = 10_000
 CONTENDERS = {
     "bytewax": Contender(
         "Bytewax",
-        "no exactly-once (recovery off), dead letters or corrections; lateness delays windows",
+        "no exactly-once (recovery off), dead letters, corrections, sink; lateness delays windows",
         f"{_WORKERS} processes of a worker each, polls of {_BATCH:,} messages decoded by pyruhvro",
         answers=("W1", "W2", "W3", "W4", "W5", "W6"),
         cannot={"W7": "not written: W3 and W4 show what the parts cost"},

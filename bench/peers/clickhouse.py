@@ -198,8 +198,9 @@ def _folding(task: Task) -> tuple[str, ...]:
     """Return what keeps the measures of windows, or of the parts that sliding windows are of."""
     states = ", unique_users AggregateFunction(uniqExact, String)" if task.uniques else ""
     uniques = ", uniqExactState(user_id) AS unique_users" if task.uniques else ""
-    columns = """event_time DateTime64(3, 'UTC'), page_id String, user_id String,
-        duration_ms Nullable(Int64)"""
+    users = ", user_id String" if task.uniques else ""
+    columns = f"""event_time DateTime64(3, 'UTC'), page_id String,
+        duration_ms Nullable(Int64){users}"""
     return (
         _queue(task, task.source, columns),
         f"""

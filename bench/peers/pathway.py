@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ _BACKLOG = 50_000
 CONTENDERS = {
     "pathway": Contender(
         "Pathway",
-        "no closed windows, exactly-once (persistence off) or dead letters",
+        "no closed windows, exactly-once (persistence off), dead letters or sink",
         f"{_THREADS} threads, a commit every {_COMMIT_MS:,} ms, at most {_BACKLOG:,} events in "
         "progress, batches decoded by pyruhvro",
         answers=("W1", "W2", "W3", "W4", "W5", "W6"),
@@ -202,7 +203,7 @@ def _events(task: Task, place: int, names: tuple[str, ...]) -> Any:
     records = pw.io.kafka.read(
         {
             "bootstrap.servers": task.bootstrap,
-            "group.id": f"bench-pathway-{place}",
+            "group.id": f"bench-{uuid.uuid4().hex[:8]}",
             "auto.offset.reset": "earliest",
         },
         topic=source.topic,

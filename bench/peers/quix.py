@@ -20,7 +20,7 @@ _WORKERS = 2
 CONTENDERS = {
     "quix": Contender(
         "Quix Streams",
-        "no rows that are final, no dead letters; late events are only logged; at-least-once",
+        "no rows that are final, dead letters or sink; late events are only logged; at-least-once",
         f"{_WORKERS} processes, 100,000 messages queued, lz4; fastavro up to the last field in use",
         answers=("W1", "W2", "W3", "W4", "W5", "W6"),
         cannot={"W7": "not written: W3 and W4 show what the parts cost"},

@@ -53,6 +53,13 @@ def python_of(contender: Contender) -> Path:
     return PEERS / contender.environment / "bin" / "python"
 
 
+def is_installed(contender: Contender) -> bool:
+    """Tell whether what the contender needs was installed to the end."""
+    if not contender.environment:
+        return True
+    return (PEERS / contender.environment / ".installed").exists()
+
+
 def run(settings: Settings, module: str, contender: Contender, task: Task, seconds: float) -> Run:
     """Run `module` for at most `seconds` after its first report."""
     folder = Path(task.folder)

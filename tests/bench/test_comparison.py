@@ -292,7 +292,7 @@ def test_what_fails_costs_nobody_else(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(compare, "topic_names", lambda _: frozenset())
     monkeypatch.setattr(compare, "run", run)
     asked = Asked(("clickhouse",), ("W1", "W4"), 10_000, 2, 1.0, 100.0, tmp_path)
-    monkeypatch.setattr(compare, "python_of", lambda _: tmp_path)
+    monkeypatch.setattr(compare, "is_installed", lambda _: True)
     found = [(r.question, r.outcome, r.verdict) for r in compare.compare(Settings(), asked)]
     assert found[::2] == found[1::2]
     assert found[::2] == [
