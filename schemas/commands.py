@@ -52,7 +52,8 @@ def produce(
         bool, typer.Option("--ignore-unknown", help="Leave out fields the schema does not have.")
     ] = False,
     metrics_port: Annotated[
-        int | None, typer.Option(min=1, help="Serve metrics for Prometheus on this port.")
+        int | None,
+        typer.Option(min=1, max=65535, help="Serve metrics for Prometheus on this port."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=_JSON_HELP)] = False,
 ) -> None:

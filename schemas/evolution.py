@@ -26,6 +26,9 @@ def obstacles(writer: Mapping[str, Any], reader: Mapping[str, Any]) -> tuple[str
 def _record_obstacles(
     writer: Mapping[str, Any], reader: Mapping[str, Any], path: str
 ) -> Iterator[str]:
+    if not isinstance(reader, Mapping) or "fields" not in reader:
+        yield f"record {writer.get('name')!r} became {_name(reader)}; events are records."
+        return
     if writer.get("name") != reader.get("name"):
         yield f"record {writer.get('name')!r} became {reader.get('name')!r}; keep its name."
     written = {field["name"]: field for field in writer["fields"]}

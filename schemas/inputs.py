@@ -206,7 +206,14 @@ def _read_avro(source: Source, stream: Stream) -> Iterator[Good | Bad]:
                 yield Good(where, conform(record, stream.schema))
             except BadValue as error:
                 yield Bad(where, str(error))
-    except (fastavro.read.SchemaResolutionError, ValueError, TypeError, KeyError) as error:
+    # A time beyond the year 9999 overflows.
+    except (
+        fastavro.read.SchemaResolutionError,
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+    ) as error:
         raise InputError(
             f"{source.name} can't be read as {stream.name} after record {number}: {error}."
         ) from error

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from schemas.batches import BatchEncoder
 
 _DELIVERY_SECONDS = 120.0
-_POLL_EVERY = 1024
+_POLL_EVERY, _POLL_SECONDS = 1024, 1.0
 _BY_KEY = -1
 
 PRODUCER_SETTINGS: dict[str, Any] = {
@@ -84,6 +84,7 @@ class EventProducer:
         self._producer = Producer({**kafka, **PRODUCER_SETTINGS, "on_delivery": self._on_delivery})
         self._failed = 0
         self._first_error = ""
+        self._polled = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -135,8 +136,8 @@ class EventProducer:
             except KafkaException as error:
                 raise InvalidEvent(f"{self.stream.name}: {kafka_error(error).str()}.") from error
         self.sent += 1
-        if self.sent % _POLL_EVERY == 0:
-            self._producer.poll(0)
+        if self.sent % _POLL_EVERY == 0 or time.monotonic() >= self._polled + _POLL_SECONDS:
+            self._poll()
 
     def send_batch(self, batch: pa.RecordBatch) -> None:
         """Encode and hand over `batch`, a column for each field of the schema; see `send`."""
@@ -160,7 +161,7 @@ class EventProducer:
                 except BufferError:
                     self._make_room()
         self.sent += len(records.values)
-        self._producer.poll(0)
+        self._poll()
 
     @property
     def waiting(self) -> int:
@@ -196,6 +197,12 @@ class EventProducer:
                 f"{self.stream.name}: {self.stream.event_time_field} {timestamp_ms} is more than "
                 f"{MAX_FUTURE_MS // 60_000} minutes ahead of the clock."
             )
+
+    def _poll(self) -> None:
+        """Learn what became of records; raises `DeliveryFailed`."""
+        self._polled = time.monotonic()
+        self._producer.poll(0)
+        self._raise_failures()
 
     def _make_room(self) -> None:
         self._raise_failures()

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas.inputs import Bad, Format, Good, Source, detect_format, open_input, read_events
+from schemas.inputs import (
+    Bad,
+    Format,
+    Good,
+    InputError,
+    Source,
+    detect_format,
+    open_input,
+    read_events,
+)
 from schemas.producer import EventProducer, InvalidEvent
 from schemas.producer_metrics import metrics_served
 from schemas.registry import Registry
@@ -76,7 +85,12 @@ def send_file(
             EventProducer(kafka, registry, stream) as producer,
             metrics_served(producer, order.metrics_host, order.metrics_port),
         ):
-            skipped, refusals = _send_all(producer, pieces, source, order, report)
+            try:
+                skipped, refusals = _send_all(producer, pieces, source, order, report)
+            except (BadInput, InputError):
+                # Whoever is told what was sent goes on after it.
+                producer.flush()
+                raise
     return Sent(
         file_format,
         producer.sent,

@@ -342,7 +342,12 @@ def _result(answer: Future[Any], purpose: str) -> Any:
 
 def _admin(kafka: Mapping[str, Any]) -> AdminClient:
     # Errors come back as exceptions; what the client says besides would disturb a command's output.
-    return AdminClient({**_QUIET, **kafka})
+    try:
+        return AdminClient({**_QUIET, **kafka})
+    except KafkaException as error:
+        raise KafkaUnavailable(
+            f"no client for Kafka at {_address(kafka)} can be set up: {kafka_error(error).str()}."
+        ) from error
 
 
 def _address(kafka: Mapping[str, Any]) -> str:

@@ -72,7 +72,10 @@ def _value(value: Any, avro_type: Any, name: str) -> Any:
     if primitive in ("float", "double") and isinstance(value, int | float):
         if isinstance(value, bool):
             raise BadValue(name, "must be a number and is a boolean")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise BadValue(name, "is larger than any floating-point number") from None
     expected: type = _CLASSES.get(primitive, object)
     if not isinstance(value, expected) or primitive in ("float", "double"):
         raise BadValue(name, f"must be {_type_name(avro_type)} and is {_kind(value)}")

@@ -70,3 +70,11 @@ def test_incompatible_change_is_named(
 def test_renamed_record_is_an_obstacle() -> None:
     renamed = {**record(), "name": "S"}
     assert obstacles(record(), renamed) == ("record 'R' became 'S'; keep its name.",)
+
+
+@pytest.mark.parametrize(
+    "reader", [{"type": "enum", "name": "E", "symbols": ["a"]}, ["null", "string"], "string"]
+)
+def test_what_is_no_record_is_told_of(reader: Any) -> None:
+    (reason,) = obstacles(record(A_LONG), reader)
+    assert "events are records" in reason

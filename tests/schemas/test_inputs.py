@@ -218,6 +218,15 @@ def test_avro_file_of_other_records_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
+def test_avro_file_with_a_time_beyond_the_calendar_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "far.avro"
+    row = {"event_id": "1", "event_time": 1_431_857_103_123_000, "user_id": "u", "page_id": "/a"}
+    with path.open("wb") as file:
+        fastavro.writer(file, PAGE_VIEWS.schema, [row])
+    with pytest.raises(InputError, match=r"far\.avro can't be read as page_views"):
+        read(path)
+
+
 def test_damaged_avro_file_says_where_it_ends(tmp_path: Path) -> None:
     row = {"event_id": "1", "event_time": 1, "user_id": "u", "page_id": "/a"}
     path = tmp_path / "cut.avro"

@@ -193,6 +193,22 @@ def test_what_the_broker_refuses_is_raised_at_flush(
     assert [record.value() for record in records(settings, stream)] == [b"good"]
 
 
+def test_what_the_broker_refuses_is_raised_while_more_is_sent(
+    settings: Settings, stream: Stream, registry: Registry
+) -> None:
+    producer = EventProducer(settings.kafka_client, registry, stream)
+    deadline = time.monotonic() + 30
+
+    def send_on() -> None:
+        while time.monotonic() < deadline:
+            producer.send_raw(b"good", None, 1, partition=0)
+            time.sleep(0.01)
+
+    producer.send_raw(b"bad", None, 4_102_444_800_000, partition=1)
+    with pytest.raises(DeliveryFailed, match=r"1 records were not .*Invalid timestamp"):
+        send_on()
+
+
 def test_more_events_than_the_queue_holds_all_arrive(
     settings: Settings, stream: Stream, registry: Registry
 ) -> None:

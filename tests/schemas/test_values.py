@@ -90,3 +90,9 @@ def test_unknown_fields_can_be_left_out() -> None:
 def test_what_is_no_object_is_no_event(document: Any) -> None:
     with pytest.raises(BadValue, match="must be an object"):
         conform(document, PAGE_VIEWS.schema)
+
+
+def test_a_number_beyond_all_fractions_is_refused() -> None:
+    schema = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "double"}]}
+    with pytest.raises(BadValue, match="larger than any floating-point number"):
+        conform({"a": 10**400}, schema)
