@@ -22,7 +22,14 @@ from kafka.errors import KafkaError
 
 from deploy.settings import Settings
 from jobs.cluster import LIVE_STATES, Cluster
-from jobs.state import Loss, StateUnavailable, keep_loss, loss_of
+from jobs.state import (
+    Loss,
+    StateUnavailable,
+    keep_loss,
+    keep_passed,
+    loss_of,
+    passed_of,
+)
 from jobs.submit import cancel
 from schemas.topics import KafkaUnavailable
 
@@ -108,6 +115,18 @@ def counted_on(
     }
 
 
+def passed_over(transactions: Iterable[Transaction], restored: int, parallelism: int) -> set[str]:
+    """Return which of them `counted_on` passes over for their subtasks are no more. No I/O.
+
+    They are no loss either once the job has as many subtasks again.
+    """
+    return {
+        one.name
+        for one in transactions
+        if one.subtask >= parallelism and one.checkpoint != restored
+    }
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -166,8 +185,19 @@ class CommitWatch:
         if job is None:
             return set()
         newest, restored = self._cluster.newest_checkpoint(job.id)
+        parallelism = self._cluster.parallelism(job.id)
         known = set(before.transactions) if before else set()
-        return counted_on(transactions, newest, restored, self._cluster.parallelism(job.id)) - known
+        passed = self._passed(name, transactions, passed_over(transactions, restored, parallelism))
+        return counted_on(transactions, newest, restored, parallelism) - known - passed
+
+    def _passed(self, name: str, transactions: Iterable[Transaction], passed: set[str]) -> set[str]:
+        """Return what is or was passed over and is still aborted, and keep it beside the state."""
+        before = passed_of(self._cluster, name)
+        # Whoever begins from nothing gives the same names again.
+        now = passed | (before & {one.name for one in transactions})
+        if now != before:
+            keep_passed(self._cluster, name, now)
+        return now
 
     def _stop(self, name: str, transactions: list[str]) -> None:
         log.error(

@@ -15,7 +15,15 @@ from pathlib import Path
 
 from deploy.settings import Settings
 from jobs.catalogue import JOBS
-from jobs.cluster import LIVE_STATES, Cluster, ClusterError, ClusterUnavailable, RunningJob
+from jobs.cluster import (
+    CANCELLING,
+    FINISHED,
+    LIVE_STATES,
+    Cluster,
+    ClusterError,
+    ClusterUnavailable,
+    RunningJob,
+)
 from jobs.desired import begun, desired_jobs, mark_begun
 from jobs.resume import submit_again
 from jobs.state import StateUnavailable
@@ -27,6 +35,7 @@ from sinks.loader import stop_signal
 
 log = logging.getLogger("kappa.keeping")
 _EVERY_SECONDS = 5.0
+_NOT_FORGOTTEN = (*LIVE_STATES, CANCELLING, FINISHED)
 _FAILURES = (
     ClusterError,
     ClusterUnavailable,
@@ -46,6 +55,7 @@ class Keeper:
         self._cluster = cluster
         self._jobs = jobs
         self._forgotten: set[str] | None = None
+        self._live: set[str] = set()
 
     def look(self) -> bool:
         """Do what is missing now; return whether every job that should live does."""
@@ -65,10 +75,15 @@ class Keeper:
         Somebody may be submitting or upgrading a job, which is then desired and not yet listed.
         """
         names = {job.name for job in found}
+        desired = {d.name for d in desired_jobs(self._settings)}
         if self._forgotten is None or not found:
-            self._forgotten = {d.name for d in desired_jobs(self._settings)}
-        # One that took too long to start was given up, and may run all the same.
-        self._forgotten -= names
+            self._forgotten = desired
+        # Of those that ran at the last look one may be back before the next.
+        self._forgotten |= (desired & self._live) - names
+        # One that took too long to start was given up, and may run all the same. One that failed
+        # to start is listed, too, and still to be resumed.
+        self._forgotten -= {job.name for job in found if job.state in _NOT_FORGOTTEN}
+        self._live = {job.name for job in found if job.state in LIVE_STATES}
 
     def _resume(self) -> bool:
         assert self._forgotten is not None

@@ -20,7 +20,7 @@ from jobs.cluster import Cluster
 CHECKPOINT_DIR = "execution.checkpointing.dir"
 SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 
-_LAYOUT_FILE, _LOSS_FILE = "layout.json", "loss.json"
+_LAYOUT_FILE, _LOSS_FILE, _PASSED_FILE = "layout.json", "loss.json", "passed-over.json"
 _METADATA = "_metadata"
 # Flink's file systems for S3, by the schemes that they answer to.
 _S3 = ("s3", "s3a", "s3p")
@@ -94,6 +94,14 @@ class StateFolder:
         """Say what the job whose state this is lost."""
         self._write(_LOSS_FILE, asdict(loss))
 
+    def passed(self) -> set[str]:
+        """Return the aborted transactions of the job whose state this is that are no loss."""
+        return set(self._read(_PASSED_FILE) or ())
+
+    def keep_passed(self, transactions: Iterable[str]) -> None:
+        """Say which these are."""
+        self._write(_PASSED_FILE, sorted(transactions))
+
     def drop(self) -> None:
         """Drop all that is here; there may be nothing."""
         if isinstance(self._fs, fs.LocalFileSystem):
@@ -113,11 +121,17 @@ class StateFolder:
             with self._fs.open_input_file(path) as file:
                 return json.loads(file.read())
 
-    def _write(self, file_name: str, content: Mapping[str, Any]) -> None:
+    def _write(self, file_name: str, content: Any) -> None:
+        path, text = f"{self._path}/{file_name}", json.dumps(content, indent=2).encode() + b"\n"
+        is_local = isinstance(self._fs, fs.LocalFileSystem)
+        # An object store has all of it or nothing; a disk that is full may have a part.
+        written = f"{path}.new" if is_local else path
         with self._plain_errors():
             self._fs.create_dir(self._path, recursive=True)
-            with self._fs.open_output_stream(f"{self._path}/{file_name}") as file:
-                file.write(json.dumps(content, indent=2).encode() + b"\n")
+            with self._fs.open_output_stream(written) as file:
+                file.write(text)
+            if is_local:
+                self._fs.move(written, path)
 
     def _folders(self, path: str) -> list[str]:
         listed = self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True))
@@ -171,6 +185,18 @@ def keep_loss(cluster: Cluster, name: str, transactions: Iterable[str], seen: da
     loss = Loss(tuple(sorted({*known, *transactions})), seen.isoformat(timespec="seconds"))
     for folder in state_folders(cluster, name)[:1]:
         folder.keep_loss(loss)
+
+
+def passed_of(cluster: Cluster, name: str) -> set[str]:
+    """Return the aborted transactions of job `name` that are no loss."""
+    folders = state_folders(cluster, name)[:1]
+    return {one for folder in folders for one in folder.passed()}
+
+
+def keep_passed(cluster: Cluster, name: str, transactions: Iterable[str]) -> None:
+    """Note beside the state of job `name` which these are."""
+    for folder in state_folders(cluster, name)[:1]:
+        folder.keep_passed(transactions)
 
 
 def accept_loss(cluster: Cluster, name: str) -> None:

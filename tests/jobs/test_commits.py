@@ -114,3 +114,25 @@ def test_transactions_are_not_listed_again_while_no_job_runs(
 
 def kept_in(folder: Path) -> dict[str, str]:
     return {CHECKPOINT_DIR: folder.as_uri()}
+
+
+def test_what_a_lower_parallelism_left_is_no_loss_once_it_is_raised_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aborted = {f"kappa-{NAME}-2-7", f"kappa-{NAME}-3-7"}
+    state, stopped = {"newest": (9, 6), "parallelism": 2}, []
+    monkeypatch.setattr(Coordinators, "aborted", lambda self: aborted)
+    monkeypatch.setattr(Cluster, "newest_checkpoint", lambda self, job_id: state["newest"])
+    monkeypatch.setattr(Cluster, "parallelism", lambda self, job_id: state["parallelism"])
+    monkeypatch.setattr("jobs.commits.cancel", lambda settings, name: stopped.append(name))
+    with flink(JOB_ID, NAME, 0, "RUNNING", configuration=kept_in(tmp_path)) as url:
+        settings = Settings(_env_file=None, flink_url=url)
+        assert CommitWatch(settings, lambda: NOW).look() == {}
+        state |= {"newest": (21, 20), "parallelism": 4}
+        assert CommitWatch(settings, lambda: NOW).look() == {}
+        # Begun from nothing, the job gives the same names again.
+        aborted.discard(f"kappa-{NAME}-2-7")
+        assert CommitWatch(settings, lambda: NOW).look() == {}
+        aborted.add(f"kappa-{NAME}-2-7")
+        assert CommitWatch(settings, lambda: NOW).look() == {NAME: 1}
+    assert stopped == [NAME]

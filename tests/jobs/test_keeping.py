@@ -120,3 +120,28 @@ def test_a_keeper_that_starts_anew_resumes_what_is_not_there(world: World) -> No
     del world.listed["words"]
     assert world.keeper().look()
     assert world.news() == ["words"]
+
+
+def test_a_job_that_failed_to_start_again_is_tried_again_though_it_is_listed(world: World) -> None:
+    keeper = world.keeper()
+    keeper.look()
+    world.news()
+    world.listed.clear()
+    world.refused = {"words"}
+    assert not keeper.look()
+    assert world.news() == ["orders", "words"]
+    # Flink lists what was cancelled as it did not start.
+    world.listed["words"] = "CANCELED"
+    world.refused = set()
+    assert keeper.look()
+    assert world.news() == ["words"]
+
+
+def test_a_cluster_that_came_back_with_some_jobs_gets_the_others(world: World) -> None:
+    keeper = world.keeper()
+    keeper.look()
+    assert keeper.look()
+    world.news()
+    del world.listed["words"]
+    assert keeper.look()
+    assert world.news() == ["words"]

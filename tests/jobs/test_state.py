@@ -105,3 +105,14 @@ def put(path: Path, *, at: float) -> Path:
     path.touch()
     os.utime(path, (at, at))
     return path
+
+
+def test_what_is_noted_beside_state_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    (folder, _) = state_folders(cluster(tmp_path.as_uri()), JOB)
+    folder.keep_layout({"a": "1"})
+    with pytest.raises(TypeError):
+        folder.keep_layout({"a": object()})  # type: ignore[dict-item]
+    assert folder.layout() == {"a": "1"}
+    folder.keep_layout({"a": "2"})
+    assert folder.layout() == {"a": "2"}
+    assert os.listdir(tmp_path / "checkpoints" / JOB) == ["layout.json"]
