@@ -11,6 +11,7 @@ import httpx
 _JOB_PATH = re.compile(r"/jobs/(?P<id>[0-9a-f]{32})\b")
 LIVE_STATES = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING", "RECONCILING")
 CANCELLING = "CANCELLING"
+FINISHED = "FINISHED"
 # What an operator that has got no watermark says of it.
 _NO_WATERMARK = -(2**63)
 
@@ -218,6 +219,13 @@ class Cluster:
             raise ClusterError(root_cause(operation["failure-cause"]["stack-trace"]))
         location: str = operation["location"]
         return location
+
+    def slots_free(self) -> int | None:
+        """Return how many slots the first cluster has free; None where it gets more when asked."""
+        if "kubernetes.cluster-id" in self.configuration():
+            return None
+        free: int = self.get("/overview")["slots-available"]
+        return free
 
     def configuration(self) -> dict[str, str]:
         """Return the first cluster's configuration."""

@@ -114,10 +114,11 @@ def submit(
 
 def _ends(settings: Settings, job: str) -> dict[str, dict[int, int]]:
     from jobs.catalogue import job_named
-    from schemas.topics import end_offsets
+    from schemas.topics import end_offsets, topic_names
 
-    streams = job_named(job).within(settings.namespace).streams
-    return {stream.name: end_offsets(settings.kafka_client, stream.topic) for stream in streams}
+    kafka, streams = settings.kafka_client, job_named(job).within(settings.namespace).streams
+    there = topic_names(kafka)
+    return {s.name: end_offsets(kafka, s.topic) for s in streams if s.topic in there}
 
 
 def _of_job(job: str, views: Sequence[str]) -> tuple[str, ...]:
@@ -305,9 +306,9 @@ def new_view(
             text = ""
         try:
             written = write_view(name, job, by, text)
+            written.write(PROJECT_ROOT)
         except CannotWrite as error:
             raise CommandError(str(error)) from error
-    written.write(PROJECT_ROOT)
     if as_json:
         print_json({"module": written.module, "test": written.test})
         return

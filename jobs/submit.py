@@ -86,6 +86,7 @@ def submit(
         raise SubmissionFailed(
             f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
         )
+    check_place(settings, cluster, name)
     # One that is just being cancelled may complete a checkpoint still.
     leaving = [job for job in cluster.unended(name) if job.state == CANCELLING]
     _await_ended(cluster, leaving, name)
@@ -248,6 +249,21 @@ def _live(cluster: Cluster, name: str) -> RunningJob:
         live = [j.name for j in cluster.jobs() if j.state == "RUNNING"]
         raise ClusterError(f"no job {name} runs; running: {', '.join(live) or 'none'}.")
     return job
+
+
+def check_place(settings: Settings, cluster: Cluster, name: str) -> None:
+    """Raise `SubmissionFailed` where another cluster than that of new jobs has run `name` last.
+
+    In application mode it would start its job again, and two would write the same topics.
+    """
+    last = next((job for job in cluster.jobs() if job.name == name), None)
+    if last is None or (address := cluster.elsewhere(last.id)) is None:
+        return
+    raise SubmissionFailed(
+        f"{name} belongs to the cluster at {address} and new jobs go to {settings.flink}: change "
+        "its FlinkDeployment instead, such as spec.image for new code, spec.job.state or "
+        "spec.job.parallelism, and with upgradeMode savepoint the operator does the rest."
+    )
 
 
 def _run_client(

@@ -13,6 +13,7 @@ from jobs.submit import (
     SubmissionFailed,
     Submitted,
     check_layout,
+    check_place,
     flink_name,
     submit,
     take_savepoint,
@@ -45,7 +46,7 @@ def upgrade(
     options: Mapping[str, str | float] = kept.options if kept else {}
     if parallelism is not None:
         options = {**options, "parallelism": parallelism}
-    _check_place(settings, cluster, name)
+    check_place(settings, cluster, name)
     check_layout(settings, cluster, job_name, version, views)
     stopped, location = take_savepoint(settings, name, stop=True, wanted=True)
     try:
@@ -58,14 +59,3 @@ def upgrade(
             f"`kappa submit {job_name} --version {version} --from {location}`."
         ) from error
     return Upgraded(stopped.id, location, started)
-
-
-def _check_place(settings: Settings, cluster: Cluster, name: str) -> None:
-    job = cluster.live_job(name)
-    if job is None or (address := cluster.elsewhere(job.id)) is None:
-        return
-    raise SubmissionFailed(
-        f"{name} runs at {address} and new jobs go to {settings.flink}: put an image with the new "
-        "code into its FlinkDeployment (spec.image), and with upgradeMode savepoint the operator "
-        "does what this command would."
-    )

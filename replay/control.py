@@ -357,6 +357,16 @@ class Control:
             ) from error
 
     def _connect(self) -> psycopg.Connection[dict[str, Any]]:
+        try:
+            return self._connected()
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+            # No address, or nobody who may write there.
+            raise ControlUnavailable(
+                f"PostgreSQL, the control plane, can't be used ({_reason(error)}): see "
+                "KAPPA_POSTGRES_DSN."
+            ) from error
+
+    def _connected(self) -> psycopg.Connection[dict[str, Any]]:
         connection = psycopg.connect(
             self._dsn,
             row_factory=dict_row,

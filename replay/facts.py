@@ -116,7 +116,7 @@ def gather(
         schema_ids=tuple(number for ids, _ in schemas for number in ids),
         unreadable=tuple(why for _, reasons in schemas for why in reasons),
         slots_needed=settings.parallelism,
-        slots_free=Cluster(*settings.flink_clusters).get("/overview")["slots-available"],
+        slots_free=Cluster(*settings.flink_clusters).slots_free(),
         table_bytes=table_bytes,
         bytes_free=_bytes_free(settings, disk_free),
         measured_rate=_rate(measured),

@@ -52,7 +52,7 @@ class Facts:
     schema_ids: tuple[int, ...]
     unreadable: tuple[str, ...]
     slots_needed: int
-    slots_free: int
+    slots_free: int | None
     table_bytes: int
     bytes_free: int
     measured_rate: float | None
@@ -175,7 +175,7 @@ def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[s
     elif not from_earliest:
         reasons += [_gap_reason(facts.topics[stream], lost) for stream, lost in gaps.items()]
     reasons.extend(facts.unreadable)
-    if facts.slots_free < facts.slots_needed:
+    if facts.slots_free is not None and facts.slots_free < facts.slots_needed:
         reasons.append(
             f"Flink has {facts.slots_free} free slots and the rebuild needs "
             f"{facts.slots_needed}; cancel a job, add a TaskManager, or lower KAPPA_PARALLELISM."

@@ -94,7 +94,7 @@ def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
         ("events, by stream and partition", offsets),
         ("events in all", f"{plan.events:,}"),
         ("schemas", ", ".join(map(str, plan.schema_ids)) or "none registered"),
-        ("Flink slots", f"{plan.slots_needed} of {plan.slots_free} free"),
+        ("Flink slots", f"{plan.slots_needed} of {_free(plan.slots_free)}"),
         ("disk", f"about {needed:,.1f} MB of {free:,.0f} MB free"),
         ("time", f"{_duration(plan.seconds)} at {plan.rate:,.0f} events/s ({plan.rate_from})"),
         ("expected to differ", "; ".join(expected) or "nothing"),
@@ -110,6 +110,10 @@ def print_plan(plan: ReplayPlan, *, to_error: bool = False) -> None:
             say(f"{name}: {value or 'nothing'}")
         return
     print_table(f"Replay of {plan.job}", ("", "plan"), rows)
+
+
+def _free(slots: int | None) -> str:
+    return "as many as are asked for" if slots is None else f"{slots} free"
 
 
 def _spans(begin: Mapping[int, int], ends: Mapping[int, int]) -> str:

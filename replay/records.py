@@ -67,7 +67,7 @@ class ReplayPlan:
     expected: Expectation
     schema_ids: tuple[int, ...]
     slots_needed: int
-    slots_free: int
+    slots_free: int | None
     bytes_needed: int
     bytes_free: int
     rate: float

@@ -20,17 +20,19 @@ def flink(
     configuration: Mapping[str, str] = MappingProxyType({}),
     watermarks: Sequence[tuple[str, Sequence[int]]] = (),
     checkpoints: Sequence[str] = ("COMPLETED", "FAILED", "FAILED"),
+    slots: int = 0,
 ) -> Iterator[str]:
     """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths.
 
     `watermarks` are those of each vertex's subtasks, by its name; `checkpoints` how the newest ones
-    went, the newest first.
+    went, the newest first. `slots` are free.
     """
     vertices = [{"id": str(place), "name": of} for place, (of, _) in enumerate(watermarks)]
     answers = {
         "/jobs/overview": {
             "jobs": [{"jid": job_id, "name": name, "state": state, "start-time": started_ms}]
         },
+        "/overview": {"slots-available": slots},
         f"/jobs/{job_id}": {"state": state, "vertices": vertices},
         f"/jobs/{job_id}/status": {"status": state},
         **{

@@ -46,6 +46,19 @@ def test_a_job_in_a_cluster_of_its_own_is_not_upgraded_into_another(tmp_path: Pa
         flink("b" * 32, "orders", 5, "RUNNING", asked) as own,
     ):
         settings = Settings(_env_file=None, home=tmp_path, flink_url=f"{first},{own}")
-        with pytest.raises(SubmissionFailed, match=f"orders runs at {own}.*FlinkDeployment"):
+        with pytest.raises(SubmissionFailed, match=f"orders belongs to .* {own} .*FlinkDeployment"):
             upgrade(settings, "orders")
     assert not any("stop" in path or "savepoint" in path for path in asked)
+
+
+@pytest.mark.parametrize("state", ["FINISHED", "CANCELED", "FAILED"])
+def test_a_job_that_a_cluster_of_its_own_would_start_again_is_not_started(
+    tmp_path: Path, state: str
+) -> None:
+    with (
+        flink("a" * 32, "orders.v2", 5, "RUNNING") as first,
+        flink("b" * 32, "orders", 5, state) as own,
+    ):
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=f"{first},{own}")
+        with pytest.raises(SubmissionFailed, match=f"orders belongs to .* {own} .*FlinkDeployment"):
+            submit(settings, "orders", restore="none")

@@ -110,3 +110,11 @@ def test_a_newest_checkpoint_that_failed_is_told_of(
     with flink("a" * 32, "orders", 5, "RUNNING", checkpoints=newest_first) as address:
         found = Cluster(address).checkpoints("a" * 32)
     assert (found.failed, found.failure) == (failed, failure)
+
+
+def test_a_cluster_that_gets_slots_when_asked_has_no_number_of_them() -> None:
+    own = {"kubernetes.cluster-id": "rebuilds"}
+    with flink("a" * 32, "orders", 5, "RUNNING", configuration=own) as native:
+        assert Cluster(native).slots_free() is None
+    with flink("a" * 32, "orders", 5, "RUNNING", slots=3) as session:
+        assert Cluster(session).slots_free() == 3

@@ -151,6 +151,11 @@ def test_a_replay_that_can_not_end_well_does_not_begin(
         plan_replay(replace(FACTS, **changed), ERRORS, from_earliest=False)  # type: ignore[arg-type]
 
 
+def test_a_cluster_that_gets_slots_when_asked_has_enough_of_them() -> None:
+    plan = plan_replay(replace(FACTS, slots_free=None), ERRORS, from_earliest=False)
+    assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
+
+
 def test_every_reason_is_told_at_once() -> None:
     facts = replace(FACTS, slots_free=0, begin={"page_views": {0: 1, 1: 0}})
     with pytest.raises(Refused) as refused:
