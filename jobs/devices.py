@@ -118,7 +118,11 @@ DEVICES_QUIET = QueryView(
     "readings of any device: while all are silent, none is told of.",
 )
 
-JOB = Job("devices", (DEVICE_READINGS,), (DEVICE_HEALTH_PER_MINUTE, DEVICE_ALERTS, DEVICES_QUIET))
+JOB = Job(
+    "devices",
+    (DEVICE_READINGS,),
+    (DEVICE_HEALTH_PER_MINUTE, DEVICE_ALERTS, DEVICES_QUIET),
+)
 
 if __name__ == "__main__":
     from jobs.run import main

@@ -70,9 +70,13 @@ class Written:
     test_text: str
 
     def write(self, root: Path) -> None:
-        """Write both files below `root`."""
+        """Write both files below `root`; raises `CannotWrite` where the test is there already."""
+        try:
+            with (root / self.test).open("x") as test:
+                test.write(self.test_text)
+        except FileExistsError:
+            raise CannotWrite(f"{self.test} is there already; choose another name.") from None
         (root / self.module).write_text(self.module_text)
-        (root / self.test).write_text(self.test_text)
 
 
 def new_view(name: str, job_name: str, dimension: str, module_text: str) -> Written:
@@ -85,6 +89,10 @@ def new_view(name: str, job_name: str, dimension: str, module_text: str) -> Writ
     stream = job.streams[0]
     dimension = dimension or stream.key_field
     _check(name, dimension, stream)
+    if name.upper() in _bound(module_text):
+        raise CannotWrite(
+            f"jobs/{job_name}.py has something called {name.upper()} already; choose another name."
+        )
     values = {
         "name": name,
         "constant": name.upper(),
@@ -111,6 +119,20 @@ def _check(name: str, dimension: str, stream: Stream) -> None:
         raise CannotWrite(
             f"{dimension} is no text field of stream {stream.name}; there are {', '.join(texts)}."
         )
+
+
+def _bound(text: str) -> set[str]:
+    """Return the names that a module's own lines give to something."""
+    found: set[str] = set()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        else:
+            names = (one for one in ast.walk(node) if isinstance(one, ast.Name))
+            found |= {one.id for one in names if isinstance(one.ctx, ast.Store)}
+    return found
 
 
 def _is_text(kind: object) -> bool:

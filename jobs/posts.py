@@ -68,7 +68,11 @@ TRENDING_HASHTAGS = QueryView(
     "anew, and how they changed since the minute before.",
 )
 
-JOB = Job("posts", (POSTS,), (TRENDING_HASHTAGS,))
+JOB = Job(
+    "posts",
+    (POSTS,),
+    (TRENDING_HASHTAGS,),
+)
 
 if __name__ == "__main__":
     from jobs.run import main

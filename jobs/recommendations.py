@@ -49,7 +49,11 @@ RELATED_ITEMS = QueryView(
     description="For each item the five most often seen with it, each quarter of an hour anew.",
 )
 
-JOB = Job("recommendations", (ITEM_VIEWS,), (RELATED_ITEMS,))
+JOB = Job(
+    "recommendations",
+    (ITEM_VIEWS,),
+    (RELATED_ITEMS,),
+)
 
 if __name__ == "__main__":
     from jobs.run import main

@@ -138,7 +138,11 @@ CARD_BLOCKS = ArrivalView(
     description="Orders to block a card, one for each alert; obeying one twice does no harm.",
 )
 
-JOB = Job("transactions", (TRANSACTIONS,), (USER_SPENDING, FRAUD_ALERTS, CARD_BLOCKS))
+JOB = Job(
+    "transactions",
+    (TRANSACTIONS,),
+    (USER_SPENDING, FRAUD_ALERTS, CARD_BLOCKS),
+)
 
 if __name__ == "__main__":
     from jobs.run import main

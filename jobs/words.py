@@ -27,7 +27,11 @@ WORD_COUNTS = QueryView(
     description="How often each word occurs; one that does not for a year is counted anew.",
 )
 
-JOB = Job("words", (WORDS,), (WORD_COUNTS,))
+JOB = Job(
+    "words",
+    (WORDS,),
+    (WORD_COUNTS,),
+)
 
 if __name__ == "__main__":
     from jobs.run import main

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.settings import PROJECT_ROOT
+from jobs.catalogue import JOBS
 from jobs.new_view import CannotWrite, new_view
 
 NAME = "page_views_per_country"
@@ -79,3 +80,29 @@ def test_what_a_module_lacks_is_imported() -> None:
 def test_what_cannot_be_written_is_refused_with_the_reason(name: str, by: str, said: str) -> None:
     with pytest.raises(CannotWrite, match=said):
         new_view(name, "page_views", by, "")
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_takes_another_view(job: str) -> None:
+    text = (PROJECT_ROOT / "jobs" / f"{job}.py").read_text()
+    compile(new_view("one_more", job, "", text).module_text, f"{job}.py", "exec")
+
+
+def test_what_a_module_calls_something_is_no_name_of_a_view() -> None:
+    text = (PROJECT_ROOT / "jobs" / "page_views.py").read_text()
+    with pytest.raises(CannotWrite, match="has something called PAGE_VIEWS already"):
+        new_view("page_views", "page_views", "", text)
+    with pytest.raises(CannotWrite, match="has something called JOB already"):
+        new_view("job", "page_views", "", text)
+
+
+def test_a_test_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "tests" / "jobs").mkdir(parents=True)
+    (tmp_path / "jobs").mkdir()
+    text = (PROJECT_ROOT / "jobs" / "page_views.py").read_text()
+    made = new_view(NAME, "page_views", "", text)
+    (tmp_path / made.test).write_text("own")
+    with pytest.raises(CannotWrite, match="is there already"):
+        made.write(tmp_path)
+    assert (tmp_path / made.test).read_text() == "own"
+    assert not (tmp_path / made.module).exists()
