@@ -226,7 +226,10 @@ class AggregatePanes(KeyedProcessFunction):
         least = 0 if isinstance(store, PaneStore) else _MERGE_PAUSE_MS
         if isinstance(store, TotalsStore):
             least = max(self.spec.early_fire_ms, _LEAST_PAUSE_MS)
-        return max(least, self._pace.pause) if self._catches_up(timers) else least
+        if isinstance(store, PaneStore) and not self._catches_up(timers):
+            return least
+        # Whatever holds a job up, it is no help to merge the same again and again.
+        return max(least, self._pace.pause)
 
     def _catches_up(self, timers: _Timers) -> bool:
         now, watermark = timers.current_processing_time(), timers.current_watermark()
@@ -286,6 +289,8 @@ class AggregatePanes(KeyedProcessFunction):
 
     def _ask_early(self, key: int, timers: _Timers) -> None:
         now, pause = timers.current_processing_time(), self.spec.early_fire_ms
+        # Rows of what takes long to fold come less often, so that a busy job does not fall behind.
+        pause = pause and max(pause, self._pace.pause)
         asked = self._early_timer.get(key)
         # Flink waits for the moment it was told, however far that is once the clock was set back.
         if pause and (asked is None or not now - _LOST * pause <= asked <= now + pause):

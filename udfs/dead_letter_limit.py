@@ -36,6 +36,7 @@ class DeadLetterGuard:
     accepted: Mapping[int, int] = field(default_factory=dict)
     _next_offset: dict[int, int] = field(default_factory=dict)
     _dead: dict[int, Int64s] = field(default_factory=dict)
+    _in_a_row: dict[int, int] = field(default_factory=dict)
 
     def judge(self, partitions: Int64s, offsets: Int64s, reasons: npt.NDArray[np.object_]) -> None:
         """Raise `TooManyDeadLetters` if the batch goes past the limit.
@@ -43,6 +44,8 @@ class DeadLetterGuard:
         All have one entry per event, in partition order; `reasons` has None for good events.
         """
         bad = np.flatnonzero(reasons != None)  # noqa: E711
+        if len(bad) or self._in_a_row:
+            self._judge_rows(partitions, offsets, reasons)
         for partition in np.unique(partitions[bad]).tolist():
             rows = bad[partitions[bad] == partition]
             dead = offsets[rows]
@@ -51,15 +54,45 @@ class DeadLetterGuard:
             dead = dead[dead >= self.accepted.get(partition, 0)]
             for most, within in self.limit.windows:
                 if (reached := _reached(dead, most, within)) is not None:
-                    [(reason, _)] = Counter(reasons[rows]).most_common(1)
-                    raise TooManyDeadLetters(
-                        f"{most} of {within} events up to offset {reached} of {self.topic}, "
-                        f"partition {partition}, are dead letters, the last ones for {reason!r}. "
-                        "Nothing more is read before the producer or the rule is mended, or "
-                        "`kappa submit … --accept-dead-letters` passes by what is there now."
-                    )
+                    raise self._too_many(most, within, partition, reached, reasons[rows])
             self._dead[partition] = dead[-self.limit.remembered :]
             self._next_offset[partition] = int(offsets[rows[-1]]) + 1
+
+    def _judge_rows(
+        self, partitions: Int64s, offsets: Int64s, reasons: npt.NDArray[np.object_]
+    ) -> None:
+        """Raise where so many in a row are bad, however far apart their offsets are.
+
+        Each transaction takes an offset more than its records have.
+        """
+        most = self.limit.in_a_row
+        for partition in np.unique(partitions).tolist():
+            rows = np.flatnonzero(partitions == partition)
+            passed = offsets[rows] < self.accepted.get(partition, 0)
+            good = np.flatnonzero((reasons[rows] == None) | passed)  # noqa: E711
+            begin = np.concatenate([[-1 - self._in_a_row.pop(partition, 0)], good])
+            runs = np.append(begin[1:], len(rows)) - begin - 1
+            if (long := np.flatnonzero(runs >= most)).size:
+                reached = int(offsets[rows[begin[long[0]] + most]])
+                raise self._too_many(most, most, partition, reached, reasons[rows])
+            if runs[-1]:
+                self._in_a_row[partition] = int(runs[-1])
+
+    def _too_many(
+        self,
+        most: int,
+        within: int,
+        partition: int,
+        reached: int,
+        reasons: npt.NDArray[np.object_],
+    ) -> TooManyDeadLetters:
+        [(reason, _)] = Counter(filter(None, reasons)).most_common(1)
+        return TooManyDeadLetters(
+            f"{most} of {within} events up to offset {reached} of {self.topic}, "
+            f"partition {partition}, are dead letters, the last ones for {reason!r}. "
+            "Nothing more is read before the producer or the rule is mended, or "
+            "`kappa submit … --accept-dead-letters` passes by what is there now."
+        )
 
     def _before(self, partition: int, offset: int) -> Int64s:
         if offset < self._next_offset.get(partition, 0) or partition not in self._dead:

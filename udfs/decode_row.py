@@ -66,9 +66,11 @@ class RowDecoder:
         written = {field["name"]: field["type"] for field in writer["fields"]}
         own = {field["name"]: field["type"] for field in self._stream.schema["fields"]}
         for name in self._fields:
-            is_time = name == self._stream.event_time_field
-            simple = is_time or _is_simple(own[name])
-            if not simple or written.get(name) != own[name]:
+            if name == self._stream.event_time_field:
+                # Its logical type says which unit it has.
+                if written.get(name) != own[name]:
+                    return None
+            elif not _is_simple(own[name]) or _bare(written.get(name)) != own[name]:
                 return None
         return reader
 
@@ -88,6 +90,15 @@ class RowDecoder:
             if found is not None and is_bad(found):
                 return False
         return True
+
+
+def _bare(avro_type: Any) -> Any:
+    """Return a primitive type without what its writer says of it, as Java's of its class."""
+    if isinstance(avro_type, list):
+        return [_bare(branch) for branch in avro_type]
+    if isinstance(avro_type, dict) and not avro_type.keys() - {"type", "avro.java.string"}:
+        return avro_type["type"]
+    return avro_type
 
 
 def _is_simple(avro_type: Any) -> bool:

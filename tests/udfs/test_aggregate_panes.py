@@ -218,6 +218,14 @@ def test_a_restart_between_folding_and_writing_loses_no_row() -> None:
     assert after.advance(TimeDomain.PROCESSING_TIME, 20_000) == []
 
 
+def test_rows_of_what_takes_long_to_fold_come_less_often() -> None:
+    task = Task(State())
+    task.operator._pace.took(KEY, 250)
+    task.send(65, "/open")
+    clock = sorted(at for domain, at in task.state.timers if domain == TimeDomain.PROCESSING_TIME)
+    assert clock[0] == 2_500, "ten times as long as a merge takes, not each second"
+
+
 def test_early_rows_wait_while_event_time_runs_ahead_of_the_clock() -> None:
     task = Task(State())
     task.send(65, "/open")

@@ -84,3 +84,19 @@ def test_accepted_dead_letters_are_no_reason_to_stop() -> None:
     show(one, "xxx.", 100)
     with pytest.raises(TooManyDeadLetters):
         show(one, "xxxx", 104)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_bad_events_in_a_row_are_too_many_however_far_apart_they_are(size: int) -> None:
+    # Where each event has a transaction of its own, its marker takes the offset after it.
+    offsets, one = np.arange(0, 40, 2, dtype=np.int64), guard()
+
+    def show_all(events: str) -> None:
+        for at in range(0, len(events), size):
+            part = events[at : at + size]
+            reasons = np.array([None if event == GOOD else "empty" for event in part], object)
+            one.judge(np.zeros(len(part), np.int64), offsets[at : at + size], reasons)
+
+    show_all("xxx.xx.x" + GOOD * 2)
+    with pytest.raises(TooManyDeadLetters, match="4 of 4 events up to offset 14 "):
+        show_all(".xx.xxxx")

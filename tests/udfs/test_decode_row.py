@@ -18,7 +18,7 @@ from udfs.decode import Decoder, needed_fields
 from udfs.decode_row import RowDecoder
 
 NOW = 1_750_000_000_000
-OWN, OLDER, WIDER, NARROW = 7, 3, 9, 11
+OWN, OLDER, WIDER, NARROW, JAVA = 7, 3, 9, 11, 13
 GOOD = {
     "event_id": "tx-1",
     "event_time": NOW,
@@ -71,6 +71,25 @@ def both(values: list[bytes | None], timestamp: int = NOW) -> tuple[list[Any], l
     singly = [one.decode(found, timestamp) for found in values]
     kept = [event and {name: event[name] for name in fields} for event in singly]
     return at_once, kept
+
+
+def test_what_java_says_of_its_strings_does_not_slow_down_an_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SCHEMAS, JAVA, _as_java_writes_it(TRANSACTIONS.schema))
+    monkeypatch.delattr(RowDecoder, "_resolved")
+    assert both([value(JAVA)]) == ([GOOD], [GOOD])
+
+
+def _as_java_writes_it(schema: Any) -> Any:
+    if schema == "string":
+        return {"type": "string", "avro.java.string": "String"}
+    if isinstance(schema, list):
+        return [_as_java_writes_it(branch) for branch in schema]
+    if isinstance(schema, dict) and "fields" in schema:
+        fields = schema["fields"]
+        return schema | {"fields": [f | {"type": _as_java_writes_it(f["type"])} for f in fields]}
+    return schema
 
 
 def test_a_good_event_comes_with_its_fields() -> None:

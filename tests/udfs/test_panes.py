@@ -16,6 +16,7 @@ from udfs.windows import (
     missed_rows,
     next_deadline,
     settled_rows,
+    windows_closing,
 )
 
 MINUTE = 60_000
@@ -191,6 +192,24 @@ def test_deadlines_are_window_ends_then_the_expiry() -> None:
         watermark = deadline
 
     assert found == [MINUTE - 1, 2 * MINUTE - 1, 7 * MINUTE - 1]
+
+
+def test_windows_are_due_at_their_ends_however_many_a_pane_is_in() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(300):
+        slide, windows = int(rng.integers(1, 50)), int(rng.integers(1, 40))
+        view = WindowedView("v", slide * windows, slide, COUNTED)
+        pages = PaneStore("pages", ("page",), slide, int(rng.integers(0, 99)), (view,))
+        panes = [slide * int(at) for at in rng.integers(-60, 60, 5)]
+        fired = int(rng.integers(-3_000, 3_000))
+        watermark = fired + int(rng.integers(0, 500))
+        starts = sorted({start for pane in panes for start in view.starts_with(pane)})
+        ends = [start + view.size - 1 for start in starts]
+        due = [end + 1 - view.size for end in ends if fired < end <= watermark]
+        assert windows_closing(view, panes, fired, watermark).tolist() == due
+        moments = [*ends, *map(pages.expiry, panes)]
+        later = [moment for moment in moments if moment > watermark]
+        assert next_deadline(pages, panes, watermark) == min(later, default=None)
 
 
 def test_a_row_of_a_page_always_goes_to_the_same_bucket() -> None:
