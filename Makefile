@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench bench-peers peers test faults soak test-unit test-long tools browser lint format up down status install jars lock clean distclean
+.PHONY: help demo bench bench-peers bench-tools peers test faults soak test-unit test-long tools browser lint format up down status install jars lock clean distclean
 
 help: ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -40,16 +40,19 @@ soak: install jars ## A fault every half minute under a steady rate; MINUTES=…
 test-unit: install tools ## The tests that start no process, in under a minute
 	@$(BIN)/pytest -m "not stack and not process and not long"
 
-bench: install jars $(VENV)/.bench ## Compare with Flink SQL and a bare consumer; EVENTS=… SECONDS=… REPEAT=…
+bench: bench-tools jars ## Compare with Flink SQL and a bare consumer; EVENTS=… SECONDS=… REPEAT=…
 	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --events $(or $(EVENTS),2000000) $(LIMITS)
 
-bench-peers: install jars peers $(VENV)/.bench ## Compare with what else one would pick too; EVENTS=… SECONDS=… REPEAT=…
+bench-peers: bench-tools jars peers ## Compare with what else one would pick too; EVENTS=… SECONDS=… REPEAT=…
 	@$(BIN)/kappa up && $(BIN)/python -m bench.compare --peers --events $(or $(EVENTS),2000000) $(LIMITS)
+
+bench-tools: install $(VENV)/.bench ## Install what draws the benchmarks' charts
 
 peers: $(PEERS:%=.peers/%/.installed) ## Install each of those into an environment of its own
 
 # One that can't be installed is left out of the comparison, which says so.
-.peers/%/.installed: bench/peers/requirements/%.txt | $(INSTALLED)
+.SECONDEXPANSION:
+.peers/%/.installed: bench/peers/requirements/%.txt $$(wildcard bench/peers/requirements/$$*-pom.xml) | $(INSTALLED)
 	@echo "Installing $* below .peers…"
 	@pom=bench/peers/requirements/$*-pom.xml; \
 	 if $(PYTHON) -m venv .peers/$* && \

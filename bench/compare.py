@@ -44,6 +44,7 @@ from deploy.console import (
     run_alone,
 )
 from deploy.settings import PROJECT_ROOT, Settings
+from jobs.cluster import LIVE_STATES, Cluster
 from schemas.topics import topic_names
 
 OWN = ("kappa_views", "floor", "flink_sql")
@@ -236,6 +237,13 @@ def _keep(results: Sequence[Result], events: int, machine: Machine, output: Path
     return document
 
 
+def _require_idle(settings: Settings) -> None:
+    """Raise where jobs run: each new TaskManager would restart them, beside what is measured."""
+    jobs = Cluster(settings.flink).jobs()
+    if running := ", ".join(job.name for job in jobs if job.state in LIVE_STATES):
+        raise CommandError(f"{running} runs here: `kappa cancel` what runs before a comparison.")
+
+
 def main(
     events: Annotated[int, typer.Option(min=10_000)] = 2_000_000,
     peers: Annotated[bool, typer.Option("--peers", help="Also the optional ones.")] = False,
@@ -262,6 +270,7 @@ def main(
     questions = tuple(filter(None, question.split(","))) or tuple(QUESTIONS)
     if unknown := [*({*modules} - {*OWN, *PEERS}), *({*questions} - QUESTIONS.keys())]:
         raise CommandError(f"There is no {', '.join(unknown)}; see --help.")
+    _require_idle(Settings())
     one = seconds or max(_LEAST_SECONDS, events / _SLOWEST)
     asked = Asked(modules, questions, events, repeat, one, 60 * minutes, output)
     results, machine = [], Machine.here()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from deploy.console import ERR
 
 if TYPE_CHECKING:
     from bench.series import Figure
@@ -28,7 +31,13 @@ class Bar:
 def draw_panels(
     panels: Mapping[str, Sequence[Bar]], path: Path, value_format: str = ",.0f"
 ) -> None:
-    """Write a chart to `path`, an SVG or PNG, with a panel for each title, bars from below."""
+    """Write a chart to `path`, an SVG or PNG, with a panel for each title, bars from below.
+
+    Figures are worth having without: where matplotlib is not installed, that is said instead.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        ERR.print(f"No chart in {path}: `make bench-tools` installs what draws it.")
+        return
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
 

@@ -20,7 +20,7 @@ import httpx
 import typer
 from playwright.sync_api import Page, sync_playwright
 
-from bench.latency import Latency, Marks, Sent, latencies, own_namespace, report, send
+from bench.latency import Latency, Marks, Sent, latencies, report, running_job, send
 from deploy.console import CommandError, print_json, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 
@@ -46,7 +46,7 @@ _WATCH = """selector => {
 def measure(settings: Settings, per_second: float, seconds: float) -> Latency:
     """Send events at their own pace and watch the number of them on the page."""
     warm, events = round(10 * per_second), round(seconds * per_second)
-    with own_namespace(settings) as (there, registry), _dashboard(there) as page:
+    with running_job(settings) as (there, registry), _dashboard(there) as page:
         send(there, registry, per_second, warm, seed=1)
         _await(page, warm)
         page.evaluate("window.marks = []")

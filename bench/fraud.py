@@ -10,9 +10,8 @@ import itertools
 import random
 import threading
 import time
-import uuid
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from bench.generators import Event
 from bench.generators.transactions import event
 from bench.steady import STEADY_FROM, STEADY_TO
+from bench.throughput import borrowed_namespace
 from deploy.console import CommandError, print_json, print_table, run_alone
 from deploy.settings import Settings
 from jobs.catalogue import job_named
@@ -162,8 +162,19 @@ class Sender:
 def measure(
     settings: Settings, per_second: float, seconds: float, backlog: int, users: int, **options: int
 ) -> Measured:
-    """Fill a topic of its own, run the job over it, then send at `per_second`."""
-    there = settings.model_copy(update={"namespace": f"f{uuid.uuid4().hex[:6]}"})
+    """Fill a topic of its own, run the job over it, then send at `per_second`, and clean up."""
+    with borrowed_namespace(settings) as there:
+        return _measure_in(there, per_second, seconds, backlog, users, options)
+
+
+def _measure_in(
+    there: Settings,
+    per_second: float,
+    seconds: float,
+    backlog: int,
+    users: int,
+    options: Mapping[str, int],
+) -> Measured:
     job = job_named("transactions").within(there.namespace)
     prepare(there, plan(job, 1))
     sender = Sender(there, job.stream)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from bench.drawing import Bar, draw_panels
 from bench.machine import Machine, keep_json
 from bench.series import OUTPUT
+from bench.throughput import borrowed_namespace
 from bench.workload import Workload, fill_live
 from deploy.console import CommandError, print_json, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
@@ -138,7 +138,7 @@ def _at(marks: Marks, numbers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Se
 
 def measure(settings: Settings, rates: Sequence[float], seconds: float) -> Iterator[Latency]:
     """Run job and loader in a namespace of their own and send events at each pace in turn."""
-    with own_namespace(settings) as (there, registry), watching(there) as watches:
+    with running_job(settings) as (there, registry), watching(there) as watches:
         already = 0
         for per_second in rates:
             # The first events pay for the start of everything and are left out.
@@ -154,11 +154,10 @@ def measure(settings: Settings, rates: Sequence[float], seconds: float) -> Itera
 
 
 @contextmanager
-def own_namespace(settings: Settings) -> Iterator[tuple[Settings, Registry]]:
+def running_job(settings: Settings) -> Iterator[tuple[Settings, Registry]]:
     """Give the settings of a new namespace in which the job and a loader run."""
-    there = settings.model_copy(update={"namespace": f"l{uuid.uuid4().hex[:6]}"})
-    job = job_named("page_views").within(there.namespace)
-    with Registry(**there.registry_access) as registry:
+    with borrowed_namespace(settings) as there, Registry(**there.registry_access) as registry:
+        job = job_named("page_views").within(there.namespace)
         publish_schema(registry, job.stream)
         ensure_events_topic(there.kafka_client, job.stream)
         views = tuple(view.name for view in job.views if isinstance(view, WindowView))

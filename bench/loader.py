@@ -145,7 +145,7 @@ def clean_up(settings: Settings, topic: str) -> None:
     """Remove what the benchmark left on the stack."""
     admin = AdminClient(settings.kafka_client)
     admin.delete_topics([topic])[topic].result(30)
-    ClickHouse(settings).command(f"DROP DATABASE IF EXISTS {identifier(settings.database)}")
+    ClickHouse(settings).drop_database()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import typer
 
 from bench import wrong_errors
 from bench.steady import STEADY_FROM, STEADY_TO
+from bench.throughput import borrowed_namespace
 from bench.workload import Workload, fill, fill_live
 from deploy.console import CommandError, print_json, print_table, progress_bar, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
@@ -122,15 +122,15 @@ class Rebuild:
 
 def measure(settings: Settings, events: int, live_rate: float) -> Measured:
     """Fill a topic of its own, run the live job over it, rebuild beside it, switch, clean up."""
-    there = settings.model_copy(update={"namespace": f"b{uuid.uuid4().hex[:6]}"})
     workload = Workload(events=events)
-    stream = wrong_errors.JOB.within(there.namespace).stream
-    _fill(there, stream, workload)
-    with _loader(there), _live_job(there) as live:
-        _await_read(there, live, events)
-        await_loaded(there, live, lambda progress: None)
-        with _live_events(there, stream, _after(workload, live_rate)):
-            return _rebuild_and_switch(there, live, workload, live_rate)
+    with borrowed_namespace(settings) as there:
+        stream = wrong_errors.JOB.within(there.namespace).stream
+        _fill(there, stream, workload)
+        with _loader(there), _live_job(there) as live:
+            _await_read(there, live, events)
+            await_loaded(there, live, lambda progress: None)
+            with _live_events(there, stream, _after(workload, live_rate)):
+                return _rebuild_and_switch(there, live, workload, live_rate)
 
 
 def _after(workload: Workload, rate: float) -> Workload:

@@ -17,13 +17,19 @@ from bench.machine import Machine, keep_json
 from bench.oracle import window_rows
 from bench.rows import await_rows, newest
 from bench.ten_seconds import STREAM
-from bench.throughput import OPTIONS, Launch, Measured, fill_stream, own_namespace, run_over
+from bench.throughput import (
+    OPTIONS,
+    Launch,
+    Measured,
+    borrowed_namespace,
+    fill_stream,
+    run_over,
+)
 from bench.workload import Workload, batches
 from deploy.console import ERR, print_table
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.views import WINDOW_START, Job, WindowView
 from schemas.streams import Stream
-from schemas.topics import delete_topics, topic_names
 
 OUTPUT = PROJECT_ROOT / "build" / "bench"
 SCRIPT = PROJECT_ROOT / "bench" / "variants.py"
@@ -105,21 +111,14 @@ class Topic:
         return run_over(self.settings, launch, self.filling.workload.events, check)
 
 
-def drop_topics(settings: Settings) -> None:
-    """Delete all topics of the namespace."""
-    prefix = f"{settings.namespace}."
-    own = [name for name in topic_names(settings.kafka_client) if name.startswith(prefix)]
-    delete_topics(settings.kafka_client, own)
-
-
 def run_points(
     settings: Settings, points: Sequence[Point], *, warm_up: bool = True
 ) -> Iterator[Figure]:
     """Run each point, those over equal topics over one, after a run that only warms up."""
     for filling, group in groupby(points, lambda point: point.filling):
-        topic, chosen = Topic(own_namespace(settings), filling), list(group)
-        stream = replace(filling.stream, namespace=topic.settings.namespace)
-        try:
+        with borrowed_namespace(settings) as there:
+            topic, chosen = Topic(there, filling), list(group)
+            stream = replace(filling.stream, namespace=there.namespace)
             fill_stream(topic.settings, stream, filling.batches(), filling.workload.events)
             if warm_up:
                 ERR.print("Warming up …")
@@ -127,8 +126,6 @@ def run_points(
                 warm_up = False
             for version, point in enumerate(chosen, 2):
                 yield _figure_of(topic, point, version)
-        finally:
-            drop_topics(topic.settings)
 
 
 def _figure_of(topic: Topic, point: Point, version: int) -> Figure:

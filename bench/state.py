@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import typer
 
+from bench.throughput import borrowed_namespace
 from bench.workload import Workload, batches
 from deploy.console import CommandError, print_json, print_table, progress_bar, run_alone
 from deploy.settings import Settings
@@ -119,7 +119,11 @@ class Measured:
 
 def measure(settings: Settings, churn: Churn, views: tuple[str, ...]) -> Measured:
     """Run the job over a topic of its own that is filled step by step, and clean up."""
-    there = settings.model_copy(update={"namespace": f"b{uuid.uuid4().hex[:6]}"})
+    with borrowed_namespace(settings) as there:
+        return _measure_in(there, churn, views)
+
+
+def _measure_in(there: Settings, churn: Churn, views: tuple[str, ...]) -> Measured:
     stream = JOB.within(there.namespace).stream
     job = submit(
         there, JOB.name, views=views, restore="none", options={"checkpoint_seconds": _EVERY_SECONDS}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +34,8 @@ from jobs.submit import cancel, submit
 from jobs.views import Job, WindowView
 from schemas.registry import Registry, publish_schema
 from schemas.streams import Stream
-from schemas.topics import ensure_events_topic
+from schemas.topics import delete_topics, ensure_events_topic, topic_names
+from sinks.clickhouse import ClickHouse
 
 CHECKPOINT_SECONDS, BATCH_EVENTS, BUNDLE_MS = 5.0, 100_000, 200
 OPTIONS = {
@@ -153,18 +155,26 @@ class Launch:
     version: int = 1
 
 
-def own_namespace(settings: Settings) -> Settings:
-    """Return the settings of a namespace that nobody uses yet."""
-    return settings.model_copy(update={"namespace": f"b{uuid.uuid4().hex[:6]}"})
+@contextmanager
+def borrowed_namespace(settings: Settings) -> Iterator[Settings]:
+    """Give the settings of a namespace that nobody uses yet; nothing of it is left afterwards."""
+    there = settings.model_copy(update={"namespace": f"b{uuid.uuid4().hex[:6]}"})
+    try:
+        yield there
+    finally:
+        prefix = f"{there.namespace}."
+        names = topic_names(there.kafka_client)
+        delete_topics(there.kafka_client, [name for name in names if name.startswith(prefix)])
+        ClickHouse(there).drop_database()
 
 
 def measure(settings: Settings, case: Case, workload: Workload, **options: float) -> Measured:
     """Fill a topic of its own, run the job over it, check its rows, clean up."""
-    there = own_namespace(settings)
-    fill_topic(there, case.job.within(there.namespace), workload)
-    launch = Launch(case.job, case.script, (case.view.name,), options)
-    view = case.view_in(there.namespace)
-    return run_over(there, launch, workload.events, lambda: _check(there, view, workload))
+    with borrowed_namespace(settings) as there:
+        fill_topic(there, case.job.within(there.namespace), workload)
+        launch = Launch(case.job, case.script, (case.view.name,), options)
+        view = case.view_in(there.namespace)
+        return run_over(there, launch, workload.events, lambda: _check(there, view, workload))
 
 
 def run_over(

@@ -135,7 +135,14 @@ class ClickHouse:
 
     def create_database(self) -> None:
         """Create the database where it is missing."""
-        statement = f"CREATE DATABASE IF NOT EXISTS {identifier(self.database)}"
+        self._from_outside(f"CREATE DATABASE IF NOT EXISTS {identifier(self.database)}")
+
+    def drop_database(self) -> None:
+        """Drop the database with all that is in it, where there is one."""
+        self._from_outside(f"DROP DATABASE IF EXISTS {identifier(self.database)}")
+
+    def _from_outside(self, statement: str) -> None:
+        """Run a statement for which the database need not be there."""
         for text in spread(statement, self._cluster, self.database):
             self._try(lambda client, text=text: client.command(text), database="default")
 

@@ -19,9 +19,9 @@ from bench.machine import Machine
 from bench.nexmark.oracle import ANSWERS, World
 from bench.nexmark.queries import QUERIES
 from bench.rows import await_rows, newest
-from bench.series import OUTPUT, Figure, drop_topics
+from bench.series import OUTPUT, Figure
 from bench.showing import kept, show
-from bench.throughput import OPTIONS, Launch, Measured, fill_stream, own_namespace, run_over
+from bench.throughput import OPTIONS, Launch, Measured, borrowed_namespace, fill_stream, run_over
 from deploy.console import ERR, CommandError, print_table, run_alone
 from deploy.settings import PROJECT_ROOT, Settings
 from jobs.views import Job
@@ -74,8 +74,8 @@ def measure(
 
     With `warm_up` the first runs twice, and the first time doesn't count.
     """
-    there, auction = own_namespace(settings), auction_for(read, events)
-    try:
+    auction = auction_for(read, events)
+    with borrowed_namespace(settings) as there:
         for stream in QUERIES[names[0]].streams:
             kind = stream.name.removeprefix("nexmark_")
             placed = replace(stream, namespace=there.namespace)
@@ -89,8 +89,6 @@ def measure(
             measured = _run(there, name, auction, world, 2)
             ERR.print(f"    {measured.steady:,} events/s; right: {measured.right}")
             yield Figure("Nexmark", name, Machine.here(), measured)
-    finally:
-        drop_topics(there)
 
 
 def _run(settings: Settings, name: str, auction: Auction, world: World, version: int) -> Measured:

@@ -94,9 +94,10 @@ def _windows(task: Task) -> Any:
         before = tuple(range(0, task.size_ms, task.slide_ms))
         parts = rows.select(
             *pw.this.without("start"),
-            start=pw.apply_with_type(lambda s: tuple(s - b for b in before), tuple, pw.this.start),
+            start=pw.apply_with_type(
+                lambda s: tuple(s - b for b in before), tuple[int, ...], pw.this.start
+            ),
         ).flatten(pw.this.start)
-        parts = parts.select(*pw.this.without("start"), start=pw.cast(int, pw.this.start))
         rows = _by_window(parts, {"views": pw.reducers.sum(parts.views)})
     return rows.select(
         *pw.this.without("start", "duration_ms"),
