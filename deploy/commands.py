@@ -145,7 +145,10 @@ def logs(
     path = place.log(part)
     if not path.exists():
         known = ", ".join(sorted(found.stem for found in place.logs.glob("*.log"))) or "none yet"
-        raise CommandError(f'There is no log of "{part}"; logs there are: {known}.')
+        raise CommandError(
+            f'There is no log of "{part}"; logs there are: {known}. What runs in containers has '
+            f"its own: `docker compose logs {part}`, or `kubectl -n kappa logs deploy/{part}`."
+        )
     os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)])
 
 

@@ -148,6 +148,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _check_ca_file(self) -> Settings:
+        if self.ca_file and not Path(self.ca_file).is_file():
+            raise ValueError(f"KAPPA_CA_FILE is {self.ca_file}, which is no file.")
+        return self
+
+    @model_validator(mode="after")
     def _check_sasl(self) -> Settings:
         given = self.kafka_sasl_username and self.kafka_sasl_password.get_secret_value()
         if self.kafka_security_protocol.startswith("SASL") and not given:
@@ -223,7 +229,7 @@ class Settings(BaseSettings):
     @property
     def archive(self) -> str:
         """Folder or URI of the archive of events."""
-        return self.archive_url or str(self.home / "archive")
+        return self.archive_url or str(self.home.expanduser() / "archive")
 
     @property
     def topic_prefix(self) -> str:

@@ -48,10 +48,13 @@ def look(settings: Settings) -> Iterator[Finding]:
             yield answer if isinstance(answer, Finding) else well(name, answer)
         except _FAILURES as error:
             yield bad(name, str(error), _REMEDY.format(prefix))
+        except Exception as error:
+            # Whatever it is, what else was found must be told too.
+            yield bad(name, f"{type(error).__name__}: {error}", _REMEDY.format(prefix))
     clocks = {"clickhouse": _clickhouse_ahead, "postgres": _postgres_ahead}
     for name, ahead in clocks.items():
         # That it does not answer is said above.
-        with suppress(*_FAILURES):
+        with suppress(Exception):
             yield findings.clock(name, ahead(settings))
 
 

@@ -14,12 +14,14 @@ from deploy.settings import Settings, refusal
 from jobs.options import registry_options, table_options
 
 SECRET = "s3cr&t'pass"
+CA = __file__
+"""Any file that is there."""
 SECURE = {
     "KAPPA_KAFKA_BOOTSTRAP": "kafka:9093",
     "KAPPA_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
     "KAPPA_KAFKA_SASL_MECHANISM": "SCRAM-SHA-256",
     "KAPPA_KAFKA_SASL_USERNAME": "kappa",
-    "KAPPA_CA_FILE": "/etc/ca.pem",
+    "KAPPA_CA_FILE": CA,
 }
 
 
@@ -45,7 +47,7 @@ def test_our_kafka_clients_log_in_over_tls(secure: Path) -> None:
     assert Settings(_env_file=None).kafka_client == {
         "bootstrap.servers": "kafka:9093",
         "security.protocol": "SASL_SSL",
-        "ssl.ca.location": "/etc/ca.pem",
+        "ssl.ca.location": CA,
         "sasl.mechanism": "SCRAM-SHA-256",
         "sasl.username": "kappa",
         "sasl.password": SECRET,
@@ -59,7 +61,7 @@ def test_java_clients_get_a_reference_to_the_password(secure: Path) -> None:
         "bootstrap.servers": "kafka:9093",
         "security.protocol": "SASL_SSL",
         "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": "/etc/ca.pem",
+        "ssl.truststore.location": CA,
         "sasl.mechanism": "SCRAM-SHA-256",
         "sasl.jaas.config": f"{shaded}.security.scram.ScramLoginModule required "
         f'username="kappa" password="${{secret:{secure}:kappa_kafka_sasl_password}}";',
@@ -137,13 +139,13 @@ def test_flinks_registry_client_gets_user_and_authority(secure: Path) -> None:
     assert registry_options(settings) == {
         "basic-auth.credentials-source": "USER_INFO",
         "basic-auth.user-info": f"kappa:{SECRET}",
-        "ssl.truststore.location": "/etc/ca.pem",
+        "ssl.truststore.location": CA,
         "properties.schema.registry.ssl.truststore.type": "PEM",
     }
     assert settings.registry_access == {
         "url": "https://registry:8443/apis/ccompat/v7",
         "auth": ("kappa", SECRET),
-        "ca_file": "/etc/ca.pem",
+        "ca_file": CA,
     }
 
 
@@ -156,3 +158,11 @@ def test_values_are_quoted_for_flink_and_for_java() -> None:
 
 def test_no_secret_is_shown_with_the_settings(secure: Path) -> None:
     assert SECRET not in repr(Settings(_env_file=None, clickhouse_password=SECRET))
+
+
+def test_certificates_that_are_not_there_are_told_of_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KAPPA_CA_FILE", str(tmp_path / "typo.pem"))
+    with pytest.raises(ValidationError, match=r"typo\.pem, which is no file"):
+        Settings(_env_file=None)
