@@ -42,6 +42,11 @@ class Growth:
         self._look()
         return self._changed
 
+    @property
+    def changed(self) -> float:
+        """The clock when rows were last seen to be more, without another look."""
+        return self._changed
+
     def _run(self) -> None:
         from confluent_kafka import KafkaException
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from bench.answers import Follower
 from bench.peers.growth import Growth
@@ -33,6 +34,7 @@ def main(task: Task) -> None:
     """Run the job until its rows count every event of the topics."""
     settings, question = Settings(), QUESTIONS[task.question]
     cluster, name = Cluster(settings.flink), flink_name(settings, question.job.name)
+    require_live = partial(_require_live, cluster, name)
     try:
         submit(
             settings,
@@ -42,13 +44,13 @@ def main(task: Task) -> None:
             options=OPTIONS,
             script=question.script,
         )
-        _follow(settings, task, lambda: _require_live(cluster, name))
+        _follow(settings, task, require_live)
         followers = [
             Follower(settings, question.view(table.view, settings.namespace), table)
             for table in task.tables
         ]
         with Growth(task.bootstrap, [one.view.topic(1) for one in followers]) as growth:
-            _await_rows(task, followers, growth, lambda: _require_live(cluster, name))
+            _await_rows(task, followers, growth, require_live)
             task.complete(growth.last())
     finally:
         if cluster.live_job(name):
@@ -76,7 +78,7 @@ def _await_rows(
 ) -> None:
     """Read rows until they count every event, or until there have been no more for a while."""
     left = list(followers)
-    while left and time.monotonic() < growth.last() + _STILL_SECONDS:
+    while left and time.monotonic() < growth.changed + _STILL_SECONDS:
         require_live()
         for one in left:
             one.read()

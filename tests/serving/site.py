@@ -98,7 +98,7 @@ class Database:
 
     def drop(self) -> None:
         """Remove the database."""
-        self.clickhouse.command(f"DROP DATABASE IF EXISTS {self.settings.database}")
+        self.clickhouse.drop_database()
         self.clickhouse.close()
 
 

@@ -72,7 +72,7 @@ class Versions:
         self.clickhouse.create_database()
 
     def close(self) -> None:
-        self.clickhouse.command(f"DROP DATABASE IF EXISTS {self.settings.database}")
+        self.clickhouse.drop_database()
         self.clickhouse.close()
 
     def create(self, view: View, version: int) -> None:
