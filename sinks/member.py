@@ -99,6 +99,10 @@ class Loader:
         self._place_held()
         for topic in [t for t, batch in self._batches.items() if batch.due(self._clock())]:
             self._flush(topic)
+            self._health.beat()
+            if self._batches[topic].failing_since is not None:
+                # A ClickHouse that hangs takes a minute of each, and the group waits for five.
+                break
         self._check_tables()
         self._measure_lag()
         self._health.beat()
@@ -245,14 +249,15 @@ class Loader:
         started = self._clock()
         table_id = self._target.table_ids().get(batch.source.table, "")
         self._hold_strangers(topic, batch, table_id)
-        loaded = self._target.load(batch.source, batch.records, table_id)
+        records = batch.records
+        loaded = self._target.load(batch.source, records, table_id)
         batch.loaded(loaded.table_id)
         if loaded.rows:
             self._metrics.batch_seconds.observe(self._clock() - started)
             self._metrics.rows.labels(batch.source.table).inc(loaded.rows)
             self._metrics.batches.labels(batch.source.table).inc()
         if not isinstance(batch.source, ViewTopic):
-            self._metrics.judged(batch.source, batch.records)
+            self._metrics.judged(batch.source, records)
         elif loaded.newest_ms is not None:
             self._metrics.emitted(batch.source.view, loaded.newest_ms)
 

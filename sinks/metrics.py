@@ -9,6 +9,7 @@ import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -115,11 +116,18 @@ class Health:
 
 
 class _Quiet(WSGIRequestHandler):
+    # Seconds for which a client may say nothing.
+    timeout = 10
+
     def log_message(self, *_: Any) -> None:
         """Keep each scrape out of the log."""
 
 
-class _Six(WSGIServer):
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _ServerSix(_Server):
     address_family = socket.AF_INET6
 
 
@@ -135,7 +143,7 @@ def serve(registry: CollectorRegistry, health: Health, host: str, port: int) -> 
         start(status, [("Content-Type", "text/plain; charset=utf-8")])
         return [text.encode()]
 
-    kind = _Six if ":" in host else WSGIServer
+    kind = _ServerSix if ":" in host else _Server
     made = partial(make_server, host, app=answer, server_class=kind, handler_class=_Quiet)
     try:
         server = made(port)

@@ -28,6 +28,7 @@ from sinks.batches import Limits
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
 from sinks.loader import group_of, open_loader
+from sinks.metrics import LoaderMetrics
 from sinks.sql import identifier
 from tests.harness import wait_for
 from tests.sinks.samples import COUNTS, body
@@ -156,9 +157,15 @@ class Sandbox:
         return sum(ends.values())
 
     @contextmanager
-    def loader(self, limits: Limits | None = None, **changed: Any) -> Iterator[threading.Thread]:
+    def loader(
+        self,
+        limits: Limits | None = None,
+        metrics: LoaderMetrics | None = None,
+        **changed: Any,
+    ) -> Iterator[threading.Thread]:
         """Run a loader in a thread; its failure is raised when the context ends."""
-        loader = open_loader(changed_settings(self.settings, **changed), limits=limits)
+        settings = changed_settings(self.settings, **changed)
+        loader = open_loader(settings, limits=limits, metrics=metrics)
         stop, failures = threading.Event(), list[BaseException]()
 
         def run() -> None:

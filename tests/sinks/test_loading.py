@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -16,6 +17,7 @@ from sinks.batches import Limits
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
 from sinks.loader import group_of
+from sinks.metrics import LoaderMetrics
 from tests.harness import wait_for
 from tests.sinks.loading import Gate, Row, Sandbox
 from tests.sinks.samples import COUNTS, WIDER
@@ -135,6 +137,21 @@ def test_rows_of_two_schemas_in_one_topic_are_all_loaded(sandbox: Sandbox) -> No
         sandbox.wait_until_loaded()
     found = sandbox.rows("SELECT page, views, bots FROM counts_v1 FINAL ORDER BY page")
     assert found == [("/a", 1, None), ("/b", 2, 0), ("/c", 3, None)]
+
+
+def test_a_retention_that_is_declared_anew_reaches_the_table(sandbox: Sandbox) -> None:
+    topic, times = sandbox.topic(), {"type": "long", "logicalType": "timestamp-millis"}
+    # The year 2100: no row of this test is old.
+    ends = {"name": "window_end", "type": times, "default": 4_102_444_800_000}
+    for page, retention, seconds in (("/a", 60_000, 60), ("/b", 120_000, 120), ("/c", None, 0)):
+        schema = {**COUNTS, "fields": [*COUNTS["fields"], ends], "retention_ms": retention}
+        sandbox.create(topic, schema)
+        sandbox.write(topic, [(page, 1, 1)], schema)
+        with sandbox.loader():
+            sandbox.wait_until_loaded()
+        [(engine,)] = sandbox.rows("SELECT engine_full FROM system.tables WHERE name='counts_v1'")
+        assert re.findall(r"toIntervalSecond\((\d+)\)", engine) == [str(seconds)] * bool(seconds)
+    assert [page for page, _, _ in sandbox.counts()] == ["/a", "/b", "/c"]
 
 
 def test_a_stopped_loader_commits_and_leaves_the_group(sandbox: Sandbox) -> None:
@@ -332,8 +349,10 @@ def test_dead_letters_and_late_events_can_be_asked_for(sandbox: Sandbox) -> None
     producer.produce(late, value=b"late", key=None, headers={**PLACE, "offset": "9", **window})
     producer.flush()
     for _ in range(2):
-        with sandbox.loader():
+        metrics = LoaderMetrics()
+        with sandbox.loader(metrics=metrics):
             sandbox.wait_until_loaded()
+        assert letters_counted(metrics) == {"empty": 1.0, "bad_magic": 2.0, "late": 1.0}
         # The same records once more, as after a crash before the commit.
         forget_offsets(sandbox)
     assert sandbox.rows(
@@ -371,6 +390,17 @@ def test_a_broker_that_dies_is_waited_for(sandbox: Sandbox, stack: Stack) -> Non
         sandbox.wait_until_loaded()
         assert loader.is_alive()
     assert sandbox.counts() == newest(rows)
+
+
+def letters_counted(metrics: LoaderMetrics) -> dict[str, float]:
+    """Return how many letters were counted, by reason; late events are called late."""
+    return {
+        sample.labels.get("reason", "late"): sample.value
+        for family in metrics.registry.collect()
+        if family.name in ("kappa_loader_dead_letters", "kappa_loader_late_events")
+        for sample in family.samples
+        if sample.name.endswith("_total") and sample.value
+    }
 
 
 def write_dead_letters(sandbox: Sandbox, topic: str, reasons: list[str]) -> None:
