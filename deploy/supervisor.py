@@ -57,6 +57,7 @@ class Supervisor:
         self.next_attempt = 0.0
         self.gave_up = False
         self.resume: subprocess.Popen[bytes] | None = None
+        self.resume_again = False
 
     def run(self) -> None:
         """Start and watch until SIGTERM or SIGINT, then stop everything in reverse order."""
@@ -88,9 +89,9 @@ class Supervisor:
 
     def _start(self, one: Watched) -> None:
         part = one.part
-        for folder in (self.place.data(part.name), self.place.temporary(part.name)):
-            folder.mkdir(parents=True, exist_ok=True)
         try:
+            for folder in (self.place.data(part.name), self.place.temporary(part.name)):
+                folder.mkdir(parents=True, exist_ok=True)
             part.prepare()
             one.process = self._spawn(part)
         except Exception as error:
@@ -154,7 +155,14 @@ class Supervisor:
 
     def _note(self, one: Watched, **changes: object) -> None:
         one.record = replace(one.record, **changes)  # type: ignore[arg-type]
-        one.record.write(self.place.run / f"{one.part.name}.json")
+        self._write(one.part.name, one.record)
+
+    def _write(self, name: str, record: Record) -> None:
+        try:
+            record.write(self.place.run / f"{name}.json")
+        except OSError as error:
+            # A full disk may well be why a part ended; somebody must be there once it has room.
+            log.warning("can't note how %s is: %s", name, error)
 
     def _end(self, part: Part, *, stop_signal: int) -> None:
         found = members(self.place.home, [part.name])
@@ -186,6 +194,8 @@ class Supervisor:
         """Have the jobs submitted again as soon as the parts they need are healthy."""
         self.attempts_left = _RESUME_ATTEMPTS if runnable(_RESUME_MODULE) else 0
         self.next_attempt, self.gave_up = 0.0, False
+        # What a run under way has submitted may have gone with the JobManager it found.
+        self.resume_again = self.resume is not None
         if self.attempts_left:
             self._note_resume("starting")
 
@@ -197,6 +207,9 @@ class Supervisor:
     def _resumed(self, code: int) -> None:
         log.info("resuming jobs ended with exit code %d", code)
         self.resume = None
+        again, self.resume_again = self.resume_again, False
+        if again:
+            return
         if code == 0:
             self.attempts_left = 0
         self.next_attempt = time.monotonic() + _backoff(_RESUME_ATTEMPTS - self.attempts_left)
@@ -205,8 +218,7 @@ class Supervisor:
             self._note_resume("failed" if self.gave_up else "healthy", code)
 
     def _note_resume(self, state: str, code: int | None = None) -> None:
-        record = Record(pid=0, created=0.0, state=state, last_exit=code)
-        record.write(self.place.run / f"{RESUME}.json")
+        self._write(RESUME, Record(pid=0, created=0.0, state=state, last_exit=code))
 
     def _stop_all(self) -> None:
         end(members(self.place.home, [RESUME]), stop_signal=signal.SIGTERM, seconds=5)

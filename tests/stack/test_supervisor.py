@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,3 +75,30 @@ def test_up_has_what_was_given_up_tried_again(world: World) -> None:
     assert len(world.tried) == 8
     world.stack.up(world.tick)
     assert len(world.tried) == 8
+
+
+def test_a_jobmanager_that_dies_while_jobs_are_resumed_has_them_resumed_once_more(
+    world: World,
+) -> None:
+    world.codes = [0, 0]
+    world.supervisor._expect_resume()
+    world.supervisor._resume_jobs()
+    # The run found the JobManager before; what it submitted there may be gone.
+    world.supervisor._expect_resume()
+    for _ in range(100):
+        world.tick()
+    assert len(world.tried) == 2
+
+
+def test_a_full_disk_does_not_end_the_supervisor(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Record, "write", full)
+    kafka = world.supervisor.watched["kafka"]
+    world.supervisor._failed(kafka, "ended with exit code 1", 1)
+    assert (kafka.record.state, kafka.record.restarts) == ("restarting", 1)
+    world.supervisor._expect_resume()
+    assert world.supervisor.attempts_left == 3
