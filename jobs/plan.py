@@ -43,6 +43,12 @@ from udfs.totals import TotalsStore
 SOURCE_PARTITION, SOURCE_OFFSET = SOURCE_FIELDS
 LATE = ", late up to "
 """Begins the part of a layout that tells how late the view's events may come."""
+_ARRIVALS = "-arrivals"
+
+
+def group_of_job(group: str) -> str:
+    """Return the consumer group of the job that reads in `group`, be it as events arrive."""
+    return group.removesuffix(_ARRIVALS)
 
 
 def accounting_name(stream: str) -> str:
@@ -160,7 +166,7 @@ class JobPlan:
     @property
     def arrivals_group(self) -> str:
         """Consumer group in which they are read again, as they arrive."""
-        return f"{self.group}-arrivals"
+        return f"{self.group}{_ARRIVALS}"
 
     def groups_of(self, source: Input) -> tuple[str, ...]:
         """Return the consumer groups in which `source` is read."""

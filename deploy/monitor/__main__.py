@@ -33,7 +33,12 @@ def main() -> int:
     serve(registry, health, settings.metrics_host, settings.port(MONITOR_METRICS_PORT))
     lookout, stop, pause = Lookout(settings), stop_signal(), threading.Event()
     while not stop():
-        found = lookout.look()
+        try:
+            found = lookout.look()
+        except Exception:
+            # Without a monitor nobody is told of anything; figures that are missing are told of.
+            logging.getLogger("kappa.monitor").exception("this look failed")
+            found = Findings(lost_known=False)
         health.beat()
         # A signal ends the wait early only on the main thread: this is it.
         pause.wait(_EVERY_SECONDS)

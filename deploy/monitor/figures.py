@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from deploy.monitor.arrivals import Arrivals
+from jobs.plan import group_of_job
 from replay.records import VersionState
 from sinks.lag import PartitionLag, StableOffset
 
@@ -130,7 +131,8 @@ def freshness(
     jobs: dict[str, float] = {}
     loaded: dict[str, float] = {}
     for lag in found:
-        target, name = (jobs, lag.group) if lag.reader == JOB else (loaded, lag.topic)
+        by_job = lag.reader == JOB
+        target, name = (jobs, group_of_job(lag.group)) if by_job else (loaded, lag.topic)
         target[name] = max(target.get(name, 0.0), lag.seconds)
     return [
         Freshness(view, version, jobs[group_of(view, version)] + loaded[topic])

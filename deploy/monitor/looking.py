@@ -6,7 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deploy.monitor.apart import Apart
 from deploy.monitor.arrivals import Arrivals
@@ -26,9 +26,10 @@ from deploy.monitor.figures import (
     running,
 )
 from deploy.settings import Settings
-from jobs.catalogue import VIEWS, job_of
+from jobs.catalogue import JOBS, VIEWS, job_of
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.commits import CommitWatch
+from jobs.plan import group_of_job
 from jobs.state import StateUnavailable
 from jobs.status import job_offsets
 from jobs.submit import flink_name
@@ -36,14 +37,17 @@ from replay.astray import Astray, astray
 from replay.build import rebuilt_plan
 from replay.control import Control, ControlUnavailable
 from replay.records import ReplayRecord, ReplayState, VersionState, events_before
+from schemas.reading import read_committed
 from schemas.topics import KafkaUnavailable
-from sinks.lag import LagReader
+from sinks.lag import LagReader, PartitionLag
 from sinks.loader import group_of
 from sinks.topics import ViewTopic, parse_topic
 
 log = logging.getLogger("kappa.monitor")
 _EVENTS = "events."
 _CONTROL_SECONDS = 5.0
+# What a job that goes on reads within this time is not looked at for markers.
+_MARKER_SECONDS, _MARKERS = 20.0, 1_000
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Lookout:
         self._arrivals = Arrivals()
         self._stable = StableOffsets()
         self._states: dict[Version, VersionState] = {}
+        self._marked: dict[tuple[str, str, int], tuple[tuple[int, int], bool]] = {}
 
     def look(self) -> Findings:
         """Return what there is now; a service that does not answer leaves its figures out."""
@@ -96,7 +101,7 @@ class Lookout:
         try:
             # While PostgreSQL is away no version changes its state: those of before hold.
             self._states, open_replays = self._plane.answer(_CONTROL_SECONDS)
-            replays = [self._progress(one) for one in open_replays]
+            replays = [self._progress(one) for one in open_replays if one.job in JOBS]
         except (ControlUnavailable, TimeoutError):
             answers["postgres"] = False
         except KafkaUnavailable as error:
@@ -134,16 +139,34 @@ class Lookout:
     def _lags(self) -> tuple[list[Lag], dict[str, Version], dict[str, str]]:
         """Return all lags, each view topic's view and version, and what each group of a job is."""
         prefix, group = self._settings.topic_prefix, group_of(self._settings)
-        readers = self._reader.readers(f"{prefix}{_EVENTS}", but=group)
+        now = self._clock()
+        readers = [
+            self._without_marker(one, now)
+            for one in self._reader.readers(f"{prefix}{_EVENTS}", but=group)
+        ]
         loader = self._reader.loader(group, prefix)
         versions = self._versions({one.topic for one in loader})
         jobs = job_readers(versions.values(), self._states, self._job_group)
-        now = self._clock()
         found = [
-            *lags(readers, lambda group: jobs.get(group, OTHER), self._arrivals, now),
+            *lags(readers, lambda one: jobs.get(group_of_job(one), OTHER), self._arrivals, now),
             *lags(loader, lambda _: LOADER, self._arrivals, now),
         ]
         return found, versions, jobs
+
+    def _without_marker(self, one: PartitionLag, now: float) -> PartitionLag:
+        """Return a lag without the marker of a producer's transaction, which no job ever passes."""
+        place = one.topic, one.partition
+        waited = self._arrivals.behind_seconds(place, one.committed, now)
+        if waited < _MARKER_SECONDS or one.lag > _MARKERS:
+            self._marked.pop((one.group, *place), None)
+            return one
+        known = self._marked.get((one.group, *place))
+        if known is None or known[0] != (one.committed, one.end):
+            between = {one.partition: (one.committed, one.end)}
+            has_events = any(read_committed(self._settings.kafka_client, one.topic, between))
+            known = (one.committed, one.end), has_events
+            self._marked[(one.group, *place)] = known
+        return one if known[1] else replace(one, committed=one.end)
 
     def _running(self, readers: Mapping[str, str]) -> dict[str, bool]:
         try:
