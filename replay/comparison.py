@@ -11,7 +11,7 @@ from itertools import pairwise
 from jobs.views import WINDOW_END, WINDOW_START
 from replay.differences import Condition
 from sinks.sql import identifier, literal
-from sinks.tables import INTERNAL_COLUMNS, PARTITION, REVISION
+from sinks.tables import INTERNAL_COLUMNS, PARTITION, REVISION, stored_retention
 from udfs.windows import MISSED_AT
 
 MAX_BUCKETS = 4096
@@ -46,12 +46,11 @@ def stored_table(
 ) -> StoredTable:
     """Return table `name` out of (column, type, whether it is in the key) and its engine clause."""
     own = [(column, kind, keyed) for column, kind, keyed in columns if column not in _INTERNAL]
-    found = re.search(r"\bTTL\b.*\btoIntervalSecond\(([0-9]+)\)", engine)
     return StoredTable(
         name,
         {column: kind for column, kind, _ in own},
         tuple(column for column, _, keyed in own if keyed),
-        timedelta(seconds=int(found[1])) if found else None,
+        stored_retention(engine),
     )
 
 

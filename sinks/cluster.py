@@ -21,7 +21,9 @@ _ENGINE = re.compile(r"^ENGINE = (Replacing)?MergeTree(?:\((.*)\))?$", re.MULTIL
 _ORDER = re.compile(r"^ORDER BY \((.*)\)$", re.MULTILINE)
 
 _CREATE_TABLE = re.compile(rf"CREATE TABLE IF NOT EXISTS {_NAME}\n(.*)", re.DOTALL)
-_ALTER = re.compile(rf"ALTER TABLE {_NAME} (ADD COLUMN|DELETE)(.*)", re.DOTALL)
+_ALTER = re.compile(
+    rf"ALTER TABLE {_NAME} (ADD COLUMN|DELETE|MODIFY TTL|REMOVE TTL)(.*)", re.DOTALL
+)
 _DROP = re.compile(rf"DROP TABLE IF EXISTS {_NAME} SYNC")
 _ANYWHERE = re.compile(
     rf"((?:CREATE DATABASE IF NOT EXISTS|DROP DATABASE IF EXISTS|CREATE VIEW IF NOT EXISTS"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -130,10 +131,28 @@ def add_columns(spec: TableSpec, version: int, existing: Collection[str]) -> str
     return f"ALTER TABLE {identifier(spec.table(version))} {added}"
 
 
+def change_expiry(spec: TableSpec, version: int, engine: str) -> str | None:
+    """Return the statement that gives the table its retention; None where `engine` has it."""
+    declared = spec.retention and timedelta(seconds=_seconds(spec.retention))
+    if stored_retention(engine) == declared:
+        return None
+    change = "REMOVE TTL" if declared is None else f"MODIFY TTL {_expiry(declared)}"
+    return f"ALTER TABLE {identifier(spec.table(version))} {change}"
+
+
+def stored_retention(engine: str) -> timedelta | None:
+    """Return how long rows stay in a table that ClickHouse has with the clause `engine`."""
+    found = re.search(r"\bTTL\b.*\btoIntervalSecond\(([0-9]+)\)", engine)
+    return timedelta(seconds=int(found[1])) if found else None
+
+
 def _expiry(retention: timedelta) -> str:
     # toDateTime would wrap at 2106 and drop at once what a long retention must keep.
-    seconds = -(-retention // timedelta(seconds=1))
-    return f"{identifier('window_end')} + toIntervalSecond({seconds})"
+    return f"{identifier('window_end')} + toIntervalSecond({_seconds(retention)})"
+
+
+def _seconds(retention: timedelta) -> int:
+    return -(-retention // timedelta(seconds=1))
 
 
 def _column(view: str, field: Mapping[str, Any]) -> TableColumn:

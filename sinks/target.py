@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from schemas.registry import Registry, UnknownSchemaId
 from sinks.clickhouse import ClickHouse
+from sinks.cluster import keyed
 from sinks.dead_letters import create_raw_table, create_raw_view, raw_rows, raw_table
 from sinks.rows import (
     BadRecord,
@@ -26,6 +27,7 @@ from sinks.tables import (
     REVISION,
     TableSpec,
     add_columns,
+    change_expiry,
     create_table,
     create_view,
     table_spec,
@@ -136,10 +138,21 @@ class Target:
         present = self._clickhouse.column_names(source.table)
         if statement := add_columns(spec, source.version, present):
             self._clickhouse.command(statement)
+        if statement := change_expiry(spec, source.version, self._engine(source.table)):
+            self._clickhouse.command(statement)
         # A rebuild is loaded beside the version that people see; it must not take the name.
         if source.version <= min(self._versions(source.view), default=source.version):
             self._clickhouse.command(create_view(spec, source.version))
         return self._remember(source, schema_id)
+
+    def _engine(self, table: str) -> str:
+        of_rows = keyed(table, self.table_ids())
+        (engine,) = self._clickhouse.query(
+            "SELECT engine_full FROM system.tables "
+            "WHERE database = %(database)s AND name = %(table)s",
+            {"database": self._clickhouse.database, "table": of_rows},
+        ).rows[0]
+        return str(engine)
 
     def _remember(self, source: Source, schema_id: int) -> str:
         table_id = self.table_ids()[source.table]

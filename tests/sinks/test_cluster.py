@@ -80,6 +80,13 @@ def test_public_views_read_the_distributed_table_on_every_server() -> None:
     )
 
 
+def test_only_the_rows_have_a_lifetime() -> None:
+    for change in ("MODIFY TTL `window_end` + toIntervalSecond(7200)", "REMOVE TTL"):
+        assert clustered(f"ALTER TABLE `revenue_v1` {change}") == (
+            f"ALTER TABLE `revenue_v1_local` ON CLUSTER `kappa` {change}",
+        )
+
+
 def test_new_columns_come_to_the_rows_before_they_can_be_asked_for() -> None:
     present = {column.name for column in SPEC.columns} - {"is_open"}
     plain = add_columns(SPEC, 1, present)

@@ -16,6 +16,7 @@ from sinks.tables import (
     TableColumn,
     TableSpec,
     add_columns,
+    change_expiry,
     create_table,
     create_view,
     table_spec,
@@ -152,3 +153,26 @@ def test_a_retention_is_rounded_up_to_seconds() -> None:
 
 def changed(**attributes: Any) -> dict[str, Any]:
     return {**deepcopy(REVENUE), **attributes}
+
+
+@pytest.mark.parametrize(
+    ("stored", "declared", "change"),
+    [
+        (" TTL window_end + toIntervalSecond(3600) SETTINGS x = 1", 3_600_000, None),
+        ("", None, None),
+        (" TTL window_end + toIntervalSecond(3600)", None, "REMOVE TTL"),
+        (
+            " TTL window_end + toIntervalSecond(3600)",
+            7_200_000,
+            "MODIFY TTL `window_end` + toIntervalSecond(7200)",
+        ),
+        ("", 1_500, "MODIFY TTL `window_end` + toIntervalSecond(2)"),
+    ],
+)
+def test_a_table_is_given_the_retention_that_is_declared(
+    stored: str, declared: int | None, change: str | None
+) -> None:
+    spec = table_spec("revenue", {**REVENUE, "retention_ms": declared})
+    engine = f"ReplacingMergeTree(_revision) ORDER BY (shop){stored}"
+    expected = change and f"ALTER TABLE `revenue_v1` {change}"
+    assert change_expiry(spec, 1, engine) == expected
