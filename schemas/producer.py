@@ -122,7 +122,7 @@ class EventProducer:
     ) -> None:
         """Hand over bytes as they are; without `partition` the key decides.
 
-        A time more than an hour ahead is left for the broker to refuse.
+        A time too far ahead is left for the broker to refuse.
         """
         self._require_time(timestamp_ms)
         place = _BY_KEY if partition is None else partition

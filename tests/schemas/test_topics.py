@@ -44,7 +44,7 @@ def test_events_topic_keeps_events_for_ever_and_refuses_the_future(
     assert config["retention.ms"] == "-1"
     assert config["cleanup.policy"] == "delete"
     assert config["message.timestamp.type"] == "CreateTime"
-    assert config["message.timestamp.after.max.ms"] == "3600000"
+    assert config["message.timestamp.after.max.ms"] == "600000"
     assert config["max.message.bytes"] == "2097152"
 
 
