@@ -201,7 +201,7 @@ class Loader:
         offset = place.offset if known else OFFSET_BEGINNING
         lost = offset if known and (place.topic, place.partition) in self._lost_offsets else None
         if not known and table_id:
-            lost = self._beyond_end(place, batch.source)
+            lost = self._of_another_topic(place, batch.source)
         if lost is not None:
             raise LoaderStopped(
                 f"topic {place.topic}, partition {place.partition} has no record at offset "
@@ -213,21 +213,34 @@ class Loader:
         self._lost_offsets.discard((place.topic, place.partition))
         batch.place(place.partition, offset if known else None, table_id)
 
-    def _beyond_end(self, place: TopicPartition, source: Source) -> int | None:
-        """Return the offset of the newest row loaded, where the partition does not reach it.
+    def _of_another_topic(self, place: TopicPartition, source: Source) -> int | None:
+        """Return the offset of the newest row loaded, where that came from another topic.
 
-        The offsets of a topic that is deleted are dropped with it. Of one created anew all rows
-        would be older revisions than those in the table, and be lost in silence.
+        The offsets of a topic that is deleted are dropped with it. Of one created anew rows would
+        be older revisions than those in the table, and be lost in silence. Such a one does not
+        reach the newest row yet, or its first record was written after that.
         """
         if not isinstance(source, ViewTopic):
             return None
-        newest = self._target.newest_revision(source, place.partition)
+        newest = self._target.newest(source, place.partition)
         if newest is None:
             return None
+        offset, moment = newest
         _, end = self._consumer.get_watermark_offsets(
             TopicPartition(place.topic, place.partition), timeout=_KAFKA_SECONDS
         )
-        return newest if newest >= end else None
+        if offset >= end:
+            return offset
+        first, later = (self._first_since(place, since) for since in (0, moment + 1))
+        return offset if first == later else None
+
+    def _first_since(self, place: TopicPartition, moment: int) -> int:
+        """Return the offset of the first record written at `moment`, epoch ms, or after it."""
+        asked = TopicPartition(place.topic, place.partition, moment)
+        (found,) = self._consumer.offsets_for_times([asked], timeout=_KAFKA_SECONDS)
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return found.offset
 
     # Loading
 

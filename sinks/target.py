@@ -23,6 +23,7 @@ from sinks.rows import (
 )
 from sinks.sql import identifier
 from sinks.tables import (
+    EMITTED_AT,
     PARTITION,
     REVISION,
     TableSpec,
@@ -72,14 +73,19 @@ class Target:
         if found := self._registry.latest(f"{topic}-value"):
             self._prepare_view(source, table_spec(source.view, found.schema), found.id, "")
 
-    def newest_revision(self, source: ViewTopic, partition: int) -> int | None:
-        """Return the greatest offset of a topic's `partition` that stands in its view's table."""
-        answer = self._clickhouse.query(
-            f"SELECT maxOrNull({identifier(REVISION)}) FROM {identifier(source.table)} "
-            f"WHERE {identifier(PARTITION)} = {partition:d}"
-        )
-        found: int | None = answer.rows[0][0]
-        return found
+    def newest(self, source: ViewTopic, partition: int) -> tuple[int, int] | None:
+        """Return the newest row of a topic's `partition` in its view's table, None without any.
+
+        That is its offset and when it was written to the topic, epoch milliseconds.
+        """
+        revision, emitted = identifier(REVISION), identifier(EMITTED_AT)
+        (found,) = self._clickhouse.query(
+            f"SELECT count(), max({revision}), "
+            f"toUnixTimestamp64Milli(argMax({emitted}, {revision})) "
+            f"FROM {identifier(source.table)} WHERE {identifier(PARTITION)} = {partition:d}"
+        ).rows
+        rows, offset, moment = map(int, found)
+        return (offset, moment) if rows else None
 
     def load(self, source: Source, records: Sequence[Record], table_id: str) -> Loaded:
         """Insert `records` of `source`'s topic and return when all of them are there.

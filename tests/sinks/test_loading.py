@@ -7,6 +7,7 @@ import random
 import re
 import signal
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -310,7 +311,8 @@ def test_records_that_are_gone_unread_stop_the_loader(sandbox: Sandbox) -> None:
     assert "drop table dead_letters_loaded" in words
 
 
-def test_a_view_topic_that_was_created_anew_stops_the_loader(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("count", [200, 600])
+def test_a_view_topic_that_was_created_anew_stops_the_loader(sandbox: Sandbox, count: int) -> None:
     topic = sandbox.topic()
     sandbox.create(topic, partitions=1)
     sandbox.write(topic, many(300))
@@ -318,13 +320,13 @@ def test_a_view_topic_that_was_created_anew_stops_the_loader(sandbox: Sandbox) -
         sandbox.wait_until_loaded()
     delete_topics(sandbox.settings.kafka_client, [topic])
     sandbox.create(topic, partitions=1)
-    sandbox.write(topic, many(200))
+    sandbox.write(topic, many(count))
     words = last_words(sandbox)
     assert f"topic {topic}, partition 0 has no record at offset 299 any more" in words
     assert "drop table counts_v1" in words
     drop_table(sandbox)
     with sandbox.loader():
-        wait_for_rows(sandbox, many(200))
+        wait_for_rows(sandbox, many(count))
 
 
 def test_a_lost_group_loads_a_whole_topic_once_more(sandbox: Sandbox) -> None:
