@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import kubernetes_validate
 import pytest
@@ -177,6 +178,30 @@ def test_settings_exist(resources: list[Resource]) -> None:
 
 def _variables(spec: dict[str, Any]) -> list[str]:
     return [variable["name"] for box in spec["containers"] for variable in box.get("env", ())]
+
+
+def test_services_are_named_with_the_namespace_they_are_in(resources: list[Resource]) -> None:
+    (shared,) = of_kind(resources, "ConfigMap")
+    given = shared["data"]
+    hosts = [
+        given["KAPPA_KAFKA_BOOTSTRAP"].rpartition(":")[0],
+        str(urlsplit(given["KAPPA_REGISTRY_URL"]).hostname),
+        given["KAPPA_CLICKHOUSE_HOST"],
+        str(urlsplit(given["KAPPA_POSTGRES_DSN"]).hostname),
+    ]
+    short = [host for host in hosts if not re.fullmatch(r"[\w-]+(\.[\w-]+)+\.svc", host)]
+    assert short == [], "found in namespace kappa only, where network.yaml lets nothing in"
+
+
+def test_the_archive_is_in_the_store_of_the_checkpoints(resources: list[Resource]) -> None:
+    (shared,) = of_kind(resources, "ConfigMap")
+    asked = parse_qs(urlsplit(shared["data"]["KAPPA_ARCHIVE_URL"]).query)
+    (scheme,), (host,) = asked["scheme"], asked["endpoint_override"]
+    stores = {
+        one["spec"]["flinkConfiguration"]["s3.endpoint"]
+        for one in of_kind(resources, "FlinkDeployment")
+    }
+    assert stores == {f"{scheme}://{host}"}
 
 
 def test_pods_have_the_keys_of_the_store_whose_code_reads_the_state_of_jobs(
