@@ -261,8 +261,9 @@ def check_place(settings: Settings, cluster: Cluster, name: str) -> None:
         return
     raise SubmissionFailed(
         f"{name} belongs to the cluster at {address} and new jobs go to {settings.flink}: change "
-        "its FlinkDeployment instead, such as spec.image for new code, spec.job.state or "
-        "spec.job.parallelism, and with upgradeMode savepoint the operator does the rest."
+        "its FlinkDeployment instead, such as spec.image for new code, spec.job.state, or "
+        "spec.job.parallelism and --parallelism in spec.job.args, and with upgradeMode savepoint "
+        "the operator does the rest."
     )
 
 
