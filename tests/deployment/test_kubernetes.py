@@ -308,16 +308,30 @@ def test_overlays_change_what_they_say() -> None:
     assert "KAPPA_KAFKA_SECURITY_PROTOCOL" not in base["data"]
 
 
-def test_production_takes_every_image_from_one_registry() -> None:
-    made = build(ROOT / "overlays/production")
-    images = {
+def images(resources: list[Resource]) -> set[str]:
+    found = {
         box["image"]
-        for _, spec in pod_specs(made)
+        for _, spec in pod_specs(resources)
         for box in spec["containers"]
         if box.get("image")
     }
-    images |= {one["spec"]["image"] for one in of_kind(made, "FlinkDeployment")}
-    (image,) = images
+    return found | {one["spec"]["image"] for one in of_kind(resources, "FlinkDeployment")}
+
+
+@pytest.mark.parametrize("folder", ["overlays/development", "overlays/production"])
+def test_an_overlay_says_once_which_image_all_have(folder: str) -> None:
+    asked = yaml.safe_load((ROOT / folder / "kustomization.yaml").read_text())
+    (image,) = asked["images"]
+    assert {one.partition(":")[0] for one in images(build(ROOT / "base"))} == {image["name"]}
+    assert images(build(ROOT / folder)) == {f"{image['newName']}:{image['newTag']}"}
+    (fields,) = documents(ROOT / folder / "image-fields.yaml")
+    assert asked["configurations"] == ["image-fields.yaml"]
+    assert fields["images"] == [{"kind": "FlinkDeployment", "path": "spec/image"}]
+
+
+def test_production_takes_every_image_from_one_registry() -> None:
+    made = build(ROOT / "overlays/production")
+    (image,) = images(made)
     ours = of_kind(build(ROOT / "base"), "FlinkDeployment")[0]["spec"]["image"]
     assert image == f"registry.example.com/{ours}"
     stores = {
