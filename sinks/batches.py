@@ -130,9 +130,9 @@ class Batch:
         self.attempts = 0
         self.failing_since = None
 
-    def failed(self, now: float) -> float:
+    def failed(self, now: float, at_least: float = 0.0) -> float:
         """Note a failure at `now` and return for how many seconds to let things rest."""
-        pause = min(0.1 * 2.0**self.attempts, self.limits.longest_pause_seconds)
+        pause = max(at_least, min(0.1 * 2.0**self.attempts, self.limits.longest_pause_seconds))
         self.attempts = min(self.attempts + 1, 16)
         self._retry_at = now + pause
         if self.failing_since is None:

@@ -12,13 +12,13 @@ from deploy.settings import Settings
 from schemas.registry import Registry, RegistryError
 from sinks.batches import Limits
 from sinks.clickhouse import ClickHouse
-from sinks.member import Loader, LoaderStopped
+from sinks.member import Loader, LoaderStopped, TopicChanged
 from sinks.metrics import Health, LoaderMetrics, serve
 from sinks.rows import BadRecord
 from sinks.tables import InvalidViewSchema
 
 METRICS_PORT = 251
-FAILURES = (BadRecord, InvalidViewSchema, LoaderStopped, RegistryError)
+FAILURES = (BadRecord, InvalidViewSchema, LoaderStopped, RegistryError, TopicChanged)
 
 _LOG = logging.getLogger("kappa.loader")
 _KAFKA_LOG = "kappa.loader.kafka"
@@ -60,8 +60,12 @@ def open_loader(
     limits: Limits | None = None,
     metrics: LoaderMetrics | None = None,
     health: Health | None = None,
+    keeps_going: bool = False,
 ) -> Loader:
-    """Return a loader for the namespace of `settings`."""
+    """Return a loader for the namespace of `settings`.
+
+    One that keeps going loads other topics while one can't be loaded.
+    """
     return Loader(
         consumer_config(settings, group),
         settings.topic_prefix,
@@ -71,6 +75,7 @@ def open_loader(
         limits=limits,
         metrics=metrics,
         health=health,
+        keeps_going=keeps_going,
     )
 
 
@@ -110,7 +115,7 @@ def main() -> int:
     metrics, health = LoaderMetrics(), Health()
     serve(metrics.registry, health, settings.metrics_host, settings.port(METRICS_PORT))
     try:
-        open_loader(settings, metrics=metrics, health=health).run(stop)
+        open_loader(settings, metrics=metrics, health=health, keeps_going=True).run(stop)
     except Exception as error:
         _LOG.critical("the loader stops: %s", error, exc_info=not isinstance(error, FAILURES))
         return 1

@@ -22,11 +22,13 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from schemas.registry import Registry, RegistryUnavailable
+from schemas.registry import Registry, RegistryError, RegistryUnavailable
 from schemas.topics import kafka_error
 from sinks.batches import Batch, Limits
 from sinks.clickhouse import ClickHouse, ClickHouseFailed
 from sinks.metrics import Health, LoaderMetrics
+from sinks.rows import BadRecord
+from sinks.tables import InvalidViewSchema
 from sinks.target import Target
 from sinks.topics import Source, UnknownTopicName, ViewTopic, parse_topic, subscription
 
@@ -38,10 +40,19 @@ _TABLES_SECONDS = 5.0
 _KAFKA_SECONDS = 10.0
 # These pass by themselves: wait, and try the same again.
 _PASSING = (ClickHouseFailed, RegistryUnavailable, KafkaException)
+_REFUSED_SECONDS = 60.0
 
 
 class LoaderStopped(Exception):
-    """The loader can't go on without losing something; the message says where and why."""
+    """The loader can't go on; the message says why."""
+
+
+class TopicChanged(Exception):
+    """A topic can't be loaded on without losing something; the message says where and why."""
+
+
+_REFUSED = (BadRecord, InvalidViewSchema, RegistryError, TopicChanged)
+"""Somebody must do something about these, and only their own topic waits for it."""
 
 
 class Loader:
@@ -58,6 +69,7 @@ class Loader:
         metrics: LoaderMetrics | None = None,
         health: Health | None = None,
         clock: Callable[[], float] = time.monotonic,
+        keeps_going: bool = False,
     ) -> None:
         self._consumer = Consumer(config)
         self._prefix = prefix
@@ -66,6 +78,8 @@ class Loader:
         self._metrics = metrics or LoaderMetrics()
         self._health = health or Health()
         self._clock = clock
+        self._refused = _REFUSED if keeps_going else ()
+        self._told: dict[str, str] = {}
         self._batches: dict[str, Batch] = {}
         self._lost_offsets: set[tuple[str, int]] = set()
         self._place_at = self._lag_at = self._tables_at = 0.0
@@ -73,7 +87,8 @@ class Loader:
     def run(self, stop: Callable[[], bool]) -> None:
         """Load until `stop` returns true, then finish the batch, commit and leave the group.
 
-        Raises `BadRecord`, `LoaderStopped`, `RegistryError`.
+        Raises `LoaderStopped`; unless it keeps going also `BadRecord`, `InvalidViewSchema`,
+        `RegistryError` and `TopicChanged`.
         """
         self._consumer.subscribe(
             subscription(self._prefix),
@@ -165,7 +180,7 @@ class Loader:
             batch.forget([place.partition for place in partitions if place.topic == topic])
             if not batch.held and not batch.partitions:
                 del self._batches[topic]
-                self._health.recovered(topic)
+                self._recovered(topic)
         consumer.incremental_unassign(partitions)
 
     def _hold(self, topic: str, partitions: Collection[int]) -> None:
@@ -184,7 +199,11 @@ class Loader:
                 self._target.prepare(self._batches[topic].source)
             tables = self._target.table_ids()
             for place in self._consumer.committed(held, timeout=_KAFKA_SECONDS):
-                self._place(place, tables)
+                try:
+                    self._place(place, tables)
+                except self._refused as error:
+                    self._place_at = now + self._limits.longest_pause_seconds
+                    self._refuse(place.topic, error)
             self._health.recovered("start")
         except _PASSING as error:
             self._place_at = now + self._limits.longest_pause_seconds / 5
@@ -203,14 +222,16 @@ class Loader:
         if not known and table_id:
             lost = self._of_another_topic(place, batch.source)
         if lost is not None:
-            raise LoaderStopped(
+            raise TopicChanged(
                 f"topic {place.topic}, partition {place.partition} has no record at offset "
                 f"{lost} any more, where loading stopped: it was cut or created anew. To load "
-                f"what it has now, drop table {batch.source.table} and start the loader again."
+                f"what it has now, drop table {batch.source.table}."
             )
         self._consumer.seek(TopicPartition(place.topic, place.partition, offset))
         self._consumer.resume([place])
         self._lost_offsets.discard((place.topic, place.partition))
+        if place.topic in self._told:
+            self._recovered(place.topic)
         batch.place(place.partition, offset if known else None, table_id)
 
     def _of_another_topic(self, place: TopicPartition, source: Source) -> int | None:
@@ -252,10 +273,16 @@ class Loader:
         except _PASSING as error:
             self._delay(topic, batch, error)
             return
+        except self._refused as error:
+            # The records are kept, so that nothing of theirs is passed over.
+            batch.failed(self._clock(), at_least=_REFUSED_SECONDS)
+            self._consumer.pause(_places(topic, batch.partitions))
+            self._refuse(topic, error)
+            return
         if batch.failing_since is not None:
             _LOG.info("%s is loaded again", topic)
             self._consumer.resume(_places(topic, batch.partitions))
-            self._health.recovered(topic)
+            self._recovered(topic)
         batch.settled()
 
     def _load(self, topic: str, batch: Batch) -> None:
@@ -283,11 +310,22 @@ class Loader:
             tables = self._target.table_ids()
             for topic, batch in self._batches.items():
                 if batch.source.table not in tables and isinstance(batch.source, ViewTopic):
-                    self._target.prepare_view(batch.source, topic)
+                    self._prepare_view(topic, batch.source)
         except _PASSING:
             return
         for topic, batch in self._batches.items():
             self._hold_strangers(topic, batch, tables.get(batch.source.table, ""))
+
+    def _prepare_view(self, topic: str, source: ViewTopic) -> None:
+        try:
+            self._target.prepare_view(source, topic)
+        except _PASSING:
+            raise
+        except self._refused as error:
+            self._refuse(topic, error)
+            return
+        if topic in self._told:
+            self._recovered(topic)
 
     def _hold_strangers(self, topic: str, batch: Batch, table_id: str) -> None:
         if strangers := batch.strangers(table_id):
@@ -312,6 +350,18 @@ class Loader:
         self._metrics.failures.labels(topic).inc()
         self._health.trouble(topic, _reason(error))
         _LOG.warning("%s waits %.1f s: %s", topic, pause, _reason(error))
+
+    def _refuse(self, topic: str, error: Exception) -> None:
+        """Tell, once, that `topic` waits for somebody to do something about `error`."""
+        self._metrics.failures.labels(topic).inc()
+        self._health.trouble(topic, str(error))
+        if self._told.get(topic) != str(error):
+            self._told[topic] = str(error)
+            _LOG.critical("%s is not loaded on: %s", topic, error)
+
+    def _recovered(self, topic: str) -> None:
+        self._told.pop(topic, None)
+        self._health.recovered(topic)
 
     def _versions(self, view: str) -> frozenset[int]:
         found = self._consumer.list_topics(timeout=_KAFKA_SECONDS).topics
