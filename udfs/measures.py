@@ -48,6 +48,8 @@ class CountDistinct:
 class CountDistinctApprox:
     """Number of distinct non-null values of `field`, with a standard error of 1.6%.
 
+    Where more are estimated than there are events, it is the number of events.
+
     It keeps at most about 2 KB a row and pane, however many values there are: see `udfs.sketches`.
     """
 

@@ -254,7 +254,9 @@ def final(measure: Measure | SessionMeasure, folded: pa.Table) -> Any:
             return distinct.sizes(folded[_set(measure.field)])
         case CountDistinctApprox():
             found = folded[_sketch(measure.field)].to_numpy()
-            return pa.array(list(map(sketches.count, found)), pa.int64())
+            # An estimate may be too great, and far too great for values chosen to that end.
+            counts = map(min, map(sketches.count, found), int64s(folded, EVENTS.name).tolist())
+            return pa.array(list(counts), pa.int64())
         case Count() | Min() | Max():
             (partial,) = partials_of(measure)
             return folded[partial.name]

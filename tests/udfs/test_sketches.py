@@ -76,6 +76,17 @@ def test_windows_count_what_their_panes_hold(measures: Any) -> None:
     assert len(rows) == 9 + 6
 
 
+def test_no_window_has_more_visitors_than_views() -> None:
+    pages = store(measures=APPROX)
+    # The estimates of these are 5,024 and 4,984.
+    visitors = {"/more": names(5_000, 10_000), "/less": names(30_000, 35_000)}
+    events = [event(1, page, user) for page, users in visitors.items() for user in users]
+    assert closed(pages, [events[::2], events[1::2]]) == [
+        {"window": 0, "page": "/less", "views": 5_000, "about": 4_984},
+        {"window": 0, "page": "/more", "views": 5_000, "about": 5_000},
+    ]
+
+
 def test_a_pane_has_one_sketch_beside_its_exact_set() -> None:
     pages = store(measures=BOTH)
     panes = panes_of(pages, [event(n, "/a", f"u{n % 40}") for n in range(50)])
