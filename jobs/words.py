@@ -18,7 +18,9 @@ WORD_COUNTS = QueryView(
     ),
     sql=r"""
         SELECT word, COUNT(*)
-        FROM (SELECT REGEXP_EXTRACT_ALL(LOWER(text), '([\p{L}\p{N}]+)') AS found FROM words)
+        FROM (
+            SELECT REGEXP_EXTRACT_ALL(LOWER(text), '([\p{L}\p{N}][\p{L}\p{M}\p{N}]*)') AS found
+            FROM words)
             CROSS JOIN UNNEST(found) AS token (word)
         GROUP BY word
     """,

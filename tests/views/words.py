@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from bench.generators import World, words
@@ -15,8 +17,12 @@ WHERE = {"word_counts": f"word <> '{CLOSING[:-1]}'"}
 
 
 def events() -> World:
-    """Return some hundred lines."""
-    return words.generate(seed=3, count=400, start_ms=START)
+    """Return some hundred lines, and two of letters whose marks are signs of their own."""
+    world = words.generate(seed=3, count=400, start_ms=START)
+    for number, text in enumerate(("हिन्दी हिन्दी, \u0301 x\u0301!", "A\u0308rger")):
+        moment = START + (401 + number) * 1_000
+        world["words"].append(words.event(moment, event_id=f"marks-{number}", text=text))
+    return world
 
 
 def closing(stream: str, time_ms: int) -> dict[str, Any]:
@@ -26,10 +32,19 @@ def closing(stream: str, time_ms: int) -> dict[str, Any]:
 
 def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
     """Return the rows of each view."""
-    counts: Counter[str] = Counter()
-    for line in world["words"]:
-        # Whatever is neither letter nor digit stands between words.
-        spaced = (sign if sign.isalnum() else " " for sign in line["text"].lower())
-        counts.update("".join(spaced).split())
+    counts = Counter(word for line in world["words"] for word in _words(line["text"].lower()))
     assert {"straße", "ночь", "東京", "42", "x2", "s"} < set(counts)
+    assert (counts["हिन्दी"], counts["a\u0308rger"], counts["x\u0301"]) == (2, 1, 1)
     return {"word_counts": list(counts.items())}
+
+
+def _words(text: str) -> Iterator[str]:
+    """Yield the runs of letters, digits and marks that do not begin with a mark."""
+    word = ""
+    for sign in [*text, " "]:
+        kind = unicodedata.category(sign)[0]
+        if kind in "LN" or (kind == "M" and word):
+            word += sign
+        elif word:
+            yield word
+            word = ""
