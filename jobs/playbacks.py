@@ -37,8 +37,8 @@ TITLES_PER_HOUR = QueryView(
             SELECT title_id, window_start, window_end,
                 SUM(watched_ms) AS watched,
                 COUNT(DISTINCT session_id) AS viewers,
-                COUNT(completed_percent) AS ended,
-                COUNT(*) FILTER (WHERE completed_percent >= 90) AS completed
+                COUNT(DISTINCT session_id) FILTER (WHERE completed_percent IS NOT NULL) AS ended,
+                COUNT(DISTINCT session_id) FILTER (WHERE completed_percent >= 90) AS completed
             FROM TABLE(TUMBLE(TABLE playbacks, DESCRIPTOR(event_time), INTERVAL '1' HOUR))
             GROUP BY title_id, window_start, window_end)
         SELECT title_id, window_start, window_end, CAST(watched AS DOUBLE) / 60000,

@@ -12,6 +12,7 @@ JOB = "playbacks"
 START = 1_767_600_000_000  # 2026-01-05T08:00:00Z
 MINUTE, HOUR = 60_000, 3_600_000
 CLOSING = "~closing"
+TWICE = "title-twice"
 
 _NOW = ("window_start", "window_end", "viewers", "watched_ms")
 COLUMNS = {
@@ -33,8 +34,16 @@ WHERE = dict.fromkeys(COLUMNS, f"window_start < {_LATEST}")
 
 
 def events() -> World:
-    """Return some two thousand reports of two hours and a half."""
-    return playbacks.generate(seed=13, count=2_000, start_ms=START)
+    """Return some two thousand reports of two hours and a half.
+
+    Two sessions tell of their end twice: one of the same end, one of another.
+    """
+    found = playbacks.generate(seed=13, count=2_000, start_ms=START)["playbacks"]
+    for number, percent in enumerate((50, 50, 80, 95)):
+        own = {"session_id": f"twice-{number // 2}", "title_id": TWICE, "event_id": f"end-{number}"}
+        moment = START + (2 + number) * MINUTE
+        found.append(playbacks.event(moment, watched_ms=15_000, completed_percent=percent, **own))
+    return {"playbacks": sorted(found, key=lambda e: (e["event_time"], e["event_id"]))}
 
 
 def closing(stream: str, time_ms: int) -> dict[str, Any]:
@@ -49,8 +58,10 @@ def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
     by_minute = _grouped(found, MINUTE, lambda e: ())
     by_device = _grouped(found, MINUTE, lambda e: (e["device"], e["country"]))
     by_hour = _grouped(found, HOUR, lambda e: (e["title_id"],))
+    titles = [_title(key, members) for key, members in by_hour.items()]
+    assert (TWICE, START, START + HOUR, 1.0, 2, 2, 1, 0.5) in titles
     return {
-        "titles_per_hour": [_title(key, members) for key, members in by_hour.items()],
+        "titles_per_hour": titles,
         "concurrent_viewers_per_minute": [_now(key, m) for key, m in by_minute.items()],
         "concurrent_viewers_by_device": [_now(key, m) for key, m in by_device.items()],
     }
@@ -73,8 +84,9 @@ def _now(key: tuple[Any, ...], members: list[Event]) -> tuple[Any, ...]:
 
 def _title(key: tuple[Any, ...], members: list[Event]) -> tuple[Any, ...]:
     minutes = sum(e["watched_ms"] for e in members) / MINUTE
-    ended = [e["completed_percent"] for e in members if e["completed_percent"] is not None]
-    completed = sum(percent >= 90 for percent in ended)
-    rate = completed / len(ended) if ended else None
+    told = [e for e in members if e["completed_percent"] is not None]
+    ended = {e["session_id"] for e in told}
+    completed = {e["session_id"] for e in told if e["completed_percent"] >= 90}
+    rate = len(completed) / len(ended) if ended else None
     viewers = {e["session_id"] for e in members}
-    return (*key, minutes, len(viewers), len(ended), completed, rate)
+    return (*key, minutes, len(viewers), len(ended), len(completed), rate)
