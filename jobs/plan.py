@@ -406,7 +406,7 @@ def _join_store(views: tuple[JoinView, ...]) -> JoinStore:
         conditions = where if side == LEFT else ()
         sides.append(JoinSide(stream.name, kept, conditions, reach, pane, lateness))
     name = f"{first.left.name}+{first.right.name}@{first.on} {before} {after} {dict(where)}"
-    rows = tuple(JoinRows(v.name, v.keeps.value, tuple(v.values.items()), v.by) for v in views)
+    rows = tuple(JoinRows(v.name, v.keeps.value, tuple(v.values.items()), v.key) for v in views)
     left, right = sides
     pane = max(left.pane, right.pane)
     return JoinStore(name, first.on, before, after, pane, (left, right), rows)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs import lateness
+from udfs.groups import groups_of
 from udfs.panes import int64s, text
 from udfs.windows import PaneBook, append
 
@@ -63,25 +64,13 @@ JoinValue = Left | Right | Apart
 class JoinRows:
     """What one view writes of a join: its pairs, or, with a `side`, the events of it left alone.
 
-    `by` is the side whose events the rows are told apart by; None where it is both.
+    `key` are the columns that tell rows apart: of rows with the same values the last stays.
     """
 
     name: str
     side: int | None
     values: tuple[tuple[str, JoinValue], ...]
-    by: int | None = None
-
-    def told(self, left: Int64s, right: Int64s, news: Bools) -> Bools:
-        """Tell which pairs to write, given which of them are `news`.
-
-        Of an event's rows the last stays, which is to be that of its newest partner, whichever
-        came last: so where one is new, those that it had are written again.
-        """
-        if self.by is None or news.all():
-            return news
-        own = right if self.by == RIGHT else left
-        found: Bools = np.isin(own, own[news])
-        return found
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,8 +177,8 @@ class JoinStore:
         left, right, news = self._pairs(everything, len(new))
         for view in self.views:
             if view.side is None and news.any():
-                told = view.told(left, right, news)
-                yield view, self._rows(view, everything, left[told], right[told])
+                told = self._told(view, everything, left, right, news)
+                yield view, self._rows(view.values, everything, left[told], right[told])
         matched = np.zeros(len(everything), dtype=bool)
         if self.tells_alone:
             matched[left[news]] = matched[right[news]] = True
@@ -209,7 +198,7 @@ class JoinStore:
     def _near(self, book: PaneBook, new: pa.Table) -> Iterable[tuple[int, Int64s]]:
         """Yield panes that may hold partners of `new`, with the rows that name the same.
 
-        And those that hold newer partners of theirs, whose rows are to be written last again.
+        And those that hold newer pairs of their keys, whose rows are to be written last again.
         """
         times, names = int64s(new, _TIME), pc.unique(new[self.on])
         first = int(times.min()) - max(self.before, self.after)
@@ -245,11 +234,33 @@ class JoinStore:
         rights = right[np.repeat(begin, count) + step]
         return lefts, rights, (lefts < fresh) | (rights < fresh)
 
-    def _rows(self, view: JoinRows, events: pa.Table, left: Int64s, right: Int64s) -> pa.Table:
-        """Return the rows of pairs; of a side left alone both are its places."""
+    def _told(
+        self, view: JoinRows, events: pa.Table, left: Int64s, right: Int64s, news: Bools
+    ) -> Bools:
+        """Tell which pairs to write, given which of them are `news`.
+
+        The last row of a key is to be that of its newest pair, whichever came last: so where one
+        is new, those that the key had are written again. Events that share a key and are further
+        apart than the interval are not held against each other.
+        """
+        if not view.key or news.all():
+            return news
+        values = [(name, value) for name, value in view.values if name in view.key]
+        keys = groups_of(self._rows(values, events, left, right), view.key).codes
+        found: Bools = np.isin(keys, keys[news])
+        return found
+
+    def _rows(
+        self,
+        values: Iterable[tuple[str, JoinValue]],
+        events: pa.Table,
+        left: Int64s,
+        right: Int64s,
+    ) -> pa.Table:
+        """Return the `values` of pairs; of a side left alone both are its places."""
         times, places = int64s(events, _TIME), (left, right)
         columns: dict[str, Any] = {}
-        for name, value in view.values:
+        for name, value in values:
             if isinstance(value, Apart):
                 columns[name] = pa.array(times[right] - times[left])
             else:
@@ -266,7 +277,7 @@ class JoinStore:
                 continue
             places = np.flatnonzero(alone & (sides == bool(view.side)))
             if len(places):
-                yield view, self._rows(view, events, places, places)
+                yield view, self._rows(view.values, events, places, places)
 
     def _mark(self, book: PaneBook, kept: Sequence[tuple[int, Int64s]], matched: Bools) -> None:
         """Note in the book which of the `kept` rows, as `matched` says, have a partner now."""

@@ -64,13 +64,6 @@ class JoinView(View):
             raise InvalidView(f"{self.name}: an event left alone has no values of the other side.")
 
     @property
-    def by(self) -> int | None:
-        """The side whose events the key tells apart; None where it takes one of each."""
-        named = [self.values[name] for name in self.key_columns]
-        sides = {v.side for v in named if not isinstance(v, Apart) and v.field != self.on}
-        return None if sides == {LEFT, RIGHT} else next(iter(sides), RIGHT)
-
-    @property
     def kept_fields(self) -> tuple[set[str], set[str]]:
         """The fields of left and of right events that are columns."""
         named = [v for v in self.values.values() if not isinstance(v, Apart)]

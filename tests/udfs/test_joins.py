@@ -169,7 +169,7 @@ def test_only_events_with_the_wanted_values_count() -> None:
 
 def test_of_two_at_one_instant_the_one_that_came_last_stays() -> None:
     (pairs, *others) = STORE.views
-    store = replace(STORE, views=(replace(pairs, by=RIGHT), *others))
+    store = replace(STORE, views=(replace(pairs, key=("payment",)), *others))
     own = [order(1_000, cents=1), order(1_000, cents=2), payment(1_500)]
     for portions in ([own], [own[:1], own[2:], own[1:2]], [own[2:], own[:1], own[1:2]]):
         book, found = Book(), Found()
@@ -178,9 +178,37 @@ def test_of_two_at_one_instant_the_one_that_came_last_stays() -> None:
         assert found["pairs"][-1][2] == 2
 
 
+@pytest.mark.parametrize("came", [*permutations((10_000, 30_000, 50_000))])
+@pytest.mark.parametrize("cuts", [(), (1,), (2,), (1, 2)])
+def test_of_payments_with_one_key_the_newest_stays_however_they_come(
+    came: tuple[int, ...], cuts: tuple[int, ...]
+) -> None:
+    (pairs, *others) = STORE.views
+    store = replace(STORE, views=(replace(pairs, key=("payment",)), *others))
+    book, found = Book(), Found()
+    collect(found, store.add(book, parcels([order(0)])))
+    for begin, end in pairwise([0, *cuts, 3]):
+        collect(found, store.add(book, parcels([payment(at) for at in came[begin:end]])))
+    assert found["pairs"][-1] == ("p", "a", 5, 5, 50_000)
+
+
+def test_the_pairs_of_a_new_pair_s_key_are_written_again_in_order_of_time() -> None:
+    (pairs, *others) = STORE.views
+    store = replace(STORE, views=(replace(pairs, key=("payment",)), *others))
+    book, found = Book(), Found()
+    for event in (order(0), payment(30_000), payment(40_000, number="q"), payment(10_000)):
+        collect(found, store.add(book, parcels([event])))
+    assert found["pairs"] == [
+        ("p", "a", 5, 5, 30_000),
+        ("q", "a", 5, 5, 40_000),
+        ("p", "a", 5, 5, 10_000),
+        ("p", "a", 5, 5, 30_000),
+    ]
+
+
 def test_a_pair_is_written_again_only_for_a_new_partner_of_its_event() -> None:
     (pairs, *others) = STORE.views
-    store = replace(STORE, views=(replace(pairs, by=RIGHT), *others))
+    store = replace(STORE, views=(replace(pairs, key=("payment",)), *others))
     book, found = Book(), Found()
     for event in (order(1_000), payment(1_500, number="p"), payment(1_600, number="q")):
         collect(found, store.add(book, parcels([event])))
@@ -205,13 +233,13 @@ def test_of_orders_with_one_name_the_newest_is_written_last(cut: int) -> None:
 
 
 @pytest.mark.parametrize("events", permutations(range(4)))
-@pytest.mark.parametrize("by", [LEFT, RIGHT])
+@pytest.mark.parametrize("key", ["payment", "cents"])
 @pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (1, 2), (1, 2, 3)])
 def test_the_newest_partner_is_written_last_however_events_come(
-    by: int, events: tuple[int, ...], cuts: tuple[int, ...]
+    key: str, events: tuple[int, ...], cuts: tuple[int, ...]
 ) -> None:
-    (pairs, *others), newest = STORE.views, {RIGHT: {"p": 2, "q": 1}, LEFT: {1: "p", 2: "p"}}
-    store = replace(STORE, views=(replace(pairs, by=by), *others))
+    (pairs, *others), newest = STORE.views, {"payment": {"p": 2, "q": 1}, "cents": {1: "p", 2: "p"}}
+    store = replace(STORE, views=(replace(pairs, key=(key,)), *others))
     # As far apart as they may be: 20 s before the last order, and a minute after the first.
     own = [
         order(0, cents=1),
@@ -224,8 +252,8 @@ def test_the_newest_partner_is_written_last_however_events_come(
     for begin, end in pairwise([0, *cuts, 4]):
         collect(found, store.add(book, parcels(came[begin:end])))
     # What is written last of a payment, or of an order, is what stays.
-    key, other = (0, 2) if by == RIGHT else (2, 0)
-    assert {row[key]: row[other] for row in found["pairs"]} == newest[by]
+    mine, other = (0, 2) if key == "payment" else (2, 0)
+    assert {row[mine]: row[other] for row in found["pairs"]} == newest[key]
 
 
 def test_many_events_of_one_name_cost_only_the_pairs_that_they_make() -> None:
