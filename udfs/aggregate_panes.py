@@ -197,7 +197,7 @@ class AggregatePanes(KeyedProcessFunction):
             _forget_read(self._panes)
             merged = store.advance(book, came, self._runs.of(key))
         elif isinstance(store, SessionStore):
-            fresh = [store.in_time(table, book.page.fired) for table in came]
+            fresh = store.in_time(book, came, book.page.fired)
             merged = store.advance(book, fresh, watermark)
         else:
             merged = store.advance(book, came, watermark)

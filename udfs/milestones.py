@@ -2,7 +2,8 @@
 
 Events wait by pane until none can come in time that is older; then the pane's are counted on from
 what their keys had before. Of those at one instant the one with the lesser id is the first: no
-other order holds between partitions.
+other order holds between partitions. What a source that was silent brings later still is counted
+when it comes, so that the numbers after it are right.
 """
 
 from __future__ import annotations

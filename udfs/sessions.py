@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from schemas.columns import Column, ColumnType
 from udfs import lateness
-from udfs.groups import Groups, groups_of, order_by
+from udfs.groups import Groups, among, groups_of, order_by
 from udfs.measures import Duration, First, Last, SessionMeasure, Single
 from udfs.panes import EVENTS, Partial, final, int64s, partials_of, text
 from udfs.windows import PaneBook
@@ -85,7 +85,7 @@ class SessionStore:
 
         Both are epoch milliseconds: a number, or an array of them.
         """
-        return lateness.closes(end + self.gap, self.pane, self.allowed_lateness)
+        return self._late(end + self.gap)
 
     def first_due(self, fragments: pa.RecordBatch) -> int:
         """Return the end of the fragment that closes first."""
@@ -128,12 +128,27 @@ class SessionStore:
         ordered = table.select([name for name, _ in merges]).take(pa.array(order))
         return Groups(session, np.flatnonzero(np.diff(session, prepend=-1))).fold(ordered, merges)
 
-    def in_time(self, fragments: pa.Table, fired: int) -> pa.Table:
-        """Return the fragments that `fired`, the watermark of the call before, did not close.
+    def in_time(self, book: PaneBook, fresh: Sequence[pa.Table], fired: int) -> Sequence[pa.Table]:
+        """Return `fresh` without what came too late for `fired`, the watermark of the call before.
 
-        A source that was silent may bring others: their sessions are written and forgotten.
+        A source that was silent may bring it. What its events would have belonged to may be written
+        and forgotten, and they would make a second session of it. Those that touch an open session
+        are part of that, and a fragment whose last event is in time stays whole.
         """
-        return self.closed(fragments, fired)[1]
+        ends = (int(int64s(table, END).min()) for table in fresh if len(table))
+        if self._late(min(ends, default=fired + 1)) > fired:
+            return fresh
+        new, kept = self.merge(fresh), book.read(_OPEN)
+        late = self._late(int64s(new, END)) <= fired
+        if kept is not None:
+            # What touches none is still there, as it was, when all are merged.
+            names = [*self.dimensions, START, END, EVENTS.name]
+            late &= among(new, self.merge([kept, new]), names)
+        return [new.filter(pa.array(~late))]
+
+    def _late(self, instant: Any) -> Any:
+        """Return the watermark from which an event at `instant` is late."""
+        return lateness.closes(instant, self.pane, self.allowed_lateness)
 
     def closed(self, fragments: pa.Table, watermark: int) -> tuple[pa.Table, pa.Table]:
         """Return the fragments that `watermark` closes, and the others."""

@@ -490,9 +490,10 @@ def test_what_comes_to_a_session_that_is_over_makes_no_other() -> None:
     task.visit(30, "/a", 0)
     assert _written(task, VISITS.closes(30_000)) == ['["/a","1970-01-01T00:00:30Z"]']
 
-    # One that is over as well, and one that is not.
+    # Two that are over as well, one of them just within the gap, and one that is not.
     task.visit(31, "/a", 1)
-    task.visit(7_200, "/b", 2)
+    task.visit(1_830, "/a", 2)
+    task.visit(7_200, "/b", 3)
     assert _written(task, VISITS.closes(31_000)) == []
     assert _written(task, VISITS.closes(7_200_000)) == ['["/b","1970-01-01T02:00:00Z"]']
 

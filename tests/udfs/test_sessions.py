@@ -59,7 +59,10 @@ def fragments(events: Sequence[Event]) -> pa.Table:
 
 
 def rows(table: pa.Table) -> list[tuple[Any, ...]]:
-    found = STORE.rows(table)
+    return plain(STORE.rows(table))
+
+
+def plain(found: pa.Table) -> list[tuple[Any, ...]]:
     instants = [found[name].cast(pa.int64()) for name in ("session_start", "session_end")]
     rest = [found[name].to_pylist() for name, _ in STORE.measures]
     keys = [found[name].to_pylist() for name in STORE.dimensions]
@@ -156,3 +159,55 @@ def test_nothing_has_no_deadline_and_merges_to_nothing() -> None:
     nothing = STORE.merge([])
     assert (len(nothing), STORE.next_deadline(Book())) == (0, None)
     assert [len(part) for part in STORE.closed(nothing, 0)] == [0, 0]
+
+
+def written(book: Book, events: Sequence[Sequence[Event]], fired: int, watermark: int) -> Any:
+    """Return the rows of sessions that close when parcels of `events` come, shortened."""
+    fresh = STORE.in_time(book, [fragments(parcel) for parcel in events], fired)
+    found = STORE.advance(book, fresh, watermark)
+    whole = [row for _, table in found for row in plain(table)]
+    return [(row[1], row[2] // MINUTE, row[3] // MINUTE, row[4]) for row in whole]
+
+
+def test_what_a_silent_source_brings_does_not_make_a_second_session_of_one_that_is_over() -> None:
+    book = Book()
+    assert written(book, [[event(0, 0)]], 0, 36 * MINUTE) == [("ann", 0, 0, 1)]
+    late, other = [event(1, 20 * MINUTE)], [event(2, 20 * MINUTE, user="bob")]
+    assert written(book, [late, other], 45 * MINUTE, 45 * MINUTE) == []
+    assert [len(table) for table in book.tables.values()] == [0]
+
+
+def test_what_comes_late_and_touches_an_open_session_is_part_of_it() -> None:
+    book = Book()
+    assert written(book, [[event(0, 30 * MINUTE)]], 0, 50 * MINUTE) == []
+    late = [[event(1, 5 * MINUTE)], [event(2, 6 * MINUTE, user="bob")]]
+    assert written(book, late, 50 * MINUTE, 200 * MINUTE) == [("ann", 5, 30, 2)]
+
+
+def test_of_a_fragment_with_an_event_in_time_nothing_is_left_out() -> None:
+    book = Book()
+    parcel = [event(0, 20 * MINUTE), event(1, 44 * MINUTE)]
+    assert written(book, [parcel], 45 * MINUTE, 200 * MINUTE) == [("ann", 20, 44, 2)]
+
+
+def test_an_event_is_too_late_with_the_end_of_its_minute_s_lateness() -> None:
+    last = 26 * MINUTE - 1
+    parcel = [[event(0, 20 * MINUTE)]]
+    assert written(Book(), parcel, last - 1, 200 * MINUTE) == [("ann", 20, 20, 1)]
+    assert written(Book(), parcel, last, 200 * MINUTE) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_with_the_disorder_that_is_allowed_nothing_is_too_late(seed: int) -> None:
+    draw = random.Random(seed)
+    events = [event(n, draw.randrange(300 * MINUTE), f"u{draw.randrange(9)}") for n in range(300)]
+    events.sort(key=lambda one: one["at"] + draw.randrange(5 * MINUTE))
+    book, found, fired = Book(), [], 0
+    for begin in range(0, 300, 20):
+        came = events[begin : begin + 20]
+        fresh = STORE.in_time(book, [fragments(came[:9]), fragments(came[9:])], fired)
+        watermark = max(fired, max(one["at"] for one in came))
+        found += [row for _, table in STORE.advance(book, fresh, watermark) for row in plain(table)]
+        fired = watermark
+    found += [row for _, table in STORE.advance(book, [], 10**9) for row in plain(table)]
+    assert sorted(found) == by_loop(events)
