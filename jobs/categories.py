@@ -54,7 +54,8 @@ CATEGORY_TRAFFIC_PER_MINUTE = QueryView(
     retention=timedelta(days=20 * 365),
     description="How much traffic each category has, by what pages were when they were asked for. "
     "While no pages change, requests do not wait for changes: one told of later than its time and "
-    "the requests' lateness holds for later requests only.",
+    "the requests' lateness holds for later requests only, until a rebuild, which judges the "
+    "earlier ones by it as well.",
 )
 
 JOB = Job(

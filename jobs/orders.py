@@ -254,7 +254,8 @@ SALES_BY_SEGMENT = QueryView(
     time_columns=("window_start", "window_end"),
     description="Sales by the segment that customers were in when they ordered; an order sent "
     "twice counts once. While no segments change, orders do not wait for changes: one told of "
-    "later than its time and the orders' lateness holds for later orders only.",
+    "later than its time and the orders' lateness holds for later orders only, until a rebuild, "
+    "which judges the earlier ones by it as well.",
 )
 
 JOB = Job(
