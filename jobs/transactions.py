@@ -123,7 +123,8 @@ FRAUD_ALERTS = ArrivalView(
     time_columns=("event_time", "event_time"),
     state_retention=2 * PAUSE,
     description=f"Transactions that look like fraud, told as they arrive; after a pause of more "
-    f"than {PAUSE.days} days a user's history begins anew.",
+    f"than {PAUSE.days} days a user's history begins anew. Once a partition was added, a rebuild "
+    "may find users' events in another order, and so other alerts.",
 )
 
 CARD_BLOCKS = ArrivalView(
@@ -135,7 +136,8 @@ CARD_BLOCKS = ArrivalView(
         SELECT card_id, transaction_id, user_id, event_time, score, reasons FROM fraud_alerts
     """,
     time_columns=("event_time", "event_time"),
-    description="Orders to block a card, one for each alert; obeying one twice does no harm.",
+    description="Orders to block a card, one for each alert; obeying one twice does no harm. Once "
+    "a partition was added, a rebuild may give others, as alerts do.",
 )
 
 JOB = Job(

@@ -123,10 +123,10 @@ class ArrivalView(QueryView):
     numbers are BIGINT or DOUBLE, `event_time` is a plain time, and `arrived` the processing-time
     attribute to order by. It holds all good events, late ones too. Those of a partition come in the
     order of their offsets and those of a key lie in one partition, so what a query finds per key in
-    that order follows from the topic alone; it must not look at the clock. With a `state_retention`
-    the query itself must leave out what ended state would no longer tell: the clock ends it. After
-    a failure a row may be written again, the same under the same key: that is why readers needn't
-    wait for a transaction.
+    that order follows from the topic alone, as long as no partition is added; it must not look at
+    the clock. With a `state_retention` the query itself must leave out what ended state would no
+    longer tell: the clock ends it. After a failure a row may be written again, the same under the
+    same key: that is why readers needn't wait for a transaction.
     """
 
     def names(self, table: Stream | View) -> bool:
