@@ -154,8 +154,23 @@ def _state(view: QueryView) -> str:
         if one.state_retention is not None
     ]
     if not ends:
-        return "it keeps none" if isinstance(view, ArrivalView) else "state ends with its windows"
+        if isinstance(view, ArrivalView):
+            return "it keeps none"
+        return "state ends with its windows" + _outlasting(view)
     return ", ".join(f"{whose} ends {span(kept)} after a key's last change" for whose, kept in ends)
+
+
+def _outlasting(view: QueryView) -> str:
+    """Return what of its state no window of `view` ends."""
+    if "FOR SYSTEM_TIME" in view.sql:
+        # Flink has one time to live for all SQL of a job.
+        others = [one for one in job_of(view).views if isinstance(one, QueryView)]
+        kept = [one.state_retention for one in others if one.state_retention is not None]
+        end = f"ends {span(max(kept))} after its last event" if kept else "stays"
+        return f", but the newest version of each key {end}"
+    if "MATCH_RECOGNIZE" in view.sql:
+        return ", but a few bytes stay for each key that its pattern looks at"
+    return ""
 
 
 def _delay(view: View) -> timedelta:

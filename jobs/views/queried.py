@@ -26,8 +26,9 @@ class QueryView(View):
     `key`, and never delete one.
 
     `state_retention` is how long Flink keeps the state of a key that nothing changes; None where
-    windows or intervals end all state by themselves. With several such views the job keeps the
-    longest.
+    windows or intervals end state by themselves. With several such views the job keeps the longest.
+    The newest version of each key that a query joins is kept as long, and for good where no view of
+    the job has one; what MATCH_RECOGNIZE knows of a key, some bytes, is always kept for good.
 
     `time_columns` hold the first and last instant of a row, and nothing changes it once events are
     `settled_after` past the last; without them a replay compares rows whose events may not all have

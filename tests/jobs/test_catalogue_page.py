@@ -33,6 +33,17 @@ def test_a_view_says_when_its_rows_come() -> None:
     assert "by 16 bytes with each distinct value" in nature(VIEWS["page_stats"])
 
 
+def test_a_view_says_what_of_its_state_outlasts_its_windows() -> None:
+    ends = "state ends with its windows"
+    versions = f"{ends}, but the newest version of each key ends %d years after its last event."
+    assert f"{ends}." in nature(VIEWS["titles_per_hour"])
+    # The job's time to live: its longest.
+    assert versions % 10 in nature(VIEWS["category_traffic_per_minute"])
+    assert versions % 5 in nature(VIEWS["sales_by_segment"])
+    pattern = f"{ends}, but a few bytes stay for each key that its pattern looks at."
+    assert pattern in nature(VIEWS["device_alerts"])
+
+
 def test_spans_are_told_in_words() -> None:
     assert span(timedelta(seconds=370)) == "6 min 10 s"
     assert span(timedelta(days=20 * 365)) == "20 years"
