@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.desired import desired_jobs, idle_timeout_of
 from jobs.plan import JobPlan, plan
+from jobs.plan import reading_copy as name_of_copy
 from jobs.start import accepted_option
-from jobs.state import latest_state
+from jobs.state import latest_state, loss_of
 from jobs.status import job_offsets
 from jobs.submit import SubmissionFailed, flink_name, submit
 from replay.archive_files import Archive
@@ -196,6 +197,7 @@ def _submit(
     work: Work, replay: ReplayRecord, restore_from: str, options: Mapping[str, str | float]
 ) -> dict[str, object]:
     settings = work.settings
+    _refuse_lost_rows(settings, rebuilt_plan(settings, replay))
     # What counts as idle decides what is late: both versions must see it alike.
     idle = idle_timeout_of(settings, flink_name(settings, replay.job, live_version(replay)))
     inherited: dict[str, str | float] = {} if idle is None else {"idle_timeout_seconds": idle}
@@ -218,6 +220,21 @@ def _submit(
         "restored_from": submitted.restored_from,
         "code": submitted.code,
     }
+
+
+def _refuse_lost_rows(settings: Settings, job_plan: JobPlan) -> None:
+    """Raise `SubmissionFailed` where a rebuild lost rows that its state is past.
+
+    It may have while it read a copy of its topic, under another name.
+    """
+    cluster, name = Cluster(*settings.flink_clusters), replace(job_plan, copy="").name
+    for one in (name_of_copy(name), name):
+        loss = loss_of(cluster, one)
+        if loss is not None and not loss.accepted:
+            raise SubmissionFailed(
+                f"{loss.told_of(one)}; a rebuild that goes on would lack them: "
+                "`kappa replay abort`, then build anew."
+            )
 
 
 def _only_live_job(cluster: Cluster, name: str) -> RunningJob | None:
@@ -295,11 +312,12 @@ def _check_alive(settings: Settings, job_plan: JobPlan, pace: _Pace) -> None:
     known = next((job for job in cluster.jobs() if job.name == job_plan.name), None)
     if known is not None and known.state in LIVE_STATES and not pace.stuck():
         return
-    why = cluster.failure(known.id) if known is not None else "Flink does not know it any more"
-    state = known.state if known is not None else "gone"
     if known is None and not pace.stuck():
         # The supervisor submits again what a restarted JobManager forgot.
         return
+    _refuse_lost_rows(settings, job_plan)
+    why = cluster.failure(known.id) if known is not None else "Flink does not know it any more"
+    state = known.state if known is not None else "gone"
     raise SubmissionFailed(
         f"{job_plan.name} is {state} and reads nothing: {why}. Run the same command again to go "
         "on from its last checkpoint, or `kappa replay abort`."
