@@ -47,8 +47,8 @@ def check(
             f"verify; {instead(replay)}"
         )
     with work.step(replay, VERIFY_STEP) as outcome:
-        versions = sorted({replay.from_versions[view] for view in _declared(replay)})
-        reports = [_compare(work.settings, replay, old, progress) for old in versions]
+        reports = [_compare(work.settings, replay, old, progress) for old in _replaced(replay)]
+        reports = _without_used(reports)
         outcome["unexplained"] = sum(report.unexplained for report in reports)
         pages = [str(save_report(work.settings, report)) for report in reports]
         for page in pages:
@@ -56,6 +56,22 @@ def check(
         outcome["files"] = pages
         outcome["reports"] = [report.sentence for report in reports]
     return reports
+
+
+def _without_used(reports: list[VerifyReport]) -> list[VerifyReport]:
+    """Return the reports so that none calls unused what a difference in another needed."""
+    used = {
+        one
+        for report in reports
+        for one in (*report.expected.columns, *report.expected.conditions)
+        if one not in report.unused
+    }
+    return [replace(r, unused=tuple(one for one in r.unused if one not in used)) for r in reports]
+
+
+def _replaced(replay: ReplayRecord) -> list[int]:
+    """Return the old versions of the views that people declared; usually one."""
+    return sorted({replay.from_versions[view] for view in _declared(replay)})
 
 
 def _declared(replay: ReplayRecord) -> tuple[str, ...]:
@@ -74,6 +90,8 @@ def _compare(
     chosen = tuple(v for v in _declared(replay) if replay.from_versions[v] == old)
     before = old_plan(settings, replay, old)
     after = plan(job, replay.to_version, replay.views)
+    several = len(_replaced(replay)) > 1
+    name = f"{settings.topic_prefix}replay-{replay.id}"
     cluster = Cluster(*settings.flink_clusters)
     for one in (before, after):
         if cluster.live_job(one.name) is None:
@@ -88,7 +106,8 @@ def _compare(
         old_version=old,
         new_version=replay.to_version,
         expected=replay.plan.expected,
-        replay=f"{settings.topic_prefix}replay-{replay.id}",
+        partial=several,
+        replay=f"{name}-v{old}" if several else name,
         progress=progress,
         read_on=partial(_read_on, settings, before, after),
     )

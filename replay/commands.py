@@ -121,12 +121,11 @@ def verify_command(job: OfJob = "", as_json: AsJson = False) -> None:
 
     Example: kappa replay verify --json
     """
-    from replay.report import print_report
+    from replay.report import print_reports
 
     with opened() as work:
         reports = _checked(work, _locked(work, _current(work, job)))
-    for report in reports:
-        print_report(report, as_json)
+    print_reports(reports, as_json)
     if any(report.unexplained for report in reports):
         raise typer.Exit(1)
 

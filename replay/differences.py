@@ -175,11 +175,12 @@ def expectations(
     Raises `UnusableExpectation` for a column or condition that fits no view.
     """
     conditions = [condition(sql) for sql in declared.conditions]
+    fits = fitting(declared, columns)
     for one in conditions:
-        if not any(one.old <= old and one.new <= new for old, new in columns.values()):
+        if one.sql not in fits.conditions:
             raise UnusableExpectation(_fits_nowhere(one, columns))
     for name in declared.columns:
-        if not any(_names(name, view, old | new) for view, (old, new) in columns.items()):
+        if name not in fits.columns:
             raise UnusableExpectation(_unknown_column(name, columns))
     return {
         view: ViewExpectation(
@@ -188,6 +189,26 @@ def expectations(
         )
         for view, (old, new) in columns.items()
     }
+
+
+def fitting(
+    declared: Expectation,
+    columns: Mapping[str, tuple[frozenset[str], frozenset[str]]],
+) -> Expectation:
+    """Return the part of `declared` that fits any of these views, given as for `expectations`."""
+    conditions = [condition(sql) for sql in declared.conditions]
+    return Expectation(
+        tuple(
+            name
+            for name in declared.columns
+            if any(_names(name, view, old | new) for view, (old, new) in columns.items())
+        ),
+        tuple(
+            one.sql
+            for one in conditions
+            if any(one.old <= old and one.new <= new for old, new in columns.values())
+        ),
+    )
 
 
 def _names(name: str, view: str, columns: Iterable[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -277,11 +277,19 @@ def plain(value: Any) -> Any:
     return json_value(value)
 
 
-def print_report(report: VerifyReport, as_json_text: bool = False) -> None:
-    """Print `report` as tables, or as one JSON document."""
-    if as_json_text:
-        print_json(as_json(report))
-        return
+def print_reports(reports: Sequence[VerifyReport], as_json_text: bool = False) -> None:
+    """Print `reports` as tables, or as one JSON document: the report's, or of several a list."""
+    if not as_json_text:
+        for report in reports:
+            _print_report(report)
+    elif len(reports) == 1:
+        print_json(as_json(reports[0]))
+    else:
+        unexplained = sum(report.unexplained for report in reports)
+        print_json({"unexplained": unexplained, "reports": [as_json(one) for one in reports]})
+
+
+def _print_report(report: VerifyReport) -> None:
     title = f"{report.replay or 'Comparison'} {report.versions}"
     print_table(title, _HEADINGS, (_view_row(view) for view in report.views))
     for view in report.views:

@@ -17,6 +17,7 @@ from replay.differences import (
     UnusableExpectation,
     ViewExpectation,
     expectations,
+    fitting,
 )
 from replay.report import VerifyReport, ViewReport
 from replay.skipped import SkippedReader
@@ -39,6 +40,7 @@ def verify(
     new_version: int,
     cut: Cut,
     expected: Expectation | None = None,
+    partial: bool = False,
     replay: str = "",
     now: datetime | None = None,
     count_schema_changes: bool = False,
@@ -47,7 +49,8 @@ def verify(
 ) -> VerifyReport:
     """Return how `views` at both versions compare over the input of `cut`.
 
-    `old_version` is that of all views or says it by view's name.
+    `old_version` is that of all views or says it by view's name. What is `expected` must fit these
+    views; with `partial` what does not is of views that are compared apart, and does not count.
     Each table is read once, to hash its rows in buckets; keys are compared only in the buckets
     whose hashes differ. `now` decides which rows are about to expire; without it, it is this
     moment. `progress` is told the name of each view as its comparison begins. `read_on` returns
@@ -66,7 +69,13 @@ def verify(
     }
     try:
         pairs = {v.name: _tables(clickhouse, v, old[v.name], new_version) for v in views}
-        by_view = _expectations(declared, pairs)
+        columns = {
+            view: (frozenset(before.types), frozenset(after.types))
+            for view, (before, after) in pairs.items()
+        }
+        if partial:
+            declared = fitting(declared, columns)
+        by_view = _expectations(declared, columns)
         comparisons = []
         for view in views:
             progress(view.name)
@@ -156,11 +165,8 @@ def _tables(
 
 
 def _expectations(
-    declared: Expectation, pairs: Mapping[str, tuple[StoredTable, StoredTable]]
+    declared: Expectation, columns: Mapping[str, tuple[frozenset[str], frozenset[str]]]
 ) -> dict[str, ViewExpectation]:
-    columns = {
-        view: (frozenset(old.types), frozenset(new.types)) for view, (old, new) in pairs.items()
-    }
     try:
         return expectations(declared, columns)
     except UnusableExpectation as error:

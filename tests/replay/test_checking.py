@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.plan import JobPlan, plan
+from jobs.views import View
 from replay import checking
 from replay.checking import passed_by_all
+from replay.control import Control
 from replay.differences import Cut, Expectation, Verdict
 from replay.offsets import Offsets
-from replay.report import VerifyReport, ViewReport
+from replay.records import ReplayRecord, ReplayState
+from replay.report import VerifyReport, ViewReport, print_reports
+from replay.steps import Work
 from sinks.lag import LagReader
 from tests.flink_rest import flink
 from tests.replay.test_plan import recorded
@@ -108,6 +117,65 @@ def test_a_difference_is_looked_at_again_where_events_came_while_rows_were_compa
 
     assert looked == looks
     assert report.unexplained == (0 if len(looks) > 1 else unexplained)
+
+
+def test_views_of_several_versions_are_compared_apart_and_reported_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = recorded("page_views", {"page_views_per_minute": 2, "site_traffic_per_minute": 1})
+    planned = replace(record.plan, expected=Expectation(("errors", "bytes")))
+    record = replace(record, state=ReplayState.BUILT, plan=planned)
+    unused = {1: ("errors", "bytes"), 2: ("bytes",)}
+
+    def verified(
+        *_: object, views: list[View], old_version: int, cut: Cut, partial: bool, **said: Any
+    ) -> VerifyReport:
+        assert partial
+        (view,) = (ViewReport(one.name, old_version, 9, 9) for one in views)
+        return VerifyReport(
+            said["replay"],
+            said["new_version"],
+            record.created_at,
+            cut,
+            said["expected"],
+            (view,),
+            unused[old_version],
+        )
+
+    monkeypatch.setattr(checking, "old_plan", lambda settings, replay, old: plan(JOB, old))
+    monkeypatch.setattr(checking, "Cluster", lambda *clusters: Running())
+    monkeypatch.setattr(checking, "_cut", lambda *plans: Cut())
+    monkeypatch.setattr(checking, "verify", verified)
+
+    found = checking.check(Work(Settings(home=tmp_path), cast(Control, Journal())), record)
+
+    assert [(one.name, one.views[0].view, one.unused) for one in found] == [
+        ("replay-1-v1", "site_traffic_per_minute", ("bytes",)),
+        ("replay-1-v2", "page_views_per_minute", ("bytes",)),
+    ]
+    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == [
+        "replay-1-v1.html",
+        "replay-1-v1.json",
+        "replay-1-v2.html",
+        "replay-1-v2.json",
+    ]
+    print_reports(found, True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["unexplained"] == 0
+    assert [one["replay"] for one in document["reports"]] == ["replay-1-v1", "replay-1-v2"]
+
+
+JOB = job_named("page_views").within("")
+
+
+class Journal:
+    """A control plane that takes every entry."""
+
+    def begin_step(self, replay: ReplayRecord, step: str, detail: Mapping[str, Any]) -> None:
+        pass
+
+    def write(self, replay: int, step: str, state: str, detail: Mapping[str, Any]) -> None:
+        pass
 
 
 class Running:

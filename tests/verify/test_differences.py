@@ -25,6 +25,7 @@ from replay.differences import (
     condition,
     cut_at,
     expectations,
+    fitting,
     is_expected,
 )
 
@@ -239,6 +240,17 @@ def test_expectations_go_to_the_views_that_have_their_columns() -> None:
 def test_an_expectation_that_fits_nothing_is_refused(declared: Expectation, complaint: str) -> None:
     with pytest.raises(UnusableExpectation, match=complaint):
         expectations(declared, COLUMNS)
+
+
+def test_what_fits_none_of_these_views_may_be_of_others() -> None:
+    declared = Expectation(("site.views", "bots"), (NO_ERRORS, "new.views = 2 * old.views"))
+    assert fitting(declared, {"pages": COLUMNS["pages"]}) == Expectation(
+        ("bots",), declared.conditions
+    )
+    assert fitting(declared, {"site": COLUMNS["site"]}) == Expectation(
+        ("site.views",), declared.conditions[1:]
+    )
+    assert fitting(declared, COLUMNS) == declared
 
 
 def test_the_cut_ends_a_lateness_before_the_least_watermark_of_any_partition() -> None:

@@ -29,7 +29,7 @@ from replay.report import (
     VerifyReport,
     ViewReport,
     moving,
-    print_report,
+    print_reports,
     save_report,
 )
 
@@ -102,7 +102,7 @@ def test_the_sentence_says_what_blocks() -> None:
 
 
 def test_json_has_the_numbers_and_the_named_events(capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(REPORT, True)
+    print_reports([REPORT], True)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
@@ -136,7 +136,7 @@ def test_json_has_the_numbers_and_the_named_events(capsys: pytest.CaptureFixture
 
 
 def test_text_shows_every_class_and_obeys_no_value(capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(REPORT)
+    print_reports([REPORT])
     text = capsys.readouterr().out
     assert "3 unexplained of 10 differences" in text
     assert "expected and not found: avg_ms" in text
@@ -175,14 +175,14 @@ def test_rows_that_moved_are_told_of_in_text_json_and_page(
         "2,000 rows just written, not compared; one key in 3 was looked at",
     )
     assert tuple(moving(moved)) == told
-    print_report(report)
+    print_reports([report])
     text = " ".join(capsys.readouterr().out.split())
     assert all(f"site: {one}" in text for one in told)
     assert "views 3 to 5 → 7" in text
     html = page(report)
     assert all(one in html for one in told)
     assert "<del>3 to 5</del> → <ins>7</ins>" in html
-    print_report(report, True)
+    print_reports([report], True)
     (view,) = json.loads(capsys.readouterr().out)["views"]
     assert view["bracketed"] == {
         "rows": 1_000,

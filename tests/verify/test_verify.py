@@ -645,6 +645,18 @@ def test_views_may_come_from_different_versions(versions: Versions) -> None:
     assert report.sentence == "1 unexplained of 1 differences in 5 rows, v4 against v1+v2."
 
 
+def test_what_is_expected_of_views_that_are_compared_apart_does_not_count(
+    versions: Versions,
+) -> None:
+    versions.both(ROWS, FIXED)
+    declared = ("views", "other.clicks")
+    with pytest.raises(CannotVerify, match=r'has the expected column "other\.clicks"'):
+        versions.verify(columns=declared)
+    report = versions.verify(columns=declared, partial=True)
+    assert (report.expected.columns, report.unused) == (("views",), ())
+    assert counts(report.views[0]) == {"expected": 2}
+
+
 @pytest.mark.parametrize("condition", ["new.views = (", "new.views = nosuch(1)", "new.page_id"])
 def test_a_condition_that_clickhouse_refuses_is_named_though_nothing_differs(
     versions: Versions, condition: str
