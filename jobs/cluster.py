@@ -10,6 +10,8 @@ import httpx
 
 _JOB_PATH = re.compile(r"/jobs/(?P<id>[0-9a-f]{32})\b")
 LIVE_STATES = ("INITIALIZING", "CREATED", "RUNNING", "RESTARTING", "FAILING", "RECONCILING")
+# A live job in one of these has just failed and is to start again.
+DOWN_STATES = ("RESTARTING", "FAILING")
 CANCELLING = "CANCELLING"
 FINISHED = "FINISHED"
 # What an operator that has got no watermark says of it.
@@ -146,6 +148,11 @@ class Cluster:
         # back: then it stands still for as long.
         state: str = self.get(f"/jobs/{job_id}/status")["status"]
         return state
+
+    def running_ms(self, job_id: str) -> int:
+        """Return for how long a job has been RUNNING since it started or failed last, else 0."""
+        job = self.get(f"/jobs/{job_id}")
+        return int(job["now"] - job["timestamps"]["RUNNING"]) if job["state"] == "RUNNING" else 0
 
     def failure(self, job_id: str) -> str:
         """Return the root cause of a job's last failure, in one line, or an empty text."""

@@ -12,7 +12,7 @@ from functools import partial
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
-from jobs.cluster import Cluster
+from jobs.cluster import DOWN_STATES, Cluster, RunningJob
 from jobs.plan import JobPlan, plan
 from jobs.status import job_offsets, watermarks
 from jobs.views import QueryView
@@ -92,13 +92,7 @@ def _compare(
     after = plan(job, replay.to_version, replay.views)
     several = len(_replaced(replay)) > 1
     name = f"{settings.topic_prefix}replay-{replay.id}"
-    cluster = Cluster(*settings.flink_clusters)
-    for one in (before, after):
-        if cluster.live_job(one.name) is None:
-            raise NotAllowed(
-                f"{one.name} does not run, so its rows stand still and can't be compared; start it "
-                "with `kappa submit`, or promote with --force and a reason."
-            )
+    _refuse_stopped(settings, before, after)
     compare = partial(
         verify,
         settings,
@@ -118,6 +112,30 @@ def _compare(
         cut = _cut(settings, before, after, all_rows=False)
         report = compare(cut=replace(cut, begin=replay.plan.begin))
     return report
+
+
+def _refuse_stopped(settings: Settings, *versions: JobPlan) -> None:
+    """Raise `NotAllowed` where one of `versions` does not run, or fails again and again."""
+    cluster = Cluster(*settings.flink_clusters)
+    for one in versions:
+        job = cluster.live_job(one.name)
+        if job is None:
+            how, remedy = "does not run", "start it with `kappa submit`"
+        elif job.state in DOWN_STATES and _fails_again(cluster, job):
+            how = f"fails again and again ({cluster.failure(job.id)})"
+            remedy = "verify again once it runs"
+        else:
+            continue
+        raise NotAllowed(
+            f"{one.name} {how}, so its rows stand still and can't be compared; {remedy}, or "
+            "promote with --force and a reason."
+        )
+
+
+def _fails_again(cluster: Cluster, job: RunningJob) -> bool:
+    """Tell whether a job that is down has completed no checkpoint since it was restored last."""
+    newest, restored = cluster.newest_checkpoint(job.id)
+    return newest == restored
 
 
 def _has_read_on(settings: Settings, before: JobPlan, after: JobPlan, cut: Cut) -> bool:

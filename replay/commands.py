@@ -321,15 +321,24 @@ def _checked(work: Work, replay: ReplayRecord) -> list[VerifyReport]:
 
 
 def _promote(work: Work, replay: ReplayRecord, force: str, yes: bool) -> ReplayRecord:
+    from jobs.cluster import ClusterError, ClusterUnavailable
     from replay.comparison import CannotVerify
     from replay.records import ReplayState
     from replay.switch import NotAllowed, promote
+    from schemas.topics import KafkaUnavailable
     from sinks.clickhouse import ClickHouseFailed
 
     if replay.state in (ReplayState.BUILT, ReplayState.ROLLED_BACK):
         try:
             reports = _checked(work, replay)
-        except (CannotVerify, ClickHouseFailed, NotAllowed) as error:
+        except (
+            CannotVerify,
+            ClickHouseFailed,
+            ClusterError,
+            ClusterUnavailable,
+            KafkaUnavailable,
+            NotAllowed,
+        ) as error:
             if not force:
                 raise
             say(f"{error} It is promoted without a comparison, for the reason given.")

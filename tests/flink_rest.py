@@ -21,11 +21,16 @@ def flink(
     watermarks: Sequence[tuple[str, Sequence[int]]] = (),
     checkpoints: Sequence[str] = ("COMPLETED", "FAILED", "FAILED"),
     slots: int = 0,
+    failure: str = "",
+    ran_ms: int = 600_000,
+    newest: int = 7,
+    restored: int = 4,
 ) -> Iterator[str]:
     """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths.
 
     `watermarks` are those of each vertex's subtasks, by its name; `checkpoints` how the newest ones
-    went, the newest first. `slots` are free.
+    went, the newest first. `slots` are free. The job failed last with `failure`, and has been in
+    its state for `ran_ms`. It has completed checkpoint `newest`, having begun with `restored`.
     """
     vertices = [{"id": str(place), "name": of} for place, (of, _) in enumerate(watermarks)]
     answers = {
@@ -33,7 +38,15 @@ def flink(
             "jobs": [{"jid": job_id, "name": name, "state": state, "start-time": started_ms}]
         },
         "/overview": {"slots-available": slots},
-        f"/jobs/{job_id}": {"state": state, "vertices": vertices},
+        f"/jobs/{job_id}": {
+            "state": state,
+            "now": started_ms + ran_ms,
+            "timestamps": {state: started_ms},
+            "vertices": vertices,
+        },
+        f"/jobs/{job_id}/exceptions": {
+            "exceptionHistory": {"entries": [{"stacktrace": failure}] if failure else []}
+        },
         f"/jobs/{job_id}/status": {"status": state},
         **{
             f"/jobs/{job_id}/vertices/{place}/watermarks": [
@@ -43,7 +56,10 @@ def flink(
             for place, (_, marks) in enumerate(watermarks)
         },
         f"/jobs/{job_id}/checkpoints": {
-            "latest": {"completed": {"latest_ack_timestamp": started_ms + 1}},
+            "latest": {
+                "completed": {"id": newest, "latest_ack_timestamp": started_ms + 1},
+                "restored": {"id": restored},
+            },
             # Attempts while tasks start are counted too, and stand in no history.
             "counts": {"failed": 9},
             "history": [

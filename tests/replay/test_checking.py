@@ -14,6 +14,7 @@ import pytest
 
 from deploy.settings import Settings
 from jobs.catalogue import job_named
+from jobs.cluster import RunningJob
 from jobs.plan import JobPlan, plan
 from jobs.views import View
 from replay import checking
@@ -24,6 +25,7 @@ from replay.offsets import Offsets
 from replay.records import ReplayRecord, ReplayState
 from replay.report import VerifyReport, ViewReport, print_reports
 from replay.steps import Work
+from replay.switch import NotAllowed
 from sinks.lag import LagReader
 from tests.flink_rest import flink
 from tests.replay.test_plan import recorded
@@ -181,5 +183,36 @@ class Journal:
 class Running:
     """A cluster on which every job runs."""
 
-    def live_job(self, name: str) -> str:
-        return name
+    def live_job(self, name: str) -> RunningJob:
+        return RunningJob("a" * 32, name, "RUNNING", 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("RESTARTING", "fails again and again (TooMany: 1000 of 1000)|verify again once it runs"),
+        ("CANCELED", "does not run|start it with `kappa submit`"),
+    ],
+)
+def test_nobody_waits_for_a_version_that_is_down(
+    monkeypatch: pytest.MonkeyPatch, state: str, told: str
+) -> None:
+    record = recorded("page_views", {"page_views_per_minute": 1})
+    monkeypatch.setattr(checking, "old_plan", lambda settings, replay, old: plan(JOB, old))
+    failed = {"failure": "TooMany: 1000 of 1000", "newest": 4, "restored": 4}
+    with (
+        flink("a" * 32, "page_views", 5, state, **failed) as old,
+        flink("b" * 32, "page_views.v3", 5, "RUNNING") as new,
+        pytest.raises(NotAllowed) as refused,
+    ):
+        checking._compare(Settings(flink_url=f"{old},{new}"), record, 1, lambda view: None)
+    how, remedy = told.split("|")
+    assert str(refused.value) == (
+        f"page_views {how}, so its rows stand still and can't be compared; {remedy}, or promote "
+        "with --force and a reason."
+    )
+
+
+def test_a_version_that_has_just_failed_and_starts_again_is_waited_for() -> None:
+    with flink("a" * 32, "page_views", 5, "RESTARTING", newest=5, restored=4) as url:
+        checking._refuse_stopped(Settings(flink_url=url), plan(JOB, 1))

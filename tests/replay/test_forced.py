@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from deploy.settings import Settings
+from jobs.cluster import ClusterError, ClusterUnavailable
 from replay import checking, switch
 from replay.commands import _promote
 from replay.comparison import CannotVerify
@@ -17,6 +18,7 @@ from replay.plan import plan_replay
 from replay.records import ReplayRecord, ReplayState
 from replay.steps import Work
 from replay.switch import NotAllowed
+from schemas.topics import KafkaUnavailable
 from sinks.clickhouse import ClickHouseFailed
 from tests.replay.test_plan import FACTS
 
@@ -40,6 +42,9 @@ WORK = Work(Settings(), cast(Control, None))
     [
         CannotVerify("per_minute: there is no table per_minute_v1."),
         ClickHouseFailed("Timeout exceeded.", 159),
+        ClusterError("page_views completes no checkpoint; see `kappa status`."),
+        ClusterUnavailable("no Flink cluster answers."),
+        KafkaUnavailable("Kafka does not answer."),
         NotAllowed("page_views does not run."),
     ],
 )
