@@ -36,7 +36,7 @@ from replay.replaced import replaced_plan
 from replay.restored import restore
 from replay.silence import silence_of
 from replay.steps import Work
-from replay.throttle import Throttle
+from replay.throttle import Throttle, spared_job
 from schemas.topics import begin_offsets, end_offsets, topic_names
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
@@ -259,9 +259,8 @@ def _await_read(
         _refuse_dropped(settings, replay, job_plan, read)
         read = job_offsets(reader, job_plan)
         done = events_before(read, replay.plan)
-        # A job that is down is no reason to spare it.
-        runs = Cluster(*settings.flink_clusters).live_job(live.name) is not None
-        lag = _lag(settings, reader, live) if runs else 0
+        spared = spared_job(Cluster(*settings.flink_clusters), live.name)
+        lag = _lag(settings, reader, live) if spared else 0
         most_lag = max(most_lag, lag)
         rate = pace.rate(done)
         left = (replay.plan.events - done) / rate if rate else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deploy.settings import Settings
-from jobs.cluster import Cluster
+from jobs.cluster import Cluster, RunningJob
 from replay import pace
 from replay.archive import read_records
 from replay.quota import clear_groups, consumer_ids, free_groups, limit_consumers
@@ -16,6 +16,7 @@ from schemas.topics import begin_offsets, end_offsets
 # Kafka holds a consumer to its quota over eleven seconds: what a change does shows after them.
 _SETTLE_SECONDS = 12.0
 _SAMPLE = 250
+_RUNS_MS = 60_000
 # Of a record in a batch, besides key, value and headers.
 _RECORD_BYTES = 12
 
@@ -109,10 +110,19 @@ class Throttle:
 
     def _checkpoint_seconds(self) -> float:
         cluster = Cluster(*self.settings.flink_clusters)
-        live = cluster.live_job(self.live_name)
+        live = spared_job(cluster, self.live_name)
         if live is None:
             return 0.0
         return pace.checkpoint_seconds(cluster.get(f"/jobs/{live.id}/checkpoints"), time.time())
+
+
+def spared_job(cluster: Cluster, name: str) -> RunningJob | None:
+    """Return the job called `name` where it runs; one that is down is no reason to hold back.
+
+    One that fails again and again runs for moments in between, and what it is behind only grows.
+    """
+    live = cluster.live_job(name)
+    return live if live and cluster.running_ms(live.id) >= _RUNS_MS else None
 
 
 def sampled_bytes(settings: Settings, topics: Sequence[str]) -> float:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import pytest
 
 from deploy.settings import Settings
+from jobs.cluster import Cluster
 from replay import throttle
 from replay.pace import Limits, Strain, checkpoint_seconds, is_close, next_limit, next_size
+from tests.flink_rest import flink
 
 ANY_RATE, BOUNDED = Limits(None, 1_000, 30.0), Limits(30_000.0, 1_000, 30.0)
 EASY = Strain(0, 0.1)
@@ -118,3 +120,20 @@ def test_a_throttle_holds_a_rebuild_back_and_lets_it_go(monkeypatch: pytest.Monk
     run(200, 0)
     assert (held.limit, kafka.quota) == (None, None)
     assert held.slowed == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "ran_ms", "spared"),
+    [
+        ("RUNNING", 60_000, True),
+        ("RUNNING", 59_999, False),
+        ("RESTARTING", 600_000, False),
+        ("FAILED", 600_000, False),
+    ],
+)
+def test_a_live_job_that_fails_again_and_again_holds_nothing_back(
+    state: str, ran_ms: int, spared: bool
+) -> None:
+    with flink("a" * 32, "page_views", 5, state, ran_ms=ran_ms) as url:
+        found = throttle.spared_job(Cluster(url), "page_views")
+    assert (found is not None) is spared
