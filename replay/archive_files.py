@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +45,10 @@ _SCHEMA = pa.schema(
 
 class ArchiveFailed(Exception):
     """An archive that can't be read, written or trusted."""
+
+
+class ArchiveAway(ArchiveFailed):
+    """An archive whose store does not answer; what was read of it so far is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +175,15 @@ class Archive:
         except OSError as error:
             raise ArchiveFailed(f"can't write {path}: {error}.") from error
 
-    def records(self, partition: int, start: int, end: int) -> Iterator[ArchivedRecord]:
-        """Yield the records of offsets `start` up to `end`; raises `ArchiveFailed` at a gap."""
-        for file in self._covering(partition, start, end):
-            with self._fs.open_input_file(file.path) as source:
+    def records(
+        self, partition: int, start: int, end: int, files: Sequence[ArchiveFile] | None = None
+    ) -> Iterator[ArchivedRecord]:
+        """Yield the records of offsets `start` up to `end`; raises `ArchiveFailed` at a gap.
+
+        Whoever has just listed the partition's `files` may give them.
+        """
+        for file in self._covering(partition, start, end, files):
+            with self._read(file.path) as source:
                 for batch in pq.ParquetFile(source).iter_batches(batch_size=4096):
                     yield from (r for r in from_batch(batch) if start <= r.offset < end)
 
@@ -189,14 +199,17 @@ class Archive:
     def _timestamps(self, file: ArchiveFile, end: int) -> Iterable[int]:
         import pyarrow.compute as pc
 
-        with self._fs.open_input_file(file.path) as source:
+        with self._read(file.path) as source:
             for batch in pq.ParquetFile(source).iter_batches(columns=["offset", "timestamp_ms"]):
                 chosen = batch.filter(pc.less(batch.column(0), end))
                 if chosen.num_rows:
                     yield pc.max(chosen.column(1)).as_py()
 
-    def _covering(self, partition: int, start: int, end: int) -> list[ArchiveFile]:
-        found = [f for f in self.files(partition) if f.next > start and f.first < end]
+    def _covering(
+        self, partition: int, start: int, end: int, files: Sequence[ArchiveFile] | None = None
+    ) -> list[ArchiveFile]:
+        listed = self.files(partition) if files is None else files
+        found = [f for f in listed if f.next > start and f.first < end]
         if wrong := gaps(found):
             raise ArchiveFailed(f"{self._partition_folder(partition)}: {'; '.join(wrong)}.")
         return found
@@ -214,16 +227,25 @@ class Archive:
                 fs.FileSelector(folder, allow_not_found=True)
             )
         except OSError as error:
-            raise ArchiveFailed(f"can't list the archive at {self.url}: {error}.") from error
+            raise ArchiveAway(
+                f"can't list the archive at {self.url}: {error}; the same command goes on."
+            ) from error
         return listed
 
-    def _opened(self, partition: int, info: Any) -> ArchiveFile:
+    @contextmanager
+    def _read(self, path: str) -> Iterator[Any]:
         try:
-            with self._fs.open_input_file(info.path) as source:
-                footer = pq.read_metadata(source)
+            with self._fs.open_input_file(path) as source:
+                yield source
+        except OSError as error:
+            raise ArchiveAway(f"can't read {path}: {error}; the same command goes on.") from error
+        except (KeyError, ValueError, TypeError) as error:
+            raise ArchiveFailed(f"{path} is no file of an archive: {error}.") from error
+
+    def _opened(self, partition: int, info: Any) -> ArchiveFile:
+        with self._read(info.path) as source:
+            footer = pq.read_metadata(source)
             next_offset = int(footer.metadata[_NEXT_OFFSET])
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise ArchiveFailed(f"{info.path} is no file of an archive: {error}.") from error
         first = int(info.base_name.split(".")[0])
         return ArchiveFile(info.path, partition, first, next_offset, footer.num_rows, info.size)
 

@@ -50,12 +50,22 @@ def check(
         reports = [_compare(work.settings, replay, old, progress) for old in _replaced(replay)]
         reports = _without_used(reports)
         outcome["unexplained"] = sum(report.unexplained for report in reports)
-        pages = [str(save_report(work.settings, report)) for report in reports]
-        for page in pages:
-            work.say(f"The comparison as a page: {page}")
-        outcome["files"] = pages
+        outcome["files"] = _saved(work, reports)
         outcome["reports"] = [report.sentence for report in reports]
     return reports
+
+
+def _saved(work: Work, reports: list[VerifyReport]) -> list[str]:
+    """Save each report as a page where that can be done; return the pages."""
+    pages = []
+    for report in reports:
+        try:
+            pages.append(str(save_report(work.settings, report)))
+        except OSError as error:
+            work.say(f"The comparison could not be saved as a page: {error}")
+        else:
+            work.say(f"The comparison as a page: {pages[-1]}")
+    return pages
 
 
 def _without_used(reports: list[VerifyReport]) -> list[VerifyReport]:

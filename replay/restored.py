@@ -20,7 +20,13 @@ from itertools import chain
 from typing import Any
 
 from replay.archive import read_records
-from replay.archive_files import Archive, ArchivedRecord, ArchiveFailed, ArchiveFile
+from replay.archive_files import (
+    Archive,
+    ArchiveAway,
+    ArchivedRecord,
+    ArchiveFailed,
+    ArchiveFile,
+)
 from replay.copying import Copier
 from schemas.streams import Stream
 from schemas.topics import (
@@ -72,8 +78,9 @@ def restore(
 ) -> int:
     """Let `copy` hold every event of `topic` before `pinned`, at its own offset.
 
-    Returns how many offsets these are. Goes on where a killed run stopped. Raises `ArchiveFailed`
-    where the copy came apart from the topic; then it is gone again.
+    Returns how many offsets these are. Goes on where a killed run stopped. Raises `ArchiveAway`
+    where the archive's store does not answer, and `ArchiveFailed` where the copy came apart from
+    the topic; then it is gone again.
     """
     original = _Original(kafka, topic, archive)
     _ensure(kafka, topic, copy)
@@ -91,6 +98,8 @@ def restore(
             for offset in copier.write(part, records, there[part], end):
                 progress(done + offset - there[part])
             done += end - there[part]
+    except ArchiveAway:
+        raise
     except ArchiveFailed:
         # Whatever stands in it may be out of step.
         delete_topics(kafka, [copy])
@@ -110,9 +119,11 @@ class _Original:
 
     def records(self, partition: int, start: int, end: int) -> Iterator[ArchivedRecord]:
         """Return the records of offsets `start` up to `end`."""
-        cut = min(_reached(self._archive.files(partition), start), end)
+        # Each listing opens every file.
+        files = self._archive.files(partition)
+        cut = min(_reached(files, start), end)
         return chain(
-            self._archive.records(partition, start, cut),
+            self._archive.records(partition, start, cut, files),
             read_records(self._kafka, self._topic, partition, cut, end),
         )
 

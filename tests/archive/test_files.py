@@ -9,6 +9,7 @@ import pytest
 from replay.archive import _chunks
 from replay.archive_files import (
     Archive,
+    ArchiveAway,
     ArchivedRecord,
     ArchiveFailed,
     ArchiveFile,
@@ -74,6 +75,29 @@ def test_a_file_in_between_that_is_gone_is_a_gap(tmp_path: Path) -> None:
     (tmp_path / TOPIC / "partition=0" / file_name(1)).unlink()
     with pytest.raises(ArchiveFailed, match="offsets 1 to 1 are in no file"):
         list(archive.records(0, 0, 3))
+
+
+def test_a_store_that_stops_answering_is_told_apart_from_a_bad_file(tmp_path: Path) -> None:
+    archive = Archive(str(tmp_path), TOPIC)
+    for offset in range(2):
+        archive.write(0, offset, [record(offset)], offset + 1)
+    second = tmp_path / TOPIC / "partition=0" / file_name(1)
+    listed, body = archive.files(0), second.read_bytes()
+    records = archive.records(0, 0, 2, listed)
+    assert next(records).offset == 0
+    second.unlink()
+    # It can be listed and not be opened.
+    second.mkdir()
+    with pytest.raises(ArchiveAway, match=r"can't read .*; the same command goes on"):
+        next(records)
+    with pytest.raises(ArchiveAway, match="can't read"):
+        archive.next_offset(0)
+    second.rmdir()
+    second.write_bytes(body[:-1])
+    for read in (lambda: archive.files(0), lambda: list(archive.records(0, 0, 2, listed))):
+        with pytest.raises(ArchiveFailed, match="is no file of an archive") as bad:
+            read()
+        assert not isinstance(bad.value, ArchiveAway)
 
 
 def test_gaps_and_overlaps_are_named() -> None:

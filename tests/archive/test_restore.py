@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from replay.archive import catch_up, read_records
-from replay.archive_files import Archive, ArchivedRecord, ArchiveFailed
+from replay.archive_files import Archive, ArchiveAway, ArchivedRecord, ArchiveFailed
 from replay.restored import copy_topic, restore
 from schemas.topics import begin_offsets, end_offsets
 from tests.archive.topics import delete_before, transaction
@@ -46,6 +46,31 @@ def test_the_copy_has_every_record_at_its_offset_and_a_second_run_goes_on(
         (record for record in sent if record.offset < 7), key=lambda r: r.place
     )
     assert restored(env) == sorted(sent, key=lambda r: r.place)
+    assert restored(env) == sorted(sent, key=lambda r: r.place)
+
+
+def test_a_copy_is_kept_and_gone_on_with_where_the_store_is_away_for_a_while(
+    env: Environment,
+) -> None:
+    sent = produce(env, [*events(0, 30, 0), *events(0, 20, 2)])
+    archive(env)
+    kafka, topic, copy = env.settings.kafka_client, env.stream.topic, copy_topic(env.stream, 2)
+    place = Archive(env.settings.archive, topic)
+    file = Path(place.files(2)[0].path)
+    hidden = file.with_suffix(".hidden")
+
+    def take_away(_: int) -> None:
+        if not hidden.exists():
+            file.rename(hidden)
+            # It can be listed and not be opened.
+            file.mkdir()
+
+    with pytest.raises(ArchiveAway, match="the same command goes on"):
+        restore(kafka, topic, place, copy, {0: 30, 2: 20}, take_away)
+    ends = end_offsets(kafka, copy)
+    assert (ends[0], ends[2]) == (30, 0)
+    file.rmdir()
+    hidden.rename(file)
     assert restored(env) == sorted(sent, key=lambda r: r.place)
 
 

@@ -167,6 +167,25 @@ def test_views_of_several_versions_are_compared_apart_and_reported_apart(
     assert [one["replay"] for one in document["reports"]] == ["replay-1-v1", "replay-1-v2"]
 
 
+def test_what_was_found_is_told_where_no_page_of_it_can_be_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = replace(recorded("page_views", {"page_views_per_minute": 1}), state=ReplayState.BUILT)
+    report = VerifyReport("", 3, record.created_at, Cut(), Expectation(), ())
+    monkeypatch.setattr(checking, "_compare", lambda *_: report)
+    home = tmp_path / "home"
+    home.write_text("a file, in which no folder can be")
+    said: list[str] = []
+
+    found = checking.check(Work(Settings(home=home), cast(Control, Journal()), said.append), record)
+
+    assert found == [report]
+    assert said == [
+        "The comparison could not be saved as a page: [Errno 20] Not a directory: "
+        f"'{home / 'reports'}'"
+    ]
+
+
 JOB = job_named("page_views").within("")
 
 
