@@ -13,6 +13,7 @@ from jobs.views import Job, View
 from replay.archive_files import Archive
 from replay.control import Control
 from replay.doubled import doubled
+from replay.names import table_columns
 from replay.offsets import Offsets
 from replay.plan import Facts
 from replay.records import JournalEntry
@@ -25,6 +26,7 @@ from schemas.topics import begin_offsets, topic_names
 from sinks.clickhouse import ClickHouse
 from sinks.cluster import LOCAL
 from sinks.queries import public_versions
+from sinks.tables import TableColumn, table_spec
 from sinks.topics import UnknownTopicName, ViewTopic, parse_topic
 
 BUILT_STEP = "built"
@@ -87,10 +89,7 @@ def gather(
         shown = {v: n for v, n in public_versions(clickhouse).items() if v in names}
         table_bytes, disk_free = _bytes(clickhouse, first, shown)
         columns = {
-            view.name: (
-                _columns(clickhouse, view, shown.get(view.name)),
-                frozenset(column.name for column in view.columns),
-            )
+            view.name: _columns(clickhouse, view, shown.get(view.name))
             for view in job.views
             if view.name in names
         }
@@ -187,15 +186,12 @@ def _schemas(settings: Settings, stream: Stream) -> tuple[tuple[int, ...], tuple
     return tuple(ids), tuple(unreadable)
 
 
-def _columns(clickhouse: ClickHouse, view: View, version: int | None) -> frozenset[str]:
-    """Return the columns of the view's table at `version`; none where nothing is live."""
-    if version is None:
-        return frozenset()
-    rows = clickhouse.query(
-        "SELECT name FROM system.columns WHERE database = %(database)s AND table = %(table)s",
-        {"database": clickhouse.database, "table": view.table(version)},
-    ).rows
-    return frozenset(row[0] for row in rows)
+def _columns(
+    clickhouse: ClickHouse, view: View, version: int | None
+) -> tuple[tuple[TableColumn, ...], tuple[TableColumn, ...]]:
+    """Return the columns of the view's table at `version`, none without one, and of the next."""
+    before = () if version is None else table_columns(clickhouse, view.name, version)
+    return before, table_spec(view.name, view.avro_schema).columns
 
 
 def _bytes(clickhouse: ClickHouse, job_plan: JobPlan, shown: dict[str, int]) -> tuple[int, int]:

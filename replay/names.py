@@ -38,14 +38,14 @@ def prepare(clickhouse: ClickHouse, view: str, old: int, new: int, shown: int) -
     One that it shows already it goes on showing, also by a clock that is set back.
     """
     clickhouse.command(create_pointers())
-    before, after = _columns(clickhouse, view, old), _columns(clickhouse, view, new)
+    before, after = table_columns(clickhouse, view, old), table_columns(clickhouse, view, new)
     doc = _doc(clickhouse, f"{view}_v{new}")
     clickhouse.command(switching_view(view, (old, before), (new, after), doc, shown=shown))
 
 
 def settle(clickhouse: ClickHouse, view: str, version: int) -> None:
     """Let the public name read `version` and nothing else."""
-    columns = _columns(clickhouse, view, version)
+    columns = table_columns(clickhouse, view, version)
     doc = _doc(clickhouse, f"{view}_v{version}")
     clickhouse.command(plain_view(view, version, columns, doc))
 
@@ -80,7 +80,7 @@ def show(clickhouse: ClickHouse, versions: Mapping[str, int], replay: int) -> No
     The pointers say so too: the next promotion or rollback goes by them.
     """
     for view, version in versions.items():
-        _columns(clickhouse, view, version)
+        table_columns(clickhouse, view, version)
     clickhouse.command(create_pointers())
     newest = _newest(clickhouse)
     # One that says so already may be of a clock that was set back since; nobody waits for that.
@@ -126,7 +126,11 @@ def _now(clickhouse: ClickHouse) -> int:
     return int(clickhouse.query("SELECT toUnixTimestamp(now())").rows[0][0])
 
 
-def _columns(clickhouse: ClickHouse, view: str, version: int) -> tuple[TableColumn, ...]:
+def table_columns(clickhouse: ClickHouse, view: str, version: int) -> tuple[TableColumn, ...]:
+    """Return the columns of the view's table at `version`, in order, without the loader's own.
+
+    Raises `MissingTable`.
+    """
     table = f"{view}_v{version}"
     rows = clickhouse.query(
         "SELECT name, type, comment FROM system.columns"

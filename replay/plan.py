@@ -9,6 +9,8 @@ from jobs.plan import accounting_name
 from replay.differences import Expectation, UnusableExpectation, expectations
 from replay.offsets import Offsets
 from replay.records import ReplayPlan, ReplayRecord, ReplayState, VersionState
+from sinks.pointers import VersionsDiffer, joint_columns
+from sinks.tables import TableColumn
 
 DEFAULT_RATE = 50_000.0
 """Events a second that a rebuild is taken to read until one was measured."""
@@ -48,7 +50,7 @@ class Facts:
     versions_used: frozenset[int]
     begin: Offsets
     end: Offsets
-    columns: Mapping[str, tuple[frozenset[str], frozenset[str]]]
+    columns: Mapping[str, tuple[Sequence[TableColumn], Sequence[TableColumn]]]
     schema_ids: tuple[int, ...]
     unreadable: tuple[str, ...]
     slots_needed: int
@@ -165,10 +167,15 @@ def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[s
             f"first version join them with `kappa submit {facts.job} --view {unknown[0]} "
             "--version N`, N one that no view had."
         )
+    names = {
+        view: (frozenset(one.name for one in old), frozenset(one.name for one in new))
+        for view, (old, new) in facts.columns.items()
+    }
     try:
-        expectations(expected, facts.columns)
+        expectations(expected, names)
     except UnusableExpectation as error:
         reasons.append(str(error))
+    reasons.extend(_type_reasons(facts))
     gaps = _gaps(facts)
     if gaps and facts.archive:
         reasons.extend(_archive_reasons(facts, gaps))
@@ -186,6 +193,17 @@ def _reasons(facts: Facts, expected: Expectation, from_earliest: bool) -> list[s
             f"the rebuild needs about {needed / 1e6:,.0f} MB and {facts.bytes_free / 1e6:,.0f} MB "
             "are free; make room, or retire an old version."
         )
+    return reasons
+
+
+def _type_reasons(facts: Facts) -> list[str]:
+    """Return why people could not be shown both versions of a view through one name."""
+    reasons = []
+    for view, (old, new) in facts.columns.items():
+        try:
+            joint_columns(view, old, new)
+        except VersionsDiffer as error:
+            reasons.append(str(error))
     return reasons
 
 

@@ -20,14 +20,16 @@ from replay.records import (
     plan_from_json,
 )
 from replay.replaced import replaced_plan
+from sinks.tables import TableColumn
 
+COLUMNS = TableColumn("views", "Int64"), TableColumn("errors", "Nullable(Int64)")
 FACTS = Facts(
     job="page_views",
     topics={"page_views": "events.page_views"},
     views=("per_minute", "page_views_accounting"),
     shown={"per_minute": 1, "page_views_accounting": 1},
     versions_used=frozenset({1}),
-    columns={"per_minute": (frozenset({"views", "errors"}), frozenset({"views", "errors"}))},
+    columns={"per_minute": (COLUMNS, COLUMNS)},
     begin={"page_views": {0: 0, 1: 0}},
     end={"page_views": {0: 300, 1: 200}},
     schema_ids=(1, 4),
@@ -140,7 +142,14 @@ def test_an_archive_helps_windowed_views_of_one_stream(facts: str, complaint: st
         ({"slots_free": 1}, "Flink has 1 free slots and the rebuild needs 2"),
         ({"bytes_free": 1_999}, "make room"),
         ({"shown": {"per_minute": 1}}, "page_views_accounting: nothing is live"),
-        ({"columns": {"per_minute": (frozenset({"error"}),) * 2}}, 'did you mean "error"'),
+        (
+            {"columns": {"per_minute": ((TableColumn("error", "Int64"),),) * 2}},
+            'did you mean "error"',
+        ),
+        (
+            {"columns": {"per_minute": (COLUMNS, (COLUMNS[0], TableColumn("errors", "String")))}},
+            r"per_minute\.errors was Nullable\(Int64\) and is String, which no query can read",
+        ),
         ({"unreadable": ("version 3 can't be read.",)}, "version 3 can't be read"),
     ],
 )
@@ -149,6 +158,12 @@ def test_a_replay_that_can_not_end_well_does_not_begin(
 ) -> None:
     with pytest.raises(Refused, match=complaint):
         plan_replay(replace(FACTS, **changed), ERRORS, from_earliest=False)  # type: ignore[arg-type]
+
+
+def test_a_wider_number_and_a_column_that_is_new_are_built() -> None:
+    wider = TableColumn("views", "Float64"), TableColumn("visitors", "String")
+    facts = replace(FACTS, columns={"per_minute": (COLUMNS, wider)})
+    assert plan_replay(facts, ERRORS, from_earliest=False).to_version == 2
 
 
 def test_a_cluster_that_gets_slots_when_asked_has_enough_of_them() -> None:
