@@ -41,12 +41,14 @@ class Checkpoints:
     """When the newest complete one was acknowledged, epoch ms, and how many failed lately.
 
     Those failed that began, among the last ten; Flink's own count has each attempt to begin one
-    while tasks still start. `failure` is what Flink says of the newest, if that failed.
+    while tasks still start. `failure` is what Flink says of the newest, if that failed. One may be
+    `under_way`.
     """
 
     completed_ms: int | None
     failed: int
     failure: str
+    under_way: bool
 
 
 class Cluster:
@@ -169,6 +171,7 @@ class Cluster:
             completed_ms=latest["latest_ack_timestamp"] if latest else None,
             failed=len(failed),
             failure=str(failed[0]["failure_message"]) if failed and failed[0] is ended[0] else "",
+            under_way=len(ended) < len(answer["history"]),
         )
 
     def watermarks(self, job_id: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.cluster import LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.desired import desired_jobs, idle_timeout_of
+from jobs.options import JobOptions
 from jobs.plan import JobPlan, plan
 from jobs.plan import reading_copy as name_of_copy
 from jobs.start import accepted_option
@@ -309,10 +310,9 @@ def _lag(settings: Settings, reader: LagReader, job_plan: JobPlan) -> int:
 def _check_alive(settings: Settings, job_plan: JobPlan, pace: _Pace) -> None:
     cluster = Cluster(*settings.flink_clusters)
     known = next((job for job in cluster.jobs() if job.name == job_plan.name), None)
-    if known is not None and known.state in LIVE_STATES and not pace.stuck():
-        return
-    if known is None and not pace.stuck():
-        # The supervisor submits again what a restarted JobManager forgot.
+    # The supervisor submits again what a restarted JobManager forgot.
+    may_live = known is None or known.state in LIVE_STATES
+    if may_live and not _is_stuck(settings, cluster, known, pace.still):
         return
     _refuse_lost_rows(settings, job_plan)
     why = cluster.failure(known.id) if known is not None else "Flink does not know it any more"
@@ -321,6 +321,15 @@ def _check_alive(settings: Settings, job_plan: JobPlan, pace: _Pace) -> None:
         f"{job_plan.name} is {state} and reads nothing: {why}. Run the same command again to go "
         "on from its last checkpoint, or `kappa replay abort`."
     )
+
+
+def _is_stuck(settings: Settings, cluster: Cluster, job: RunningJob | None, still: float) -> bool:
+    """Tell whether a job that completed no checkpoint for `still` seconds has long been due to."""
+    due = max(_STUCK_SECONDS, 3 * settings.checkpoint_seconds)
+    if still <= due or job is None:
+        return still > due
+    ends = due + JobOptions.checkpoint_timeout.total_seconds()
+    return still > ends or not cluster.checkpoints(job.id).under_way
 
 
 class _Pace:
@@ -345,8 +354,10 @@ class _Pace:
             return 0.0
         return (count - self._began[1]) / max(time.monotonic() - self._began[0], 0.1)
 
-    def stuck(self) -> bool:
-        return time.monotonic() - self._moved > _STUCK_SECONDS
+    @property
+    def still(self) -> float:
+        """Seconds since the count changed."""
+        return time.monotonic() - self._moved
 
 
 def _await_silence(work: Work, job_plan: JobPlan) -> float:
@@ -388,7 +399,7 @@ def await_rows(settings: Settings, job_plan: JobPlan, progress: Progress) -> dic
             progress(BuildProgress("load", total - missing, total, rate, left))
             if not missing:
                 return {"records": total}
-            if pace.stuck():
+            if pace.still > _STUCK_SECONDS:
                 raise ClusterError(
                     f"the loader left {missing:,} records of {job_plan.name} unread for "
                     f"{_STUCK_SECONDS:.0f} s; see `kappa status` and `kappa logs loader`."
@@ -410,20 +421,24 @@ def await_emitted(settings: Settings, *plans: JobPlan) -> None:
 def await_checkpoints(settings: Settings, *plans: JobPlan) -> None:
     """Wait until the checkpoints of each have what it has read and written by now."""
     cluster = Cluster(*settings.flink_clusters)
-    begun = time.monotonic()
-    first = {one.name: _completed(cluster, one.name) for one in plans}
+    first = {one.name: _completed(cluster, cluster.live_job(one.name)) for one in plans}
     for one in plans:
-        # The next one may have begun before.
-        while (completed := _completed(cluster, one.name)) < first[one.name] + 2:
+        pace = _Pace()
+        while True:
+            job = cluster.live_job(one.name)
+            completed = _completed(cluster, job)
+            # The next one may have begun before.
+            if completed >= first[one.name] + 2:
+                break
             # A job that was submitted again counts from zero.
             first[one.name] = min(first[one.name], completed)
-            if time.monotonic() - begun > _STUCK_SECONDS:
+            pace.rate(completed)
+            if _is_stuck(settings, cluster, job, pace.still):
                 raise ClusterError(f"{one.name} completes no checkpoint; see `kappa status`.")
             time.sleep(_POLL_SECONDS)
 
 
-def _completed(cluster: Cluster, name: str) -> int:
-    job = cluster.live_job(name)
+def _completed(cluster: Cluster, job: RunningJob | None) -> int:
     if job is None:
         return 0
     return int(cluster.get(f"/jobs/{job.id}/checkpoints")["counts"]["completed"])

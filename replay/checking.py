@@ -243,12 +243,14 @@ def _await_both_read(
     reader = LagReader(settings.kafka_client)
     old, new = _read_so_far(reader, before, after)
     most = read_by_any(old, new)
-    deadline = time.monotonic() + _CATCH_UP_SECONDS
+    # How far a job has read is known at each of its checkpoints.
+    patience = max(_CATCH_UP_SECONDS, 3 * settings.checkpoint_seconds)
+    deadline = time.monotonic() + patience
     while read_by_both(most, read_by_both(old, new)) != most:
         if time.monotonic() > deadline:
             raise NotAllowed(
                 f"{before.name} and {after.name} are not where the other was "
-                f"{_CATCH_UP_SECONDS:.0f} s ago; verify again when both have caught up, see "
+                f"{patience:.0f} s ago; verify again when both have caught up, see "
                 "`kappa status`."
             )
         time.sleep(_POLL_SECONDS)

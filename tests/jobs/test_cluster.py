@@ -110,6 +110,7 @@ def test_a_newest_checkpoint_that_failed_is_told_of(
     with flink("a" * 32, "orders", 5, "RUNNING", checkpoints=newest_first) as address:
         found = Cluster(address).checkpoints("a" * 32)
     assert (found.failed, found.failure) == (failed, failure)
+    assert found.under_way is ("IN_PROGRESS" in newest_first)
 
 
 def test_a_cluster_that_gets_slots_when_asked_has_no_number_of_them() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -10,7 +11,7 @@ from typing import cast
 import pytest
 
 from deploy.settings import Settings
-from jobs.cluster import Cluster
+from jobs.cluster import Checkpoints, Cluster, ClusterError, RunningJob
 from jobs.state import CHECKPOINT_DIR, keep_loss
 from jobs.submit import SubmissionFailed
 from replay import build
@@ -43,3 +44,65 @@ def test_a_rebuild_that_lost_rows_is_not_gone_on_with(tmp_path: Path, lost: str)
         with pytest.raises(SubmissionFailed) as ended:
             build._check_alive(settings, reading, build._Pace())
         assert str(ended.value) == f"{lost} {TOLD}"
+
+
+@dataclass
+class Checkpointing:
+    """A cluster, and a clock that is driven, on which checkpoints take `taken` seconds.
+
+    Each begins `interval` seconds after the one before has ended, or never.
+    """
+
+    interval: float
+    taken: float
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def live_job(self, name: str) -> RunningJob:
+        return RunningJob(JOB_ID, name, "RUNNING", 0)
+
+    def get(self, path: str) -> dict[str, dict[str, float]]:
+        return {"counts": {"completed": self.now // (self.interval + self.taken)}}
+
+    def checkpoints(self, job_id: str) -> Checkpoints:
+        under_way = self.now % (self.interval + self.taken) >= self.interval
+        return Checkpoints(None, 0, "", under_way)
+
+
+@pytest.mark.parametrize(
+    ("interval", "taken", "every", "done"),
+    [
+        (2, 1, 2, 6),
+        (400, 30, 400, 860),
+        (2, 590, 2, 1_184),
+        (math.inf, 1, 2, None),
+        (math.inf, 1, 400, None),
+        (2, math.inf, 2, None),
+    ],
+)
+def test_checkpoints_are_waited_for_as_long_as_they_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+    interval: float,
+    taken: float,
+    every: float,
+    done: float | None,
+) -> None:
+    flink = Checkpointing(interval, taken)
+    monkeypatch.setattr(build, "time", flink)
+    monkeypatch.setattr(build, "Cluster", lambda *_: flink)
+    settings = Settings(_env_file=None, checkpoint_seconds=every)
+    plans = [build.rebuilt_plan(settings, RECORD)]
+    if done is not None:
+        build.await_checkpoints(settings, *plans)
+        assert flink.now == done
+        return
+    with pytest.raises(ClusterError, match="completes no checkpoint"):
+        build.await_checkpoints(settings, *plans)
+    # Flink itself ends a checkpoint that takes longer than ten minutes.
+    patience = max(300, 3 * every) + (600 if taken > interval else 0)
+    assert flink.now == patience + 0.5
