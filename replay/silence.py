@@ -17,6 +17,7 @@ from deploy.settings import Settings
 from jobs.desired import idle_timeout_of
 from jobs.plan import JobPlan
 from jobs.status import job_offsets, watermarks
+from schemas.topics import partition_count
 from sinks.lag import LagReader
 
 
@@ -53,5 +54,7 @@ def silence_of(settings: Settings, job_plan: JobPlan) -> timedelta:
         marks = watermarks(settings, stream, read[stream.name])
         instants = {part: datetime.fromtimestamp(at / 1000, UTC) for part, at in marks.items()}
         timeout = stream.idle_timeout if chosen is None else timedelta(seconds=chosen)
-        found += [Newest(instants.get(part), timeout) for part in range(stream.partitions)]
+        # The topic may have got more partitions than its stream declares.
+        partitions = range(partition_count(settings.kafka_client, source.topic))
+        found += [Newest(instants.get(part), timeout) for part in partitions]
     return silence(found, datetime.now(UTC))
