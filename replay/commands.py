@@ -254,9 +254,15 @@ def _planned(work: Work, wish: Wish) -> ReplayPlan:
 
 
 def _done(work: Work, wish: Wish) -> ReplayRecord | None:
-    """Return the replay that has built, with the code as it is, what people see and wish for."""
+    """Return the replay that has built, with the code as it is, what people see and wish for.
+
+    None where its job has lost rows since, which only another rebuild brings back.
+    """
     from deploy.settings import PROJECT_ROOT
+    from jobs.cluster import Cluster
     from jobs.code import code_name
+    from jobs.state import loss_of
+    from jobs.submit import flink_name
     from replay.build import code_of
     from replay.facts import chosen_job
     from replay.plan import is_done
@@ -265,7 +271,11 @@ def _done(work: Work, wish: Wish) -> ReplayRecord | None:
     states, code = work.control.version_states(), code_name(PROJECT_ROOT)
     of_job = (one for one in work.control.replays() if one.job == job)
     done = (one for one in of_job if is_done(one, chosen, wish.expected, states))
-    return next((one for one in done if code_of(work, one) == code), None)
+    found = next((one for one in done if code_of(work, one) == code), None)
+    if found is None:
+        return None
+    name = flink_name(work.settings, job, found.to_version)
+    return None if loss_of(Cluster(*work.settings.flink_clusters), name) else found
 
 
 def _ended(work: Work, replay: ReplayRecord, manner: Manner) -> bool:

@@ -6,16 +6,21 @@ import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from deploy.settings import Settings
+from deploy.settings import PROJECT_ROOT, Settings
 from jobs.cluster import Checkpoints, Cluster, ClusterError, RunningJob
-from jobs.state import CHECKPOINT_DIR, keep_loss
+from jobs.code import code_name
+from jobs.state import CHECKPOINT_DIR, accept_loss, keep_loss
 from jobs.submit import SubmissionFailed
 from replay import build
+from replay.commands import _done
 from replay.control import Control
+from replay.options import Wish
+from replay.records import ReplayRecord, ReplayState, VersionState
 from replay.steps import Work
 from tests.flink_rest import flink
 from tests.replay.test_plan import recorded
@@ -44,6 +49,32 @@ def test_a_rebuild_that_lost_rows_is_not_gone_on_with(tmp_path: Path, lost: str)
         with pytest.raises(SubmissionFailed) as ended:
             build._check_alive(settings, reading, build._Pace())
         assert str(ended.value) == f"{lost} {TOLD}"
+
+
+class Plane:
+    """A control plane that knows of one replay, built with the code as it is and promoted."""
+
+    def version_states(self) -> dict[tuple[str, int], VersionState]:
+        return {("page_views_per_minute", 3): VersionState.LIVE}
+
+    def replays(self) -> list[ReplayRecord]:
+        return [replace(RECORD, state=ReplayState.PROMOTED)]
+
+    def journal(self, replay: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(detail={"code": code_name(PROJECT_ROOT)})]
+
+
+def test_what_was_built_is_built_again_once_its_job_has_lost_rows(tmp_path: Path) -> None:
+    wish = Wish(views=["page_views_per_minute"])
+    kept = {CHECKPOINT_DIR: tmp_path.as_uri()}
+    with flink(JOB_ID, NAME, 0, "RUNNING", configuration=kept) as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        work = Work(settings, cast(Control, Plane()))
+        assert _done(work, wish) == Plane().replays()[0]
+        keep_loss(Cluster(url), NAME, LOST, datetime(2026, 1, 2, tzinfo=UTC))
+        assert _done(work, wish) is None
+        accept_loss(Cluster(url), NAME)
+        assert _done(work, wish) is None
 
 
 @dataclass
