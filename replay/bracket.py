@@ -252,14 +252,15 @@ def look_query(comparison: Comparison, table: StoredTable, one_in: int) -> str:
         for column in comparison.columns
     ]
     shown = ", ".join([key, *values, identifier(PARTITION), identifier(REVISION)])
+    sampled = f"cityHash64(tuple({key}, 0)) % {one_in} = 0 AND " if one_in > 1 else ""
+    # Sampled in both places: else the set of all moving keys would have to fit into memory.
     moving = " UNION ALL ".join(
-        f"SELECT {key} FROM {identifier(one.name)} FINAL WHERE NOT {still(comparison, one)}"
+        f"SELECT {key} FROM {identifier(one.name)} FINAL WHERE {sampled}"
+        f"NOT {still(comparison, one)}"
         for one in (comparison.old, comparison.new)
     )
     # On a cluster each server would look among the keys of its own only.
-    chosen = f"({key}) GLOBAL IN ({moving})"
-    if one_in > 1:
-        chosen = f"cityHash64(tuple({key}, 0)) % {one_in} = 0 AND {chosen}"
+    chosen = f"{sampled}({key}) GLOBAL IN ({moving})"
     return f"SELECT {shown} FROM {identifier(table.name)} FINAL WHERE {chosen}"
 
 

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from jobs.page_views import PAGE_STATS
-from replay.bracket import Between, Bracketed, Course, Judgement, Rule, Seen, judge_all, rule_of
+from replay.bracket import (
+    Between,
+    Bracketed,
+    Course,
+    Judgement,
+    Rule,
+    Seen,
+    judge_all,
+    look_query,
+    rule_of,
+)
 from replay.comparison import ComparedColumn, Comparison, StoredTable
 from replay.differences import Kind
 
@@ -168,6 +178,20 @@ def test_all_rows_are_counted_and_how_close_they_were_held() -> None:
         rows=4, loose={"mean": 2}, sums={"views": Between(least=30, new=31, most=32)}
     )
     assert [(one.key, one.judgement.kind) for one in outside] == [(("gone",), Kind.ONLY_OLD)]
+
+
+def test_of_too_many_moving_keys_only_those_that_count_are_gathered() -> None:
+    old, new = (StoredTable(name, {"page": "String"}, ("page",)) for name in ("t_v1", "t_v2"))
+    both = Comparison("t", old, new, (), (), emitted=({0: 5}, {0: 7}))
+    chosen = "cityHash64(tuple(`page`, 0)) % 3 = 0 AND "
+    assert look_query(both, old, 3) == (
+        f"SELECT `page`, `_partition`, `_revision` FROM `t_v1` FINAL WHERE {chosen}(`page`) "
+        f"GLOBAL IN (SELECT `page` FROM `t_v1` FINAL WHERE {chosen}"
+        "NOT ((`_partition` = 0 AND `_revision` < 5)) UNION ALL "
+        f"SELECT `page` FROM `t_v2` FINAL WHERE {chosen}"
+        "NOT ((`_partition` = 0 AND `_revision` < 7)))"
+    )
+    assert look_query(both, old, 1) == look_query(both, old, 3).replace(chosen, "")
 
 
 def test_totals_are_held_by_what_their_measures_do_with_more_events() -> None:
