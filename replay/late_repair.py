@@ -223,7 +223,7 @@ def _standing(
     settings: Settings, target: Target, after: Mapping[Key, Values]
 ) -> dict[Key, CurrentRow]:
     with closing(ClickHouse(settings)) as clickhouse:
-        return current_rows(clickhouse, target.view, target.version, {key[0] for key in after})
+        return current_rows(clickhouse, target.view, target.version, after)
 
 
 def _misfit(

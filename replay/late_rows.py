@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,7 +15,8 @@ from sinks.tables import PARTITION, TableColumn, column_list
 
 REPAIRED_EVENTS = "repaired_events"
 
-_WINDOWS_AT_ONCE = 1_000
+# ClickHouse reads a query of 256 KiB at most, and a character may take four bytes.
+_KEYS_CHARACTERS = 50_000
 _COLUMNS = (
     TableColumn("stream", "LowCardinality(String)", "Stream of the event."),
     TableColumn("view", "LowCardinality(String)", "View that the event was folded into."),
@@ -37,23 +38,38 @@ class CurrentRow:
 
 
 def current_rows(
-    clickhouse: ClickHouse, view: WindowView, version: int, windows: Collection[int]
+    clickhouse: ClickHouse, view: WindowView, version: int, keys: Collection[Key]
 ) -> dict[Key, CurrentRow]:
-    """Return the rows of `windows` (starts in epoch ms) by key."""
+    """Return the rows of `keys` by key, without those that are not there."""
     table = identifier(view.table(version))
     names = [identifier(name) for name in (*view.dimensions, PARTITION, *view.measures)]
-    keys, starts = 1 + len(view.dimensions), sorted(windows)
+    count = 1 + len(view.dimensions)
+    key = ", ".join(("window_start", *names[: count - 1]))
     found: dict[Key, CurrentRow] = {}
-    for first in range(0, len(starts), _WINDOWS_AT_ONCE):
-        part = starts[first : first + _WINDOWS_AT_ONCE]
-        chosen = ", ".join(f"fromUnixTimestamp64Milli({start})" for start in part)
+    for part in _parts(sorted(keys)):
         answer = clickhouse.query(
             f"SELECT toUnixTimestamp64Milli(window_start), {', '.join(names)} FROM {table} FINAL"
-            f" WHERE window_start IN ({chosen})"
+            f" WHERE ({key}) IN ({', '.join(part)})"
         )
         for row in answer.rows:
-            found[tuple(row[:keys])] = CurrentRow(tuple(row[keys + 1 :]), row[keys])
+            found[tuple(row[:count])] = CurrentRow(tuple(row[count + 1 :]), row[count])
     return found
+
+
+def _parts(keys: Sequence[Key]) -> Iterator[list[str]]:
+    """Cut `keys`, as SQL has them, into parts that a query may hold, of one key at least."""
+    part: list[str] = []
+    size = 0
+    for start, *dimensions in keys:
+        values = [f"fromUnixTimestamp64Milli({start})", *map(literal, dimensions)]
+        text = f"({', '.join(values)})"
+        if part and size + len(text) > _KEYS_CHARACTERS:
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
 
 
 def note_repaired(
