@@ -263,6 +263,24 @@ def test_a_view_whose_key_has_no_window_is_compared_too(versions: Versions) -> N
     assert (view.counts, view.timeline) == ({Verdict.UNEXPLAINED: 1}, ())
 
 
+def test_a_view_whose_key_has_no_window_is_read_a_few_dozen_times_at_most(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replay.view_comparison.CHUNK_ROWS", 2)
+    for version in (1, 2):
+        versions.clickhouse.command(
+            f"CREATE TABLE alerts_v{version} (id String, score Int64, _revision UInt64) "
+            "ENGINE = ReplacingMergeTree(_revision) ORDER BY id"
+        )
+        versions.clickhouse.command(
+            f"INSERT INTO alerts_v{version} "
+            f"SELECT toString(number), {version}, number FROM numbers(100)"
+        )
+    (view,) = versions.verify(replace(PAGES, name="alerts")).views
+    assert view.differences == 100
+    assert view.drilled_rows == 34 * 2 * 100
+
+
 def test_rows_of_a_query_count_once_they_are_final_in_both_versions(versions: Versions) -> None:
     visits = QueryView(
         name="visits",
