@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, LiteralString, Self
+from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
@@ -73,6 +73,8 @@ CREATE TABLE IF NOT EXISTS kappa.leases (
 _SCHEMA_LOCK = 0x6B617070
 _RELEASE_SECONDS = 2.0
 
+T = TypeVar("T")
+
 
 class ControlUnavailable(Exception):
     """PostgreSQL does not answer."""
@@ -115,12 +117,26 @@ class Busy(Exception):
 
 
 class Control:
-    """The control plane of one namespace, over one connection that is made when first needed."""
+    """The control plane of one namespace, over one connection that is made when first needed.
 
-    def __init__(self, dsn: str, namespace: str, holder: str = "") -> None:
+    What is read, and what is noted of a replay, waits up to `patience` seconds for a PostgreSQL
+    that does not answer, and `say` is told so.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        namespace: str,
+        holder: str = "",
+        *,
+        patience: float = 0,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.namespace = namespace
         self.holder = holder
         self._dsn = dsn
+        self._patience = patience
+        self._say = say
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
         self._locked_job = ""
 
@@ -225,6 +241,24 @@ class Control:
         A replay that ends gives back its leases. Raises `Overtaken` where it is no longer in the
         state that `replay` tells.
         """
+        return self._patiently(
+            lambda: self._changed(replay, state, versions),
+            lambda: self._found(replay, state) or self._changed(replay, state, versions),
+        )
+
+    def _found(self, replay: ReplayRecord, state: ReplayState) -> ReplayRecord | None:
+        """Return the replay where its change to `state` was made, though the answer was lost."""
+        if state is replay.state:
+            return None
+        rows = self._rows("SELECT * FROM kappa.replays WHERE id = %s", (replay.id,))
+        return next((one for one in map(_replay, rows) if one.state is state), None)
+
+    def _changed(
+        self,
+        replay: ReplayRecord,
+        state: ReplayState,
+        versions: Mapping[tuple[str, int], VersionState],
+    ) -> ReplayRecord:
         with self._transaction() as connection:
             found = connection.execute(
                 "UPDATE kappa.replays SET state = %s, changed_at = now()"
@@ -260,24 +294,22 @@ class Control:
         Raises `Overtaken` where the replay is no longer in the state that `replay` tells: the lock
         of a process that lost its connection may have been another's meanwhile.
         """
-        with self._transaction() as connection:
-            found = connection.execute(
-                "INSERT INTO kappa.journal (replay_id, step, state, detail)"
-                " SELECT id, %s, 'started', %s FROM kappa.replays WHERE id = %s AND state = %s"
-                " RETURNING id",
-                (step, Jsonb(dict(detail)), replay.id, replay.state),
-            ).fetchone()
-        if found is None:
+        found = self._all(
+            "INSERT INTO kappa.journal (replay_id, step, state, detail)"
+            " SELECT id, %s, 'started', %s FROM kappa.replays WHERE id = %s AND state = %s"
+            " RETURNING id",
+            (step, Jsonb(dict(detail)), replay.id, replay.state),
+        )
+        if not found:
             raise Overtaken(replay)
 
     def write(self, replay_id: int, step: str, state: str, detail: Mapping[str, Any]) -> None:
         """Add a line to the journal."""
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO kappa.journal (replay_id, step, state, detail)"
-                " VALUES (%s, %s, %s, %s)",
-                (replay_id, step, state, Jsonb(dict(detail))),
-            )
+        self._all(
+            "INSERT INTO kappa.journal (replay_id, step, state, detail)"
+            " VALUES (%s, %s, %s, %s) RETURNING id",
+            (replay_id, step, state, Jsonb(dict(detail))),
+        )
 
     def journal(self, replay_id: int) -> list[JournalEntry]:
         """Return the journal of a replay, oldest line first."""
@@ -339,8 +371,27 @@ class Control:
         return self._transaction()
 
     def _all(self, statement: LiteralString, values: Sequence[Any]) -> list[dict[str, Any]]:
+        # A line that was added though the answer was lost stands in the journal twice.
+        return self._patiently(lambda: self._rows(statement, values))
+
+    def _rows(self, statement: LiteralString, values: Sequence[Any]) -> list[dict[str, Any]]:
         with self._transaction() as connection:
             return connection.execute(statement, values).fetchall()
+
+    def _patiently(self, attempt: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+        """Return what `attempt` gives, or `again` after it, once the control plane answers."""
+        deadline, told = time.monotonic() + self._patience, False
+        while True:
+            try:
+                return attempt()
+            except ControlUnavailable as error:
+                if time.monotonic() >= deadline:
+                    raise
+                if not told:
+                    self._say(f"Waiting up to {self._patience:g} s: {error}")
+                    told = True
+            attempt = again or attempt
+            time.sleep(0.5)
 
     @contextmanager
     def _transaction(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:
@@ -387,22 +438,6 @@ class Control:
             # The lock went with the old connection; somebody else may have taken it since.
             self._lock(connection, self._locked_job)
         return connection
-
-
-def await_control(control: Control, seconds: float, say: Callable[[str], None]) -> None:
-    """Return once the control plane answers; say once that it does not yet."""
-    deadline, told = time.monotonic() + seconds, False
-    while True:
-        try:
-            control.leases()
-            return
-        except ControlUnavailable as error:
-            if time.monotonic() > deadline:
-                raise
-            if not told:
-                say(f"Waiting up to {seconds:g} s: {error}")
-                told = True
-        time.sleep(0.5)
 
 
 def _replay(row: Mapping[str, Any]) -> ReplayRecord:

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 def opened(wait_seconds: float = 0) -> Iterator[Work]:
     """Give the means to work, and turn every failure of theirs into one sentence."""
     from deploy.settings import Settings
-    from replay.control import Control, await_control, here
+    from replay.control import Control, here
     from replay.steps import Work
 
     settings = Settings()
-    control = Control(settings.postgres, settings.namespace, here())
+    place = settings.postgres, settings.namespace, here()
+    control = Control(*place, patience=wait_seconds, say=say)
     with _plain_errors(), control:
         if wait_seconds:
-            await_control(control, wait_seconds, say)
+            # Whatever comes first may be what is not tried again.
+            control.leases()
         yield Work(settings, control, say)
 
 

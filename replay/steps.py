@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.settings import Settings
-from replay.control import Control
+from replay.control import Control, ControlUnavailable
 from replay.records import ReplayRecord
 
 
@@ -33,6 +33,9 @@ class Work:
         outcome: dict[str, Any] = {}
         try:
             yield outcome
+        except ControlUnavailable:
+            # It was waited for already, and would not hear of this either.
+            raise
         except Exception as error:
             self._failed(replay, name, error)
             raise

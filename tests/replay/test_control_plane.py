@@ -161,6 +161,63 @@ def test_without_control_plane_data_flows_and_a_promotion_waits(
         assert newest(env).state == "promoted"
 
 
+def test_a_control_plane_that_is_away_amid_a_replay_is_waited_for(empty: Environment) -> None:
+    plan = plan_replay(FACTS, Expectation(), from_earliest=False)
+    said: list[str] = []
+    with door(empty.settings.postgres) as way:
+        way.open()
+
+        def say(text: str) -> None:
+            said.append(text)
+            way.open()
+
+        there = through(way, empty)
+        place = there.postgres, there.namespace, "tests"
+        with Control(*place, patience=60, say=say) as plane:
+            plane.lock("page_views")
+            replay = plane.begin(plan)
+            way.shut()
+            plane.begin_step(replay, "load", {})
+            way.shut()
+            plane.write(replay.id, "load", "done", {"records": 3})
+            way.shut()
+            live = {("per_minute", 2): VersionState.STANDBY}
+            built = plane.change(replay, ReplayState.BUILT, live)
+            way.shut()
+            assert plane.replays() == [built]
+            assert built.state is ReplayState.BUILT
+            assert plane.version_states()["per_minute", 2] is VersionState.STANDBY
+            with control(empty) as other, pytest.raises(Busy):
+                other.lock("page_views")
+    assert [text.partition(": ")[0] for text in said] == ["Waiting up to 60 s"] * 4
+    noted = [(entry.step, entry.state, entry.detail) for entry in journal(empty)]
+    assert noted == [("load", "started", {}), ("load", "done", {"records": 3})]
+
+
+class Unanswered(Control):
+    """A control plane whose answer to the first change is lost."""
+
+    answers = False
+
+    def _changed(self, *given: Any) -> ReplayRecord:
+        found = super()._changed(*given)
+        if self.answers:
+            return found
+        self.answers = True
+        raise ControlUnavailable("the answer is lost.")
+
+
+def test_a_change_whose_answer_was_lost_is_made_once(empty: Environment) -> None:
+    plan = plan_replay(FACTS, Expectation(), from_earliest=False)
+    place = empty.settings.postgres, empty.settings.namespace, "tests"
+    with Unanswered(*place, patience=60) as plane:
+        replay = plane.begin(plan)
+        assert plane.change(replay, ReplayState.BUILT, {}).state is ReplayState.BUILT
+        # What another process did meanwhile is no change of ours.
+        with pytest.raises(Overtaken):
+            plane.change(replay, ReplayState.PROMOTED, {})
+
+
 def flow(env: Environment) -> None:
     """Write an event to each partition, newer than all before."""
     at = max(one.record.timestamp_ms for one in read_topic(env, env.stream.topic)) + MINUTE
