@@ -44,32 +44,36 @@ def current_rows(
     table = identifier(view.table(version))
     names = [identifier(name) for name in (*view.dimensions, PARTITION, *view.measures)]
     count = 1 + len(view.dimensions)
-    key = ", ".join(("window_start", *names[: count - 1]))
+    columns = ", ".join(("window_start", *names[: count - 1]))
     found: dict[Key, CurrentRow] = {}
-    for part in _parts(sorted(keys)):
+    for condition in _conditions(columns, sorted(keys)):
         answer = clickhouse.query(
             f"SELECT toUnixTimestamp64Milli(window_start), {', '.join(names)} FROM {table} FINAL"
-            f" WHERE ({key}) IN ({', '.join(part)})"
+            f" WHERE {condition}"
         )
         for row in answer.rows:
-            found[tuple(row[:count])] = CurrentRow(tuple(row[count + 1 :]), row[count])
+            if (key := tuple(row[:count])) in keys:
+                found[key] = CurrentRow(tuple(row[count + 1 :]), row[count])
     return found
 
 
-def _parts(keys: Sequence[Key]) -> Iterator[list[str]]:
-    """Cut `keys`, as SQL has them, into parts that a query may hold, of one key at least."""
+def _conditions(columns: str, keys: Sequence[Key]) -> Iterator[str]:
+    """Yield conditions, none too long for a query, of which one holds for the row of each key."""
     part: list[str] = []
     size = 0
     for start, *dimensions in keys:
-        values = [f"fromUnixTimestamp64Milli({start})", *map(literal, dimensions)]
-        text = f"({', '.join(values)})"
-        if part and size + len(text) > _KEYS_CHARACTERS:
-            yield part
+        instant = f"fromUnixTimestamp64Milli({start})"
+        text = f"({', '.join((instant, *map(literal, dimensions)))})"
+        if len(text) > _KEYS_CHARACTERS:
+            yield f"window_start = {instant}"
+            continue
+        if size + len(text) > _KEYS_CHARACTERS:
+            yield f"({columns}) IN ({', '.join(part)})"
             part, size = [], 0
         part.append(text)
         size += len(text)
     if part:
-        yield part
+        yield f"({columns}) IN ({', '.join(part)})"
 
 
 def note_repaired(

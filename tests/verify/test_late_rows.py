@@ -26,6 +26,8 @@ def test_only_the_rows_of_the_keys_are_read(versions: Versions) -> None:
 
 def test_more_keys_than_a_query_may_hold_are_asked_for_in_parts(versions: Versions) -> None:
     pages = [f"/{number}" + "é" * 1_000 for number in range(500)]
+    # And one that no query may hold.
+    pages.append("/" + "é" * 300_000)
     versions.fill(PAGES, 1, [row(page, 0, 1) for page in (*pages, "/other")])
     found = current_rows(versions.clickhouse, PAGES, 1, {(T, page) for page in pages})
     assert sorted(found) == sorted((T, page) for page in pages)
