@@ -117,24 +117,23 @@ def view_states(clickhouse: ClickHouse, views: Views) -> list[dict[str, Any]]:
     ]
 
 
-def accounts(clickhouse: ClickHouse, views: Views) -> dict[str, dict[str, int]]:
+def accounts(clickhouse: ClickHouse, views: Views) -> dict[str, dict[str, Any]]:
     """Return by stream how many events became aggregated, late or dead, at the shown version."""
-    found: dict[str, dict[str, int]] = {}
-    versions: dict[str, int | None] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, view in views.items():
         stream = name.removesuffix("_accounting")
         if stream != name and view.has("events"):
             sums = f"sum(events), sumIf(events, {IS_MISSED})"
             query = f"SELECT {sums} FROM {identifier(name)}"
             total, too_late = (count or 0 for count in clickhouse.query(query).rows[0])
-            found[stream] = {"aggregated": total - too_late, "late": too_late, "dead": 0}
-            versions[stream] = view.version
+            counts = {"aggregated": total - too_late, "late": too_late, "dead": 0}
+            found[stream] = {"version": view.version, **counts}
     for name, table in (("late", "late_events"), ("dead", "dead_letters")):
         if table not in views:
             continue
         grouped = f"SELECT stream, version, count() FROM {identifier(table)} GROUP BY ALL"
         for stream, version, count in clickhouse.query(grouped).rows:
-            if versions.get(stream) == version:
+            if stream in found and found[stream]["version"] == version:
                 found[stream][name] += count
     return found
 

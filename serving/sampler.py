@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deploy.settings import Settings
+from schemas.streams import STREAMS
 from serving import panels
 from serving.lanes import Lane, Reading
 from serving.latency import ArrivalCurve
@@ -47,20 +48,22 @@ class Events:
             kept.append((now, total))
             while kept[0][0] < now - _HISTORY_SECONDS - 1:
                 kept.popleft()
-            self._curve(stream).arrived(now, total)
+            for reader in (stream, *(one.name for one in STREAMS.values() if one.reads == stream)):
+                self._curve(reader).arrived(now, total)
         return {
             stream: {"total": total, "rate": self._rate(stream), "history": self._rates(stream)}
             for stream, total in ends.items()
         }
 
-    def placed(self, accounts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    def placed(self, accounts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Note the events accounted for; return them by stream with what they waited."""
         now = self._wall_clock()
         found: dict[str, Any] = {}
-        for stream, counts in accounts.items():
+        for stream, account in accounts.items():
             curve = self._curve(stream)
-            curve.placed(now, sum(counts.values()))
-            found[stream] = {**counts, **asdict(curve.report(now))}
+            curve.placed(now, sum(account[count] for count in ("aggregated", "late", "dead")))
+            reads = STREAMS[stream].reads if stream in STREAMS else ""
+            found[stream] = {**account, "reads": reads or stream, **asdict(curve.report(now))}
         return found
 
     def _curve(self, stream: str) -> ArrivalCurve:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deploy.settings import Settings
+from jobs.catalogue import JOBS
 from jobs.cluster import LIVE_STATES, Cluster, ClusterUnavailable, RunningJob
 from replay.control import Control
 from replay.records import ReplayRecord, ReplayState, events_before
@@ -79,7 +80,7 @@ class FlinkSource:
         self._clock = clock
         self._details: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
         prefix = re.escape(settings.topic_prefix)
-        self._ours = re.compile(rf"{prefix}[a-z0-9_]+(\.v[0-9]+)?(\.archive)?")
+        self._ours = re.compile(rf"{prefix}([a-z0-9_]+)(?:\.v([0-9]+))?(?:\.archive)?")
 
     def __call__(self) -> list[dict[str, Any]]:
         """Return one entry for each job that lives, failed, or ended a short while ago.
@@ -114,12 +115,22 @@ class FlinkSource:
         live = job.state in LIVE_STATES
         return {
             "name": job.name,
+            **self._accounted(job.name),
             "state": job.state,
             "failure": "" if job.state == "RUNNING" else self._cluster.failure(job.id),
             "started": job.started_ms,
             "checkpoint": checkpoints.completed_ms,
             "checkpoints_failed": checkpoints.failed,
             "watermark": self._watermark(job.id) if live else None,
+        }
+
+    def _accounted(self, name: str) -> dict[str, Any]:
+        """Return the version of the job `name`, and the streams of its accounts where declared."""
+        found = self._ours.fullmatch(name)
+        declared = JOBS.get(found[1]) if found else None
+        return {
+            "version": int(found[2] or 1) if found else None,
+            "accounts": [stream.name for stream in declared.streams] if declared else None,
         }
 
     def _watermark(self, job_id: str) -> int | None:
@@ -129,7 +140,8 @@ class FlinkSource:
 
 def _silent(error: ClusterUnavailable) -> dict[str, Any]:
     """Return the entry of a cluster that does not answer, in the form of a job's."""
-    unknown = dict.fromkeys(("started", "checkpoint", "checkpoints_failed", "watermark"))
+    names = ("version", "accounts", "started", "checkpoint", "checkpoints_failed", "watermark")
+    unknown = dict.fromkeys(names)
     return {"name": "a Flink cluster", "state": "SILENT", "failure": str(error), **unknown}
 
 

@@ -11,6 +11,13 @@ const RECENT = 5, QUIET = 5;
 const PROMISED_SECONDS = 5;
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
+/** Add up `name` of all accounts; of those over the same events the most counts. */
+function total(accounts, name) {
+  const most = new Map();
+  for (const one of Object.values(accounts)) most.set(one.reads, Math.max(most.get(one.reads) ?? 0, one[name]));
+  return sum([...most.values()]);
+}
+
 function tile(id, value, note, mood = "", old = false) {
   const place = byId(`tile-${id}`);
   say(place.querySelector(".value"), value);
@@ -22,10 +29,10 @@ function tile(id, value, note, mood = "", old = false) {
 export function events({ events: section }) {
   if (!section.data) return;
   const streams = Object.entries(section.data);
-  const total = sum(streams.map(([, one]) => one.total));
+  const all = sum(streams.map(([, one]) => one.total));
   const busiest = streams.filter(([, one]) => one.rate > 0).map(([name, one]) => `${name} ${rate(one.rate)}`);
   tile("rate", rate(sum(streams.map(([, one]) => one.rate))),
-    streams.length > 1 && busiest.length ? busiest.join(" · ") : `${number(total)} in all`);
+    streams.length > 1 && busiest.length ? busiest.join(" · ") : `${number(all)} in all`);
   charts.spark(joined(streams.map(([, one]) => one.history)));
 }
 
@@ -166,7 +173,7 @@ export function pixel({ accounts: section }, now, picture, extraSeconds) {
   const streams = Object.values(section.data);
   const waited = streams.filter((one) => one.median !== null);
   const since = (picture.at - section.at) / 1000 + extraSeconds;
-  const pending = sum(streams.map((one) => one.pending));
+  const pending = total(section.data, "pending");
   const oldest = Math.max(...streams.map((one) => one.oldest_pending ?? 0), 0);
   if (waited.length) {
     const median = Math.max(...waited.map((one) => one.median)) + since;
@@ -175,7 +182,7 @@ export function pixel({ accounts: section }, now, picture, extraSeconds) {
   } else {
     tile("pixel", NONE, pending ? `${number(pending)} on their way, ${span(oldest)} so far` : "no new events for a minute");
   }
-  const late = sum(streams.map((one) => one.late)), dead = sum(streams.map((one) => one.dead));
+  const late = total(section.data, "late"), dead = total(section.data, "dead");
   tile("apart", number(late + dead), `${number(late)} late, ${number(dead)} dead`, dead ? "warn" : "");
 }
 
@@ -184,7 +191,7 @@ export function views(sections, now) {
   if (!section.data) return;
   empty("views", section.data.length ? "" : "No views yet: start a job with kappa submit.");
   const newest = Math.max(0, ...section.data.map((one) => one.newest ?? 0));
-  const pending = sum(Object.values(accounts.data ?? {}).map((one) => one.pending));
+  const pending = total(accounts.data ?? {}, "pending");
   tile("fresh", newest ? span((now - newest) / 1000) : NONE, newest ? (pending ? `ago, ${number(pending)} events on their way` : "ago, every event is in the views") : "no rows yet");
   const states = new Map((replays.data ?? []).flatMap((one) => one.open ? one.versions : []).map((one) => [`${one.view}.v${one.version}`, one.state]));
   const shown = [...section.data].sort((one, other) => internal(one) - internal(other) || one.name.localeCompare(other.name));
@@ -217,7 +224,8 @@ export function jobs({ jobs: section, lags, accounts }, now) {
   list(byId("jobs-rows"), section.data, job_row, (line, job) => {
     const lag = lags.data?.jobs?.[job.name];
     const streams = Object.keys(lag?.streams ?? {});
-    const known = streams.map((stream) => accounts.data?.[stream]).filter(Boolean);
+    // An account is of one version: the one that its view shows.
+    const known = (job.accounts ?? streams).map((stream) => accounts.data?.[stream]).filter((one) => one && one.version === job.version);
     const count = (name) => (known.length ? number(sum(known.map((one) => one[name]))) : NONE);
     const newest = Math.max(...streams.map((stream) => lags.data?.newest?.[stream] ?? 0), 0);
     const [name, state, ...figures] = line.children;

@@ -66,3 +66,19 @@ def test_the_rate_is_that_of_the_last_seconds_and_its_history_that_of_each() -> 
             "history": [(1001, 10.0), (1002, 30.0), (1010, 0.0), (1011, 5.0)],
         }
     }
+
+
+def test_events_that_two_jobs_read_wait_for_each_of_them() -> None:
+    clock: Iterator[float] = iter([0.0, 1.0, 3.0])
+    ends = iter([0, 10])
+    events = Events(lambda: {"page_views": next(ends)}, lambda: next(clock))
+    events.arrived()
+    events.arrived()
+    counts = {"version": 2, "aggregated": 9, "late": 0, "dead": 1}
+    all_placed = {"median": 2.5, "longest": 2.5, "last": 2.5, "pending": 0, "oldest_pending": None}
+    nothing = {"median": None, "longest": None, "last": None, "pending": 10, "oldest_pending": 2.5}
+    none = {"version": 1, "aggregated": 0, "late": 0, "dead": 0}
+    assert events.placed({"page_views": counts, "page_requests": none}) == {
+        "page_views": {**counts, "reads": "page_views", **all_placed},
+        "page_requests": {**none, "reads": "page_views", **nothing},
+    }

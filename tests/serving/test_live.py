@@ -16,6 +16,10 @@ from websockets.sync.client import ClientConnection, connect
 from serving import live
 from serving.live import PINGS, Hub
 from serving.metrics import ServingMetrics
+from serving.panels import accounts
+from serving.reading import read_catalogue
+from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS, create_raw_table, create_raw_view
+from tests.endpoint.running import Endpoint
 from tests.serving.conftest import settings_over
 from tests.serving.site import Database, Server, minute, serving
 
@@ -255,3 +259,25 @@ def test_panels_show_the_rows_of_their_views(serving_endpoint: Any, tmp_path: Pa
         "pages": [{"page_id": "/a", "views": total}, {"page_id": "/b", "views": total}],
     }
     assert data["alerts"] is None
+
+
+def test_accounts_are_of_the_version_that_their_view_shows(
+    serving_endpoint: Endpoint, tmp_path: Path
+) -> None:
+    database = Database(settings_over(serving_endpoint, tmp_path))
+    columns = {"source_partition": "string", "window_start": "time", "events": "long"}
+    rows = [
+        {"source_partition": place, "window_start": minute(0), "events": events}
+        for place, events in (("0", 5), ("1", 6), ("1@40@1714564800000", 2))
+    ]
+    database.view("posts_accounting", columns, ("window_start", "source_partition"), rows, 2)
+    for table in (DEAD_LETTERS, LATE_EVENTS):
+        database.clickhouse.command(create_raw_table(table))
+        database.clickhouse.command(create_raw_view(table))
+        database.clickhouse.command(
+            f"INSERT INTO {database.settings.database}.{table.table} (stream, version, offset)"
+            " VALUES ('posts', 1, 1), ('posts', 2, 2), ('posts', 2, 3), ('words', 1, 4)"
+        )
+    found = accounts(database.clickhouse, read_catalogue(database.clickhouse))
+    database.drop()
+    assert found == {"posts": {"version": 2, "aggregated": 11, "late": 4, "dead": 2}}

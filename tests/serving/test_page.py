@@ -39,6 +39,7 @@ ALERTS = {
 }
 MARKS = {"window_start": "time", "page_id": "string", "views": "long", "baseline": "double"}
 EVIL = '"><img src=x onerror="window.broken=1"><script>window.broken=1</script>{{7*7}}'
+FIGURES = ("Aggregated", "Late", "Dead", "In flight")
 TODAY = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=2)
 
 
@@ -188,18 +189,61 @@ def change_pictures(page: Page, change: Callable[[dict[str, Any]], None]) -> Non
     page.route_web_socket(re.compile("/api/live$"), relay)
 
 
+def told(picture: dict[str, Any], **sections: Any) -> None:
+    """Let `picture` have the data of `sections`, as if just read."""
+    for name, data in sections.items():
+        picture["sections"][name] = {"at": picture["at"], "problem": "", "data": data}
+
+
+def account(reads: str, aggregated: int, **more: Any) -> dict[str, Any]:
+    waited = {"median": 0.5, "longest": 1.0, "last": 0.5, "pending": 0, "oldest_pending": None}
+    counts = {"version": 1, "aggregated": aggregated, "late": 0, "dead": 0}
+    return {**counts, **waited, "reads": reads, **more}
+
+
+def job(name: str, version: int, *accounts: str) -> dict[str, Any]:
+    known = {"state": "RUNNING", "failure": "", "started": 0, "checkpoint": None}
+    counts = {"checkpoints_failed": 0, "watermark": None}
+    return {"name": name, "version": version, "accounts": accounts, **known, **counts}
+
+
+def test_each_job_has_the_figures_of_its_own_streams_and_version(
+    running: Server, page: Page
+) -> None:
+    jobs = [
+        job("page_views", 1, "page_views"),
+        job("page_views.v2", 2, "page_views"),
+        job("categories", 1, "pages", "page_requests"),
+    ]
+    read = {"page_views": {"0": 9}}
+    lags = {
+        "jobs": {one["name"]: {"lag": 0, "streams": read} for one in jobs},
+        "views": {},
+        "newest": {},
+    }
+    accounts = {
+        "page_views": account("page_views", 20, version=2, dead=2, pending=4),
+        "page_requests": account("page_views", 15, dead=2, late=1, pending=3),
+        "pages": account("pages", 5, dead=1, pending=1),
+    }
+    change_pictures(page, lambda picture: told(picture, jobs=jobs, lags=lags, accounts=accounts))
+    page.goto(running.url)
+    expect(page.locator("#jobs-rows tr")).to_have_count(3)
+    shown = [
+        [line.locator(f'[data-label="{name}"]').text_content() for name in FIGURES]
+        for line in page.locator("#jobs-rows tr").all()
+    ]
+    assert shown == [["–"] * 4, ["20", "0", "2", "4"], ["20", "1", "3", "4"]]
+    expect(value(page, "apart")).to_have_text("4")
+    expect(page.locator("#tile-apart .note")).to_have_text("1 late, 3 dead")
+
+
 @pytest.mark.parametrize(("longest", "mood"), [(1.0, ""), (6.0, "warn")])
 def test_events_that_take_longer_than_promised_stand_out(
     running: Server, page: Page, longest: float, mood: str
 ) -> None:
-    waited = {"median": 0.5, "longest": longest, "last": 0.5, "pending": 0, "oldest_pending": None}
-    counts = {"aggregated": 9, "late": 0, "dead": 0}
-
-    def change(picture: dict[str, Any]) -> None:
-        data = {"s": {**counts, **waited}}
-        picture["sections"]["accounts"] = {"at": picture["at"], "problem": "", "data": data}
-
-    change_pictures(page, change)
+    accounts = {"s": account("s", 9, longest=longest)}
+    change_pictures(page, lambda picture: told(picture, accounts=accounts))
     page.goto(running.url)
     expect(page.locator("#tile-pixel .note")).to_contain_text("median of a minute")
     expect(page.locator("#tile-pixel")).to_have_attribute("data-mood", mood)
@@ -249,7 +293,7 @@ def test_a_replay_tells_its_pace_and_the_time_left(running: Server, page: Page) 
             "versions": [],
             "journal": [],
         }
-        picture["sections"]["replays"] = {"at": picture["at"], "problem": "", "data": [replay]}
+        told(picture, replays=[replay])
 
     change_pictures(page, change)
     page.goto(running.url)

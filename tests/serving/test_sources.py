@@ -12,6 +12,8 @@ from tests.flink_rest import flink
 
 ORDERS = {
     "name": "orders",
+    "version": 1,
+    "accounts": ["orders", "payments", "customer_segments"],
     "state": "RUNNING",
     "failure": "",
     "started": 5,
@@ -46,3 +48,20 @@ def test_a_job_is_asked_after_every_few_seconds() -> None:
             assert read() == [ORDERS]
     assert asked.count("/jobs/overview") == 5
     assert asked.count(f"/jobs/{'a' * 32}/checkpoints") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "accounts"),
+    [
+        ("categories", 1, ["pages", "page_requests"]),
+        ("page_views.v2", 2, ["page_views"]),
+        ("page_views.v3.archive", 3, ["page_views"]),
+        ("of_another_release.v2", 2, None),
+    ],
+)
+def test_a_job_has_the_accounts_of_its_own_streams_and_version(
+    name: str, version: int, accounts: list[str] | None
+) -> None:
+    with flink("a" * 32, name, 5, "RUNNING") as first:
+        (job,) = source(first, now=[0.0])()
+    assert (job["name"], job["version"], job["accounts"]) == (name, version, accounts)
