@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
@@ -24,6 +25,8 @@ from rich.table import Table
 
 # A file or a pipe has no width of its own; 80 columns would fold timestamps.
 _PIPE_COLUMNS = 140
+# What a terminal would obey; lines and tabs are for the table.
+_CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 OUT = Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 ERR = Console(stderr=True)
@@ -83,7 +86,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     from rich.text import Text
 
     for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(_CODES.sub(_as_text, cell)) for cell in row))
     OUT.print(table)
 
 
@@ -91,7 +94,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:,.1f}"
+        # Of so many digits before the point none may be lost, and of small figures not all.
+        return f"{value:,.1f}" if 1e5 <= abs(value) < 1e15 else f"{value:,.6g}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -100,7 +104,11 @@ def _cell(value: Any) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell == "–" or cell.replace(",", "").replace(".", "").lstrip("-").isdigit()
+    return re.fullmatch(r"–|nan|-?(inf|[\d,.]*\d[\d,.]*(e[+-]\d+)?)", cell) is not None
+
+
+def _as_text(code: re.Match[str]) -> str:
+    return f"\\x{ord(code[0]):02x}"
 
 
 def progress_bar(*, unit: str = "") -> Progress:

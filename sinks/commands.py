@@ -79,7 +79,10 @@ def tables(as_json: _AsJson = False) -> None:
         print_json({"tables": [asdict(one) for one in found]})
         return
     headings = ("name", "version", "public", "table", "rows", "newest row, s ago")
-    rows = [(t.name, t.version, t.public, t.table, t.rows, t.age_seconds) for t in found]
+    rows = [
+        (t.name, t.version, t.public, t.table, t.rows, t.age_seconds and round(t.age_seconds, 1))
+        for t in found
+    ]
     print_table("", headings, rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from confluent_kafka import Message
 from prometheus_client import generate_latest
 
+from deploy.console import print_table
 from deploy.settings import PROJECT_ROOT
 from sinks.dead_letters import REASONS
 from sinks.metrics import Health, LoaderMetrics, serve
@@ -70,6 +72,18 @@ def test_sql_prints_columns_and_rows_with_times_in_utc(filled: Sandbox) -> None:
     assert "/a" in table.stdout
     assert "/b" not in table.stdout
     assert "1 of 2 rows" in table.stderr
+
+
+def test_a_table_keeps_what_counts_of_figures_and_obeys_no_codes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = (0.034, 1e-7, 12.0, 1_234_567.5, 1e300, -math.inf, None)
+    print_table("", ("page", "share"), [("/\x1b[2J\x07\r\x9bé", share) for share in figures])
+    lines = capsys.readouterr().out.splitlines()[3:-1]
+    assert [line.strip("│ ").split("│") for line in lines] == [
+        [r"/\x1b[2J\x07\x0d\x9bé ", f" {share:>11}"]
+        for share in ("0.034", "1e-07", "12", "1,234,567.5", "1e+300", "-inf", "–")
+    ]
 
 
 def test_sql_says_in_one_sentence_what_is_wrong(filled: Sandbox) -> None:
