@@ -19,13 +19,14 @@ _MOST_BATCHES = 3600
 class Waiting:
     """What events waited that became visible within the window, in seconds; None where none did.
 
-    `pending` events are not visible yet, the oldest of them for `oldest_pending`.
+    `pending` events are not visible yet, the oldest of them for `oldest_pending`; None while it is
+    not known how many arrived.
     """
 
     median: float | None
     longest: float | None
     last: float | None
-    pending: int
+    pending: int | None
     oldest_pending: float | None
 
 
@@ -70,7 +71,7 @@ class ArrivalCurve:
     def report(self, at: float) -> Waiting:
         """Return what is known at the moment `at`."""
         waited = [seconds for _, seconds in self._waited]
-        pending = max(0, self._last[1] - self._placed) if self._last else 0
+        pending = max(0, self._last[1] - self._placed) if self._last else None
         oldest = at - self._batches[0].middle if pending and self._batches else None
         return Waiting(
             median=statistics.median(waited) if waited else None,

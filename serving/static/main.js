@@ -7,7 +7,7 @@ import { connect } from "./live.js";
 import { begin } from "./lookup.js";
 import * as panels from "./panels.js";
 
-const OLD_SECONDS = 15, TICK = 500, RELOAD_PAUSE = 60000;
+const TICK = 500, RELOAD_PAUSE = 60000;
 const BUILD = document.querySelector('meta[name="build"]').content;
 // Each with the places that it fills.
 const PANELS = [
@@ -84,14 +84,14 @@ function tell() {
   if (picture) for (const place of document.querySelectorAll("[data-section]")) age(place);
 }
 
+/** Say of a place what is old among the sections, one or several, that it shows. */
 function age(place) {
-  const section = picture.sections[place.dataset.section] ?? { at: 0, problem: "The server does not tell it." };
-  const fails = broken.has(place.id);
-  const old = fails || link === "lost" || Boolean(section.problem) || (serverNow() - section.at) / 1000 > OLD_SECONDS;
-  place.dataset.stale = String(old);
-  const note = place.querySelector(".stale-note");
-  if (fails) say(note ?? place.querySelector(".note"), "This can’t be shown; reload the page.");
-  else if (note) say(note, old ? `${section.at ? `As of ${clock(section.at)}. ` : ""}${section.problem}` : "");
+  const sections = place.dataset.section.split(" ").map((name) => picture.sections[name] ?? { at: 0, problem: "The server does not tell it." });
+  const old = sections.filter((one) => link === "lost" || panels.stale(one, serverNow())), fails = broken.has(place.id);
+  place.dataset.stale = String(fails || old.length > 0);
+  const since = Math.min(...old.map((one) => one.at)), problems = new Set(old.map((one) => one.problem));
+  const told = old.length ? [since ? `As of ${clock(since)}.` : "", ...problems].filter(Boolean).join(" ") : "";
+  say(place.querySelector(".stale-note"), fails ? "This can’t be shown; reload the page." : told);
 }
 
 const themes = ["", "light", "dark"];

@@ -9,7 +9,18 @@ import { look } from "./lookup.js";
 const RECENT = 5, QUIET = 5;
 // The dashboard's promise: an event is on the screen in less.
 const PROMISED_SECONDS = 5;
+const OLD_SECONDS = 15;
 const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+/** Whether a section is no longer renewed. */
+export const stale = (section, now) => !section || Boolean(section.problem) || (now - section.at) / 1000 > OLD_SECONDS;
+
+/** Whether it is known of all events how many arrived, and how many of them are in the views. */
+function counted({ accounts, events }, now) {
+  if (stale(accounts, now) || stale(events, now)) return false;
+  const known = Object.values(accounts.data), read = new Set(known.map((one) => one.reads));
+  return known.every((one) => one.pending !== null) && Object.entries(events.data).every(([name, one]) => !one.total || read.has(name));
+}
 
 /** Add up `name` of all accounts; of those over the same events the most counts. */
 function total(accounts, name) {
@@ -168,7 +179,8 @@ export function fraud({ traffic: section }, now) {
   });
 }
 
-export function pixel({ accounts: section }, now, picture, extraSeconds) {
+export function pixel(sections, now, picture, extraSeconds) {
+  const section = sections.accounts;
   if (!section.data) return;
   const streams = Object.values(section.data);
   const waited = streams.filter((one) => one.median !== null);
@@ -180,7 +192,7 @@ export function pixel({ accounts: section }, now, picture, extraSeconds) {
     const longest = Math.max(...waited.map((one) => one.longest)) + since;
     tile("pixel", span(median), `median of a minute, longest ${span(longest)}`, longest > PROMISED_SECONDS ? "warn" : "");
   } else {
-    tile("pixel", NONE, pending ? `${number(pending)} on their way, ${span(oldest)} so far` : "no new events for a minute");
+    tile("pixel", NONE, pending ? `${number(pending)} on their way, ${span(oldest)} so far` : counted(sections, now) ? "no new events for a minute" : "");
   }
   const late = total(section.data, "late"), dead = total(section.data, "dead");
   tile("apart", number(late + dead), `${number(late)} late, ${number(dead)} dead`, dead ? "warn" : "");
@@ -192,7 +204,8 @@ export function views(sections, now) {
   empty("views", section.data.length ? "" : "No views yet: start a job with kappa submit.");
   const newest = Math.max(0, ...section.data.map((one) => one.newest ?? 0));
   const pending = total(accounts.data ?? {}, "pending");
-  tile("fresh", newest ? span((now - newest) / 1000) : NONE, newest ? (pending ? `ago, ${number(pending)} events on their way` : "ago, every event is in the views") : "no rows yet");
+  const there = pending ? `ago, ${number(pending)} events on their way` : counted(sections, now) ? "ago, every event is in the views" : "ago";
+  tile("fresh", newest ? span((now - newest) / 1000) : NONE, newest ? there : "no rows yet");
   const states = new Map((replays.data ?? []).flatMap((one) => one.open ? one.versions : []).map((one) => [`${one.view}.v${one.version}`, one.state]));
   const shown = [...section.data].sort((one, other) => internal(one) - internal(other) || one.name.localeCompare(other.name));
   list(byId("views-rows"), shown, view_row, (line, one) => {
@@ -226,7 +239,7 @@ export function jobs({ jobs: section, lags, accounts }, now) {
     const streams = Object.keys(lag?.streams ?? {});
     // An account is of one version: the one that its view shows.
     const known = (job.accounts ?? streams).map((stream) => accounts.data?.[stream]).filter((one) => one && one.version === job.version);
-    const count = (name) => (known.length ? number(sum(known.map((one) => one[name]))) : NONE);
+    const count = (name) => (known.length && known.every((one) => one[name] !== null) ? number(sum(known.map((one) => one[name]))) : NONE);
     const newest = Math.max(...streams.map((stream) => lags.data?.newest?.[stream] ?? 0), 0);
     const [name, state, ...figures] = line.children;
     say(name.children[0], job.name);

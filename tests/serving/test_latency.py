@@ -33,6 +33,12 @@ def test_events_from_before_the_first_look_count_as_pending_without_an_age() -> 
     assert curve.report(1.0) == Waiting(None, None, None, 30, None)
 
 
+def test_nothing_is_said_to_be_placed_before_it_is_known_what_arrived() -> None:
+    curve = ArrivalCurve()
+    curve.placed(1.0, 20)
+    assert curve.report(2.0) == Waiting(None, None, None, None, None)
+
+
 def test_what_was_waited_is_forgotten_after_the_window() -> None:
     curve = ArrivalCurve(window_seconds=10)
     curve.arrived(0.0, 0)

@@ -163,8 +163,8 @@ def test_figures_of_a_traffic_that_has_ended_look_old(
     page.goto(running.url)
     expect(value(page, "users")).to_have_text("12")
     expect(page.locator("#tile-users .note")).to_contain_text(" h ago")
-    expect(value(page, "users")).to_have_css("opacity", "0.45")
-    expect(value(page, "errors")).to_have_css("opacity", "0.45")
+    expect(value(page, "users")).to_have_css("opacity", "0.7")
+    expect(value(page, "errors")).to_have_css("opacity", "0.7")
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     recent = span(now - timedelta(minutes=60), timedelta(minutes=60), 31)
     filled.add("site_traffic_per_minute", SITE, [recent])
@@ -238,6 +238,64 @@ def test_each_job_has_the_figures_of_its_own_streams_and_version(
     expect(page.locator("#tile-apart .note")).to_have_text("1 late, 3 dead")
 
 
+def test_figures_that_need_a_source_that_is_down_look_old_and_claim_nothing(
+    running: Server, page: Page
+) -> None:
+    down = [True]
+
+    def change(picture: dict[str, Any]) -> None:
+        events = {"page_views": {"total": 5, "rate": 0, "history": []}}
+        told(
+            picture,
+            jobs=[job("page_views", 1, "page_views")],
+            lags={"jobs": {}, "views": {}, "newest": {}},
+            accounts={"page_views": account("page_views", 5, median=None)},
+            replays=[],
+            events=events,
+        )
+        if down[0]:
+            for name in ("events", "lags"):
+                picture["sections"][name] |= {"at": 0, "problem": "Kafka does not answer."}
+
+    change_pictures(page, change)
+    page.goto(running.url)
+    note = page.locator("#tile-fresh .note")
+    expect(note).to_have_text("ago")
+    expect(page.locator("#tile-pixel .note")).to_have_text("")
+    for place in ("tile-rate", "tile-pixel", "tile-fresh", "jobs", "views"):
+        expect(page.locator(f"#{place} .stale-note")).to_have_text("Kafka does not answer.")
+        expect(page.locator(f"#{place} .stale-note")).to_be_visible()
+    expect(page.locator("#tile-apart")).to_have_attribute("data-stale", "false")
+    down[0] = False
+    expect(note).to_have_text("ago, every event is in the views")
+    expect(page.locator("#tile-pixel .note")).to_have_text("no new events for a minute")
+    expect(page.locator("#jobs")).to_have_attribute("data-stale", "false")
+
+
+@pytest.mark.parametrize(
+    ("accounts", "in_flight"),
+    [
+        ({}, "–"),
+        ({"page_views": account("page_views", 5, pending=None)}, "–"),
+        ({"page_views": account("page_views", 5)}, "0"),
+    ],
+)
+def test_events_are_not_said_to_be_in_the_views_where_nobody_counts_them(
+    running: Server, page: Page, accounts: dict[str, Any], in_flight: str
+) -> None:
+    def change(picture: dict[str, Any]) -> None:
+        streams = {
+            name: {"total": 5, "rate": 0, "history": []} for name in ("orders", "page_views")
+        }
+        jobs = [job("page_views", 1, "page_views")]
+        told(picture, jobs=jobs, accounts=accounts, events=streams)
+
+    change_pictures(page, change)
+    page.goto(running.url)
+    expect(page.locator("#tile-fresh .note")).to_have_text("ago")
+    expect(page.locator('#jobs-rows [data-label="In flight"]')).to_have_text(in_flight)
+
+
 @pytest.mark.parametrize(("longest", "mood"), [(1.0, ""), (6.0, "warn")])
 def test_events_that_take_longer_than_promised_stand_out(
     running: Server, page: Page, longest: float, mood: str
@@ -264,7 +322,9 @@ def test_a_panel_that_fails_stops_no_other(running: Server, page: Page) -> None:
         "This can’t be shown; reload the page."
     )
     expect(page.locator("#traffic")).to_have_attribute("data-stale", "true")
-    expect(page.locator("#tile-users .note")).to_have_text("This can’t be shown; reload the page.")
+    expect(page.locator("#tile-users .stale-note")).to_have_text(
+        "This can’t be shown; reload the page."
+    )
     expect(page.locator("#views-rows")).to_contain_text("site_traffic_per_minute")
     expect(page.locator("#top")).to_have_attribute("data-stale", "false")
     expect(page.locator("#top-list .name").first).to_have_text("/index.html")
@@ -415,14 +475,14 @@ def test_values_of_a_lost_server_look_old_until_it_is_back(
     expect(page.locator("#link")).to_have_text("Connection lost")
     expect(page.locator("#as-of")).to_have_text(re.compile(r"^as of \d\d:\d\d:\d\d, .* ago$"))
     expect(value(page, "users")).to_have_text("12")
-    expect(value(page, "fresh")).to_have_css("opacity", "0.45")
+    expect(value(page, "apart")).to_have_css("opacity", "0.7")
     expect(page.locator("#traffic")).to_have_attribute("data-stale", "true")
     filled.add("site_traffic_per_minute", SITE, [site(2, 9, 99)])
     running.start()
     expect(value(page, "users")).to_have_text("99")
     expect(page.locator("#link")).to_have_text("Live")
     expect(page.locator("#banner")).to_be_hidden()
-    expect(value(page, "fresh")).to_have_css("opacity", "1")
+    expect(value(page, "apart")).to_have_css("opacity", "1")
 
 
 def test_values_of_a_source_that_is_down_look_old_and_others_do_not(
