@@ -10,6 +10,8 @@ const RECENT = 5, QUIET = 5;
 // The dashboard's promise: an event is on the screen in less.
 const PROMISED_SECONDS = 5;
 const OLD_SECONDS = 15;
+// How far an event of page_views may trail the newest one.
+const DISORDER_MS = 10000;
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
 /** Whether a section is no longer renewed. */
@@ -54,7 +56,8 @@ function joined(histories) {
   return [...values].sort(([one], [other]) => one - other);
 }
 
-export function traffic({ traffic: section }, now) {
+export function traffic(sections, now) {
+  const section = sections.traffic;
   if (!section.data) return;
   const { points, anomalies } = section.data;
   const none = points === null ? "No data yet: view site_traffic_per_minute does not run." : points.start.length ? "" : "No traffic yet.";
@@ -64,7 +67,9 @@ export function traffic({ traffic: section }, now) {
     tile("errors", NONE, "no data yet");
     return;
   }
-  closed = points.end.findLastIndex((end) => end * 1000 <= now);
+  const known = settled(sections), until = known === null ? now : Math.max(known, complete);
+  closed = points.end.findLastIndex((end) => end * 1000 <= until);
+  if (known !== null && closed >= 0) complete = Math.max(complete, points.end[closed] * 1000);
   now_tiles(points, now);
   const marks = marked(points, anomalies);
   // The chart calls back for as long as the page is open: with what it shows by then.
@@ -77,8 +82,18 @@ export function traffic({ traffic: section }, now) {
   newest_rows(points, now);
 }
 
-// The place of the newest window that has ended; what comes after it still grows.
-let closed = -1;
+// The place of the newest window that is complete; what comes after it still grows. `complete` is
+// its end: what was complete once is not taken back.
+let closed = -1, complete = 0;
+
+/** The instant, epoch ms, up to which all page views are in the views; null where that is not known. */
+function settled({ accounts, events, jobs }) {
+  const pages = accounts.data?.page_views, asked = Math.min(accounts.at, events.at);
+  if (pages?.pending === 0) return asked - DISORDER_MS;
+  const job = jobs.data?.find((one) => one.accounts?.includes("page_views") && one.version === (pages?.version ?? one.version));
+  if (job?.watermark) return job.watermark;
+  return pages?.oldest_pending ? asked - 1000 * pages.oldest_pending - DISORDER_MS : null;
+}
 
 function now_tiles(points, now) {
   if (closed < 0) {

@@ -207,6 +207,44 @@ def job(name: str, version: int, *accounts: str) -> dict[str, Any]:
     return {"name": name, "version": version, "accounts": accounts, **known, **counts}
 
 
+@pytest.mark.parametrize("running_still", [True, False])
+def test_a_window_whose_events_are_on_their_way_is_no_fall(
+    filled: Database, running: Server, page: Page, running_still: bool
+) -> None:
+    now, minute = datetime.now(UTC).replace(second=0, microsecond=0), timedelta(minutes=1)
+    begins = [now - number * minute for number in (3, 2)]
+    windows = [span(begin, minute, users) for begin, users in zip(begins, (84, 27), strict=True)]
+    filled.add("site_traffic_per_minute", SITE, windows)
+    until = round(begins[1].timestamp() * 1000) + 20_000
+    pending = [9]
+
+    def change(picture: dict[str, Any]) -> None:
+        pages = account("page_views", 5, pending=pending[0])
+        if pending[0]:
+            # The job stopped at that moment, and so the oldest event waits for since then.
+            pages["oldest_pending"] = (picture["at"] - until) / 1000
+        known = {
+            **job("page_views", 1, "page_views"),
+            "watermark": until if running_still else None,
+        }
+        streams = {"page_views": {"total": 5, "rate": 0, "history": []}}
+        told(picture, jobs=[known], accounts={"page_views": pages}, events=streams)
+
+    change_pictures(page, change)
+    page.goto(running.url)
+    page.locator("#traffic summary").click()
+    newest = page.locator("#traffic-rows tr th").first
+    expect(value(page, "users")).to_have_text("84")
+    expect(newest).to_have_text(f"{begins[1]:%H:%M}, open")
+    pending[0] = 0
+    expect(value(page, "users")).to_have_text("27")
+    expect(newest).to_have_text(f"{begins[1]:%H:%M}")
+    pending[0] = 3
+    expect(page.locator("#tile-fresh .note")).to_have_text("ago, 3 events on their way")
+    expect(newest).to_have_text(f"{begins[1]:%H:%M}")
+    expect(value(page, "users")).to_have_text("27")
+
+
 def test_each_job_has_the_figures_of_its_own_streams_and_version(
     running: Server, page: Page
 ) -> None:
