@@ -202,12 +202,14 @@ export function pixel(sections, now, picture, extraSeconds) {
   const since = (picture.at - section.at) / 1000 + extraSeconds;
   const pending = total(section.data, "pending");
   const oldest = Math.max(...streams.map((one) => one.oldest_pending ?? 0), 0);
+  const longest = Math.max(...waited.map((one) => one.longest + since), oldest);
+  const mood = longest > PROMISED_SECONDS ? "warn" : "", going = `${number(pending)} on their way`;
   if (waited.length) {
     const median = Math.max(...waited.map((one) => one.median)) + since;
-    const longest = Math.max(...waited.map((one) => one.longest)) + since;
-    tile("pixel", span(median), `median of a minute, longest ${span(longest)}`, longest > PROMISED_SECONDS ? "warn" : "");
+    const stuck = oldest > PROMISED_SECONDS ? `, ${going} for ${span(oldest)}` : "";
+    tile("pixel", span(median), `median of a minute, longest ${span(longest)}${stuck}`, mood);
   } else {
-    tile("pixel", NONE, pending ? `${number(pending)} on their way, ${span(oldest)} so far` : counted(sections, now) ? "no new events for a minute" : "");
+    tile("pixel", NONE, pending ? `${going}${oldest ? `, ${span(oldest)} so far` : ""}` : counted(sections, now) ? "no new events for a minute" : "", mood);
   }
   const late = total(section.data, "late"), dead = total(section.data, "dead");
   tile("apart", number(late + dead), `${number(late)} late, ${number(dead)} dead`, dead ? "warn" : "");

@@ -345,6 +345,29 @@ def test_events_that_take_longer_than_promised_stand_out(
     expect(page.locator("#tile-pixel")).to_have_attribute("data-mood", mood)
 
 
+@pytest.mark.parametrize(
+    ("flows", "oldest", "note", "mood"),
+    [
+        (True, 4.0, "median of a minute, longest 4.0 s", ""),
+        (True, 90.0, "median of a minute, longest 1 min, 7 on their way for 1 min", "warn"),
+        (False, 4.0, "7 on their way, 4.0 s so far", ""),
+        (False, 90.0, "7 on their way, 1 min so far", "warn"),
+        (False, None, "7 on their way", ""),
+    ],
+)
+def test_a_stream_that_stands_is_not_hidden_by_one_that_flows(
+    running: Server, page: Page, flows: bool, oldest: float | None, note: str, mood: str
+) -> None:
+    stands = {"median": None, "longest": None, "pending": 7, "oldest_pending": oldest}
+    accounts = {"orders": account("orders", 9, **stands)}
+    if flows:
+        accounts["page_views"] = account("page_views", 9, longest=0.5)
+    change_pictures(page, lambda picture: told(picture, accounts=accounts))
+    page.goto(running.url)
+    expect(page.locator("#tile-pixel .note")).to_have_text(note)
+    expect(page.locator("#tile-pixel")).to_have_attribute("data-mood", mood)
+
+
 def test_a_panel_that_fails_stops_no_other(running: Server, page: Page) -> None:
     fails = [True]
 
