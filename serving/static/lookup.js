@@ -11,24 +11,32 @@ function shown(name, value) {
   return Number.isNaN(ms) ? String(value ?? NONE) : moment(ms, Date.now());
 }
 
+// How often somebody asked; a late answer to an earlier question is not shown.
+let asked = 0;
+
 async function ask(page) {
-  const path = page.split("/").map(encodeURIComponent).join("/");
-  const answer = byId("lookup-answer");
+  const mine = ++asked;
+  let found;
   try {
-    const response = await fetch(`/api/page-stats/${path}`, { headers: { accept: "application/json" } });
-    const body = await response.json();
-    answer.replaceChildren(response.ok ? figures(body) : make("p", "empty", body.error));
+    // As a parameter: in a path, a browser would resolve dots.
+    const response = await fetch(`/api/views/page_stats?${new URLSearchParams({ limit: 1, page_id: page })}`);
+    found = answer(page, response, await response.json());
   } catch {
-    answer.replaceChildren(make("p", "empty", "The server does not answer; try again."));
+    found = make("p", "empty", "The server does not answer; try again.");
   }
+  if (mine === asked) byId("lookup-answer").replaceChildren(found);
+}
+
+function answer(page, response, body) {
+  if (response.status === 404) return make("p", "empty", "No data yet: view page_stats does not run.");
+  if (!response.ok) return make("p", "empty", body.error);
+  const [row] = body.rows;
+  return row ? figures(row) : make("p", "empty", `No view of page "${page}" has been counted; ids begin with a slash.`);
 }
 
 function figures(row) {
   const all = make("dl", "figures");
-  for (const [name, value] of Object.entries(row)) {
-    if (name === "view" || name === "version") continue;
-    all.append(make("dt", "", name.replaceAll("_", " ")), make("dd", "", shown(name, value)));
-  }
+  for (const [name, value] of Object.entries(row)) all.append(make("dt", "", name.replaceAll("_", " ")), make("dd", "", shown(name, value)));
   return all;
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
 from tests.endpoint.running import Endpoint
 from tests.serving.conftest import settings_over
@@ -501,6 +501,40 @@ def test_hostile_names_are_text(filled: Database, running: Server, page: Page) -
     assert page.locator("main img, main script").count() == 0
 
 
+def test_a_page_is_looked_up_by_the_very_id_and_the_last_one_asked_for_is_shown(
+    filled: Database, running: Server, page: Page
+) -> None:
+    ids = ("/x", "/blog/../x", "/../../views", "/slow")
+    stats = [
+        {"page_id": one, "views": n, "unique_users": n, "last_seen": TODAY}
+        for n, one in enumerate(ids)
+    ]
+    filled.view("page_stats", STATS, ("page_id",), stats)
+    held: list[Route] = []
+    page.route(re.compile("slow"), lambda route: held.append(route))
+    page.goto(running.url)
+    answer = page.locator("#lookup-answer")
+
+    def ask(one: str) -> None:
+        page.get_by_label("Page", exact=True).fill(one)
+        page.get_by_role("button", name="Show").click()
+
+    for one in ids[:3]:
+        ask(one)
+        expect(answer.locator("dd").first).to_have_text(one)
+        expect(answer.locator("dd").nth(1)).to_have_text(str(ids.index(one)))
+    ask("/none")
+    expect(answer).to_have_text('No view of page "/none" has been counted; ids begin with a slash.')
+    ask("/slow")
+    ask("/x")
+    expect(answer.locator("dd").first).to_have_text("/x")
+    with page.expect_response(re.compile("slow")) as response:
+        held[0].continue_()
+    response.value.finished()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    expect(answer.locator("dd").first).to_have_text("/x")
+
+
 def test_markup_is_refused_even_where_a_script_would_set_it(running: Server, page: Page) -> None:
     page.goto(running.url)
     expect(value(page, "users")).to_have_text("12")
@@ -521,7 +555,9 @@ def test_panels_without_their_view_say_so(running: Server, page: Page) -> None:
     )
     page.get_by_label("Page", exact=True).fill("/index.html")
     page.get_by_role("button", name="Show").click()
-    expect(page.locator("#lookup-answer")).to_contain_text("View page_stats has no data yet")
+    expect(page.locator("#lookup-answer")).to_have_text(
+        "No data yet: view page_stats does not run."
+    )
 
 
 def test_values_of_a_lost_server_look_old_until_it_is_back(
