@@ -10,13 +10,15 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from serving.catalogue import ViewInfo
-from serving.errors import ApiError, unknown
+from serving.errors import ApiError, bad_request, unknown
 from serving.formats import MEDIA_TYPES, arrow_bytes, as_bytes, csv_bytes, json_rows, readable
 from serving.panels import STATS
 from serving.query import DEFAULT_LIMIT, MAX_LIMIT, Format, statement
 from serving.reading import Readers
 from sinks.sql import identifier
 
+# Proxies take headers of so many bytes at least.
+_MOST_LINK = 4_000
 _Time = "Instant: ISO 8601, which is UTC without a zone, or epoch milliseconds."
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request can't be answered as it is; `error` says why."},
@@ -39,7 +41,8 @@ def add_api(app: FastAPI, readers: Readers) -> None:
         "/api/views/{view}",
         summary="Rows of one view",
         description="Each key column is a parameter of its own; given several times, any of its "
-        "values will do. Pages follow by the cursor in `next`, also in the `Link` header.",
+        "values will do. Pages follow by the cursor in `next`, also in the `Link` header where "
+        "that is short enough.",
         tags=["views"],
         responses=_ERRORS,
     )
@@ -101,7 +104,7 @@ def _page(readers: Readers, name: str, request: Request) -> Response:
     more, found = found.num_rows > asked.limit, found.slice(0, asked.limit)
     last = as_bytes(found.slice(asked.limit - 1, 1)).to_pylist() if more else []
     following = asked.next_cursor(last[0]) if last else None
-    headers = {} if following is None else {"link": _link(request, following)}
+    headers = {} if following is None else _link(request, following, asked.format)
     shown = readable(found)
     if asked.format is Format.JSON:
         document = {
@@ -117,9 +120,18 @@ def _page(readers: Readers, name: str, request: Request) -> Response:
     return Response(body, media_type=MEDIA_TYPES[asked.format], headers=headers)
 
 
-def _link(request: Request, cursor: str) -> str:
+def _link(request: Request, cursor: str, output: Format) -> dict[str, str]:
+    """Return the header that leads to the next page; JSON, which has the cursor, can do without."""
     kept = [pair for pair in request.query_params.multi_items() if pair[0] != "cursor"]
-    return f'<{request.url.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
+    link = f'<{request.url.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
+    if len(link) <= _MOST_LINK:
+        return {"link": link}
+    if output is Format.JSON:
+        return {}
+    raise bad_request(
+        "The next page's address is too long for a header; ask for JSON, or order by another "
+        "column."
+    )
 
 
 def _one_page(readers: Readers, page_id: str) -> dict[str, Any]:

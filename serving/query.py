@@ -24,6 +24,8 @@ from sinks.sql import identifier
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 10_000
 MAX_VALUES, MAX_CHARACTERS = 50, 4_000
+# An address has to hold it beside all that is asked.
+MAX_CURSOR = 8_000
 _RESERVED = ("from", "to", "order", "limit", "cursor", "format")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ZEROS = {"String": "''", "Bool": "false"}
@@ -49,10 +51,19 @@ class Statement:
     _digest: str
 
     def next_cursor(self, last_row: Mapping[str, Any]) -> str:
-        """Return what leads to the page that begins after `last_row`, whose text is bytes."""
+        """Return what leads to the page that begins after `last_row`, whose text is bytes.
+
+        Raises `ApiError` with status 400 where that would be too long.
+        """
         values = [_json_value(last_row[column.name]) for column in self._order]
-        text = json.dumps([self._digest, *values], separators=(",", ":"))
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        text = json.dumps([self._digest, *values], separators=(",", ":"), ensure_ascii=False)
+        cursor = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        if len(cursor) > MAX_CURSOR:
+            names = ", ".join(column.name for column in self._order)
+            raise bad_request(
+                f"The values of {names} are too long to page by; order by another column."
+            )
+        return cursor
 
 
 def statement(database: str, view: ViewInfo, given: Sequence[tuple[str, str]]) -> Statement:
@@ -97,7 +108,8 @@ class _Bound:
 def _check_size(given: Sequence[tuple[str, str]]) -> None:
     if len(given) > MAX_VALUES:
         raise bad_request(f"A request may have {MAX_VALUES} parameters, not {len(given)}.")
-    if sum(len(value) for _, value in given) > MAX_CHARACTERS:
+    # A cursor is as long as the values of a row; what an address may have bounds it.
+    if sum(len(value) for name, value in given if name != "cursor") > MAX_CHARACTERS:
         raise bad_request(f"The values of a request may have {MAX_CHARACTERS} characters together.")
 
 

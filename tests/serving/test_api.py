@@ -265,6 +265,38 @@ def test_pages_go_on_after_bytes_that_are_no_text(
     assert list(csv.reader(io.StringIO(following.text)))[1][0] == f"0x{made[1][0].hex()}"
 
 
+def test_pages_go_on_after_the_longest_page_ids(database: Database, server: Server) -> None:
+    columns = {"page_id": "string", "text": "string"}
+    rows = [{"page_id": f"/{n}{'ä' * 1023}", "text": str(n) * 3500} for n in range(3)]
+    database.view("long_ids", columns, ("page_id",), rows)
+    assert all_pages(server, "long_ids", limit="1") == rows
+    answer = server.get("/api/views/long_ids", params={"limit": 1, "format": "csv"})
+    following = server.get(answer.links["next"]["url"]).text
+    assert next(csv.reader(io.StringIO(following.split("\n", 1)[1])))[0] == rows[1]["page_id"]
+
+
+def test_values_too_long_to_page_by_are_refused(database: Database, server: Server) -> None:
+    columns = {"page_id": "string", "text": "string", "letter": "string"}
+    rows = [
+        {"page_id": f"/{n}", "text": str(n) * 3500, "letter": str(n) * 64_000} for n in range(2)
+    ]
+    database.view("long_texts", columns, ("page_id",), rows)
+    by_text = server.get("/api/views/long_texts", params={"order": "text", "limit": 1})
+    assert (by_text.status_code, by_text.links) == (200, {})
+    following = {"order": "text", "limit": 1, "cursor": by_text.json()["next"]}
+    assert rows_of(server, "long_texts", **following) == rows[1:]
+    assert server.refusal("/api/views/long_texts", order="text", limit=1, format="csv") == (
+        400,
+        "The next page's address is too long for a header; ask for JSON, or order by another "
+        "column.",
+    )
+    assert server.refusal("/api/views/long_texts", order="letter", limit=1) == (
+        400,
+        "The values of letter, page_id are too long to page by; order by another column.",
+    )
+    assert rows_of(server, "long_texts", order="letter") == rows
+
+
 def test_a_page_id_with_slashes_has_its_figures(database: Database, server: Server) -> None:
     columns = {"page_id": "string", "views": "long", "first_seen": "time"}
     pages = ["/blog/2024/a b.html", "/", "no-slash", "//x?y=%2F"]
