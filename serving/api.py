@@ -142,6 +142,8 @@ def _one_page(readers: Readers, page_id: str) -> dict[str, Any]:
         )
     if not view.has("page_id"):
         raise ApiError(404, f"View {STATS} has no column page_id.")
+    if "\0" in page_id:
+        raise bad_request("The value of page_id has a NUL character.")
     names = ", ".join(identifier(column.name) for column in view.columns)
     sql = (
         f"SELECT {names} FROM {identifier(readers.database)}.{identifier(STATS)}"

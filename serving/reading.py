@@ -37,6 +37,8 @@ _EXECUTION_SECONDS = 8
 _CONCURRENT = 8
 _WAIT_SECONDS = 3.0
 _CATALOGUE_SECONDS = 1.0
+# Codes of ClickHouse.
+_TOO_MANY_QUERIES, _NO_MEMORY = 202, 241
 
 Result = TypeVar("Result")
 
@@ -190,6 +192,13 @@ def _as_api_error(error: ClickHouseFailed) -> ApiError:
         return bad_request(
             f"The query takes longer than {_EXECUTION_SECONDS} s; ask for a shorter time or by key."
         )
+    if error.code == _NO_MEMORY:
+        return bad_request(
+            "The query needs more memory than it may have; ask for fewer rows, for a shorter time "
+            "or by key."
+        )
+    if error.code == _TOO_MANY_QUERIES:
+        return _busy()
     if error.code == READ_ONLY:
         sentence = "ClickHouse's reader may not bound its queries; its profile needs readonly = 2."
         return ApiError(500, sentence)

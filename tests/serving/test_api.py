@@ -319,6 +319,10 @@ def test_a_page_id_with_slashes_has_its_figures(database: Database, server: Serv
         404,
         'No view of page "/none" has been counted; ids begin with a slash.',
     )
+    assert server.refusal("/api/page-stats/%00") == (
+        400,
+        "The value of page_id has a NUL character.",
+    )
 
 
 CURSOR = (

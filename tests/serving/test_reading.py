@@ -22,6 +22,7 @@ from tests.serving.conftest import settings_over
 from tests.serving.site import Database, Row, Server, serving
 from tests.serving.test_api import COUNTS, KEY, all_pages, as_json, row, rows_of
 
+THROWS_CODES = "allow_custom_error_code_in_throwif = 1"
 TOO_MUCH = (
     400,
     "The answer has more than 16 MB; ask for fewer rows with limit, and page on with the cursor.",
@@ -95,6 +96,33 @@ def test_a_query_takes_no_longer_than_agreed(
         400,
         "The query takes longer than 1 s; ask for a shorter time or by key.",
     )
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "sentence"),
+    [
+        (202, 503, "Too many queries run at once; ask again."),
+        (
+            241,
+            400,
+            "The query needs more memory than it may have; ask for fewer rows, for a shorter time "
+            "or by key.",
+        ),
+    ],
+)
+def test_what_overload_or_a_query_that_is_too_big_causes_is_no_fault_of_the_server(
+    database: Database, code: int, status: int, sentence: str
+) -> None:
+    sql = f"SELECT throwIf(1, 'no', toInt32({code})) SETTINGS {THROWS_CODES}"
+    # The reader itself may not choose with which code a query fails.
+    owner = {
+        "clickhouse_reader": database.settings.clickhouse_user,
+        "clickhouse_reader_password": database.settings.clickhouse_password,
+    }
+    settings = database.settings.model_copy(update=owner)
+    with closing(Readers(settings)) as readers, pytest.raises(ApiError) as refused:
+        readers.rows(sql, {}, 1)
+    assert (refused.value.status, str(refused.value)) == (status, sentence)
 
 
 def test_views_are_read_once_a_second_whoever_asks(
