@@ -70,17 +70,18 @@ class Events:
         return self._curves.setdefault(stream, ArrivalCurve())
 
     def _rate(self, stream: str) -> float:
-        """Return the events a second of the last few seconds."""
+        """Return the events a second of the last few seconds, or since the look before if longer."""
         kept = self._totals[stream]
         now, total = kept[-1]
-        first, before = next(one for one in kept if one[0] >= now - _RATE_SECONDS - 0.5)
+        recent = [one for one in kept if one[0] >= now - _RATE_SECONDS - 0.5]
+        first, before = recent[0] if len(recent) > 1 or len(kept) < 2 else kept[-2]
         return round((total - before) / (now - first), 1) if now > first else 0.0
 
-    def _rates(self, stream: str) -> list[tuple[int, float]]:
-        """Return pairs of epoch second and events a second since the pair before."""
+    def _rates(self, stream: str) -> list[tuple[float, float]]:
+        """Return pairs of epoch seconds and events a second since the pair before."""
         kept = list(self._totals[stream])
         return [
-            (round(now), round((total - before) / (now - first), 1))
+            (round(now, 3), round((total - before) / (now - first), 1))
             for (first, before), (now, total) in itertools.pairwise(kept)
             if now > first
         ]

@@ -49,10 +49,10 @@ export function events({ events: section }) {
   charts.spark(joined(streams.map(([, one]) => one.history)));
 }
 
-/** Add up histories of [second, value] of the same seconds. */
+/** Add up histories of [seconds, value]; those of one moment belong together. */
 function joined(histories) {
   const values = new Map();
-  for (const [second, value] of histories.flat()) values.set(second, (values.get(second) || 0) + value);
+  for (const [at, value] of histories.flat()) values.set(at, (values.get(at) || 0) + value);
   return [...values].sort(([one], [other]) => one - other);
 }
 

@@ -74,6 +74,17 @@ def test_the_rate_is_that_of_the_last_seconds_and_its_history_that_of_each() -> 
     }
 
 
+def test_looks_of_one_second_stay_two_and_a_slow_one_still_has_a_rate() -> None:
+    clock: Iterator[float] = iter([1000.6, 1001.4, 1009.4])
+    ends = iter([0, 8, 48])
+    events = Events(lambda: {"page_views": next(ends)}, lambda: next(clock))
+    assert events.arrived()["page_views"]["rate"] == 0.0
+    events.arrived()
+    assert events.arrived() == {
+        "page_views": {"total": 48, "rate": 5.0, "history": [(1001.4, 10.0), (1009.4, 5.0)]}
+    }
+
+
 def test_events_that_two_jobs_read_wait_for_each_of_them() -> None:
     clock: Iterator[float] = iter([0.0, 1.0, 3.0])
     ends = iter([0, 10])
