@@ -14,7 +14,7 @@ from sinks.tables import EMITTED_AT
 
 SITE, PAGES = "site_traffic_per_minute", "page_views_per_minute"
 STATS, FRAUD, ANOMALIES = "page_stats", "fraud_alerts", "traffic_anomalies"
-_POINTS, _TOP_ROWS, _ALERTS, _MARKS = 120, 10, 8, 60
+_POINTS, _TOP_ROWS, _ALERTS = 120, 10, 8
 _TOP_MINUTES = 5
 
 Views = Mapping[str, ViewInfo]
@@ -47,14 +47,15 @@ def _points(clickhouse: ClickHouse, views: Views) -> dict[str, Any] | None:
 def _anomalies(
     clickhouse: ClickHouse, views: Views, since: int | None
 ) -> list[dict[str, Any]] | None:
+    """Return one anomaly of each window since then; each has how many were found in all."""
     view = views.get(ANOMALIES)
-    if view is None or not view.has("window_start"):
+    if view is None or not view.has("window_start", "page_id"):
         return None
     wanted = ("window_start", "page_id", "views", "baseline", "severity")
     sql = (
-        f"SELECT {_present(view, wanted)} FROM {identifier(view.name)}"
+        f"SELECT {_present(view, wanted)}, count() OVER () AS found FROM {identifier(view.name)}"
         " WHERE window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')"
-        f" ORDER BY window_start DESC LIMIT {_MARKS}"
+        f" ORDER BY window_start DESC, page_id LIMIT 1 BY window_start LIMIT {_POINTS}"
     )
     return _rows(clickhouse, sql, {"since": (since or 0) * 1000})
 

@@ -125,12 +125,12 @@ function anomaly_note(anomalies, now) {
   if (!anomalies.length) return "No anomalies in this time.";
   const [first] = anomalies;
   const usual = first.baseline === undefined ? "" : `, usual are ${compact(first.baseline)}`;
-  return `${anomalies.length} anomal${anomalies.length > 1 ? "ies" : "y"} in this time; the newest at ${moment(Date.parse(first.window_start), now)}: ${number(first.views)} views of ${first.page_id}${usual}${first.severity ? ` (${first.severity})` : ""}.`;
+  return `${number(first.found)} anomal${first.found > 1 ? "ies" : "y"} in this time; the newest at ${moment(Date.parse(first.window_start), now)}: ${number(first.views)} views of ${first.page_id}${usual}${first.severity ? ` (${first.severity})` : ""}.`;
 }
 
 function description(points, anomalies, now) {
   const last = current();
-  return `Views, users and errors of the last ${points.start.length} windows. Newest, ${moment(points.start[last] * 1000, now)}: ${number(points.views[last])} views, ${number(points.users[last])} users, ${number(points.errors[last])} errors; ${anomalies?.length ?? 0} anomalies.`;
+  return `Views, users and errors of the last ${points.start.length} windows. Newest, ${moment(points.start[last] * 1000, now)}: ${number(points.views[last])} views, ${number(points.users[last])} users, ${number(points.errors[last])} errors; ${number(anomalies?.[0]?.found ?? 0)} anomalies.`;
 }
 
 let traffic_points = null, hovered = null, marked_windows = 0;

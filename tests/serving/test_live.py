@@ -227,8 +227,8 @@ def test_panels_show_the_rows_of_their_views(serving_endpoint: Any, tmp_path: Pa
     database.view("page_views_per_minute", per_page, ("window_start", "page_id"), pages)
     odd = {"window_start": "time", "page_id": "string", "views": "long", "severity": "string"}
     marked = [
-        {"window_start": minute(n), "page_id": "/a", "views": 99, "severity": "high"}
-        for n in (5, 100)
+        {"window_start": minute(n), "page_id": page, "views": 99, "severity": "high"}
+        for n, page in [(5, "/a"), (100, "/a"), *((101, f"/{place}") for place in range(200))]
     ]
     database.view("traffic_anomalies", odd, ("window_start", "page_id"), marked)
     with serving(database.settings, tmp_path / "log") as server, join(server) as client:
@@ -246,11 +246,13 @@ def test_panels_show_the_rows_of_their_views(serving_endpoint: Any, tmp_path: Pa
     assert points["errors"] == [n % 2 for n in range(10, 130)]
     assert data["anomalies"] == [
         {
-            "window_start": "2024-05-01T13:40:00.000Z",
-            "page_id": "/a",
+            "window_start": f"2024-05-01T13:4{n}:00.000Z",
+            "page_id": page,
             "views": 99,
             "severity": "high",
+            "found": 201,
         }
+        for n, page in ((1, "/0"), (0, "/a"))
     ]
     total = sum(range(125, 130))
     assert data["top_pages"] == {
