@@ -38,7 +38,8 @@ def _points(clickhouse: ClickHouse, views: Views) -> dict[str, Any] | None:
         return None
     rows = clickhouse.query(
         "SELECT toUnixTimestamp(window_start), toUnixTimestamp(window_end), views, unique_users,"
-        f" errors FROM {identifier(SITE)} ORDER BY window_start DESC LIMIT {_POINTS}"
+        f" errors FROM {identifier(SITE)} WHERE {_recent(view, _POINTS)}"
+        f" ORDER BY window_start DESC LIMIT {_POINTS}"
     ).rows[::-1]
     names = ("start", "end", "views", "users", "errors")
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
@@ -65,13 +66,11 @@ def _top_pages(clickhouse: ClickHouse, views: Views) -> dict[str, Any] | None:
     minutes = views.get(PAGES)
     if minutes is None:
         return None
-    # The newest window needs no FINAL, and without it the table's own statistics tell.
-    newest = f"(SELECT max(window_start) FROM {identifier(minutes.table)})"
     rows = _rows(
         clickhouse,
         "SELECT page_id, sum(views) AS views, min(window_start) AS first,"
         f" max(window_end) AS last FROM {identifier(PAGES)}"
-        f" WHERE window_start > {newest} - toIntervalMinute({_TOP_MINUTES})"
+        f" WHERE {_recent(minutes, _TOP_MINUTES)}"
         f" GROUP BY page_id ORDER BY views DESC, page_id LIMIT {_TOP_ROWS}",
     )
     return {
@@ -137,6 +136,13 @@ def accounts(clickhouse: ClickHouse, views: Views) -> dict[str, dict[str, Any]]:
             if stream in found and found[stream]["version"] == version:
                 found[stream][name] += count
     return found
+
+
+def _recent(view: ViewInfo, minutes: int) -> str:
+    """Return the condition that a window of `view` is of its newest `minutes`."""
+    # The newest window needs no FINAL, and without it the table's own statistics tell.
+    newest = f"(SELECT max(window_start) FROM {identifier(view.table)})"
+    return f"window_start > {newest} - toIntervalMinute({minutes})"
 
 
 def _present(view: ViewInfo, wanted: Sequence[str]) -> str:
