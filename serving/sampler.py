@@ -70,7 +70,7 @@ class Events:
         return self._curves.setdefault(stream, ArrivalCurve())
 
     def _rate(self, stream: str) -> float:
-        """Return the events a second of the last few seconds, or since the look before if longer."""
+        """Return the events a second of the last few seconds, at least since the look before."""
         kept = self._totals[stream]
         now, total = kept[-1]
         recent = [one for one in kept if one[0] >= now - _RATE_SECONDS - 0.5]

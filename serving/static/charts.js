@@ -28,12 +28,17 @@ function show(id, options, data) {
   }
 }
 
+// What the traffic's chart shows: the value to ring by second, and the place of each column's window.
+let rings = new Map(), windows = [];
+
 /** Show `points`; the windows after place `closed` are open still, and their lines dashed. */
 export function traffic(points, closed, marks, onHover) {
+  [rings, windows] = [marks, columns(points)];
   const lines = [points.views, points.users, points.errors];
-  const part = (wanted) => lines.map((line) => line.map((value, place) => (wanted(place) ? value : null)));
+  const part = (wanted) => lines.map((line) => windows.map((place) => (place !== null && wanted(place) ? line[place] : null)));
   const open = closed + 1 < points.start.length;
-  const data = [points.start, ...part((place) => place <= closed), ...part((place) => open && place >= closed)];
+  const seconds = windows.map((place, at) => (place === null ? points.end[windows[at - 1]] : points.start[place]));
+  const data = [seconds, ...part((place) => place <= closed), ...part((place) => open && place >= closed)];
   const options = (width) => ({
     width,
     height: HEIGHT,
@@ -44,21 +49,23 @@ export function traffic(points, closed, marks, onHover) {
     axes: [axis({ size: 32, values: times }), axis({ size: 46, values: (_, ticks) => ticks.map(compact) })],
     series: [
       {},
-      { stroke: colour("views"), fill: colour("views-fill"), width: 2, points: { show: false } },
-      { stroke: colour("users"), width: 2, points: { show: false } },
-      { stroke: colour("bad"), width: 2, points: { show: false } },
+      { stroke: colour("views"), fill: colour("views-fill"), width: 2, points: { show: false, filter: alone } },
+      { stroke: colour("users"), width: 2, points: { show: false, filter: alone } },
+      { stroke: colour("bad"), width: 2, points: { show: false, filter: alone } },
       ...["views", "users", "bad"].map((name) => ({ stroke: colour(name), width: 2, dash: DASH, points: { show: false } })),
     ],
-    hooks: { draw: [drawMarks], setCursor: [(plot) => onHover(plot.cursor.idx)] },
+    hooks: { draw: [drawRings], setCursor: [({ cursor: { idx } }) => onHover(idx === null || idx === undefined ? null : windows[idx] ?? windows[idx - 1])] },
   });
-  const known = drawn.get("traffic-chart");
-  if (known) known.plot.marks = marks;
   show("traffic-chart", options, data);
-  if (!known && drawn.has("traffic-chart")) {
-    const { plot } = drawn.get("traffic-chart");
-    plot.marks = marks;
-    plot.redraw(false);
-  }
+}
+
+/** The places of all windows, with null where some are missing between two: no line goes over these. */
+const columns = ({ start, end }) => start.flatMap((_, place) => (start[place + 1] > end[place] ? [place, null] : [place]));
+
+/** The columns of a line that have no neighbour: without a dot they would not be seen. */
+function alone(plot, series) {
+  const line = plot.data[series], has = (at) => (line[at] ?? null) !== null;
+  return [...line.keys()].filter((at) => has(at) && !has(at - 1) && !has(at + 1));
 }
 
 function times(_, ticks) {
@@ -80,15 +87,14 @@ function axis(more) {
   };
 }
 
-/** Ring the windows that `plot.marks`, a map from second to value, names. */
-function drawMarks(plot) {
+function drawRings(plot) {
   const { ctx } = plot, ratio = devicePixelRatio || 1;
   ctx.save();
   ctx.strokeStyle = colour("warn");
   ctx.lineWidth = 2 * ratio;
   // The last line leaves its dashes behind.
   ctx.setLineDash([]);
-  for (const [second, value] of plot.marks || []) {
+  for (const [second, value] of rings) {
     ctx.beginPath();
     ctx.arc(plot.valToPos(second, "x", true), plot.valToPos(value, "y", true), 6 * ratio, 0, 2 * Math.PI);
     ctx.stroke();

@@ -103,7 +103,7 @@ function now_tiles(points, now) {
   }
   const start = points.start[closed], end = points.end[closed], seconds = now / 1000 - end;
   const old = seconds > QUIET * (end - start);
-  const before = old ? `, ${span(seconds)} ago` : closed ? `; ${number(points.users[closed - 1])} the window before` : "";
+  const before = old ? `, ${span(seconds)} ago` : points.end[closed - 1] === start ? `; ${number(points.users[closed - 1])} the window before` : "";
   tile("users", number(points.users[closed]), `at ${moment(start * 1000, now)}${before}`, "", old);
   const count = Math.min(RECENT, closed + 1), last = (of) => sum(of.slice(closed + 1 - count, closed + 1));
   const errors = last(points.errors), views = last(points.views);

@@ -87,6 +87,18 @@ def page(browser: Browser) -> Iterator[Page]:
     assert faults == []
 
 
+# Whether the views' line is anywhere over a part of the chart's width.
+DRAWN = """part => {
+  const chart = document.querySelector("#traffic-chart canvas");
+  const over = document.querySelector("#traffic-chart .u-over").getBoundingClientRect();
+  const x = over.left - chart.getBoundingClientRect().left + part * (over.width - 1);
+  const scale = chart.width / chart.clientWidth, bytes = chart.getContext("2d")
+    .getImageData(Math.round(x * scale) - 2, 0, 5, chart.height).data;
+  const line = [44, 110, 138, 255];
+  return bytes.some((_, at) => at % 4 === 0 && line.every((value, place) => Math.abs(bytes[at + place] - value) < 9));
+}"""
+
+
 def value(page: Page, tile: str) -> Any:
     return page.locator(f"#tile-{tile} .value")
 
@@ -155,6 +167,39 @@ def test_a_window_that_is_open_is_no_fall(filled: Database, running: Server, pag
     expect(times.nth(0)).to_have_text(f"{now:%H:%M}, open")
     expect(times.nth(1)).to_have_text(f"{now - minute:%H:%M}")
     assert page.evaluate("window.dashes.length") > 0
+
+
+def test_no_line_goes_over_minutes_without_a_window(
+    filled: Database, running: Server, page: Page
+) -> None:
+    now, minute = datetime.now(UTC).replace(second=0, microsecond=0), timedelta(minutes=1)
+    begins = [(101, 84), (100, 85), (60, 90), (2, 80), (1, 70)]
+    rows = [span(now - back * minute, minute, users) for back, users in begins]
+    table = f"{filled.settings.database}.site_traffic_per_minute_v1"
+    filled.clickhouse.command(f"TRUNCATE TABLE {table}")
+    filled.add("site_traffic_per_minute", SITE, rows)
+    page.goto(running.url)
+    expect(value(page, "users")).to_have_text("70")
+    expect(page.locator("#tile-users .note")).to_contain_text("; 80 the window before")
+    expect(page.locator("#traffic-rows tr")).to_have_count(5)
+    legend, chart = page.locator("#traffic-legend"), page.locator("#traffic-chart .u-over")
+    box = chart.bounding_box()
+    assert box is not None
+    for part, users in ((0.1, 85), (0.41, 90), (0.6, 90), (0.99, 80), (1, 70)):
+        chart.hover(position={"x": part * (box["width"] - 1), "y": box["height"] / 2})
+        expect(legend).to_contain_text(f"Users {users}")
+    page.mouse.move(0, 0)
+    # The window at 41 % stands alone, and so is a dot; lines are where two follow each other.
+    assert [page.evaluate(DRAWN, part) for part in (0.2, 0.41, 0.7, 0.995)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    filled.clickhouse.command(
+        f"ALTER TABLE {table} DELETE WHERE unique_users = 80 SETTINGS mutations_sync = 1"
+    )
+    expect(page.locator("#tile-users .note")).to_have_text(f"at {now - minute:%H:%M}")
 
 
 def test_figures_of_a_traffic_that_has_ended_look_old(
