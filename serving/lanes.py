@@ -27,9 +27,8 @@ _EXPECTED = (
     ClusterError,
     ControlUnavailable,
 )
-# Reading takes half of a lane's time at most, however slow its source is.
-_REST_FACTOR = 1.0
 _IDLE_SECONDS = 5.0
+_LONGEST_REST_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,15 @@ class Reading:
     problem: str = ""
 
 
+def rest_seconds(took: float, every: float, factor: float) -> float:
+    """Return how long to rest after a reading that `took` so many seconds, to read each `every`.
+
+    Reading takes half of the time at most, however slow its source is. With a greater `factor`, a
+    rest is so many times as long as the reading, as long as that is not too long to be missed.
+    """
+    return max(every - took, took, min(factor * took, _LONGEST_REST_SECONDS))
+
+
 class Lane(threading.Thread):
     """A thread that calls `read` each `every` seconds while somebody watches, less often if not."""
 
@@ -54,6 +62,7 @@ class Lane(threading.Thread):
         every: float,
         watched: Callable[[], bool],
         took: Callable[[str, float, bool], None],
+        rest_factor: float = 1.0,
     ) -> None:
         super().__init__(name=f"lane-{name}", daemon=True)
         self.section = name
@@ -62,6 +71,7 @@ class Lane(threading.Thread):
         self._every = every
         self._watched = watched
         self._took = took
+        self._rest_factor = rest_factor
         self._wake = threading.Event()
         self._ended = threading.Event()
 
@@ -74,7 +84,7 @@ class Lane(threading.Thread):
             self._took(self.section, seconds, not self.reading.problem)
             pace = self._every if self._watched() else max(self._every, _IDLE_SECONDS)
             self._wake.clear()
-            self._wake.wait(max(pace - seconds, _REST_FACTOR * seconds))
+            self._wake.wait(rest_seconds(seconds, pace, self._rest_factor))
 
     def hurry(self) -> None:
         """Read again at once."""

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,7 +18,9 @@ from uvicorn.server import ServerState
 from serving import patience
 from serving.guard import Names
 from serving.patience import REQUEST_SECONDS, PatientProtocol
-from tests.serving.site import Server
+from tests.endpoint.running import Endpoint, wait_for
+from tests.serving.conftest import settings_over
+from tests.serving.site import Server, serving
 
 SECONDS = 60
 
@@ -182,3 +185,10 @@ def test_it_is_ready_once_clickhouse_answers(server: Server) -> None:
     while server.get("/readyz").status_code != 200:
         assert time.monotonic() < deadline, server.get("/readyz").text
     assert server.json("/readyz") == {"status": "ok"}
+
+
+def test_it_is_ready_while_there_is_no_database_yet(
+    serving_endpoint: Endpoint, tmp_path: Path
+) -> None:
+    with serving(settings_over(serving_endpoint, tmp_path), tmp_path / "log") as server:
+        wait_for(lambda: server.get("/readyz").status_code == 200)

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from serving import live
+from serving.lanes import rest_seconds
 from serving.live import PINGS, Hub
 from serving.metrics import ServingMetrics
 from serving.panels import accounts
@@ -56,6 +57,7 @@ def test_a_picture_comes_each_second(server: Server) -> None:
         "jobs",
         "lags",
         "replays",
+        "clickhouse",
     }
 
 
@@ -74,6 +76,16 @@ def test_sources_that_are_down_are_named_and_hold_up_no_other(
     assert sections["jobs"]["data"] is None
     assert sections["jobs"]["problem"].startswith("no Flink cluster answers at")
     assert sections["replays"]["problem"].startswith("PostgreSQL, the control plane, does not")
+
+
+@pytest.mark.parametrize(
+    ("took", "factor", "seconds"),
+    [(0.05, 1.0, 0.95), (0.05, 9.0, 0.95), (0.5, 9.0, 4.5), (3.0, 9.0, 10.0), (12.0, 9.0, 12.0)],
+)
+def test_a_source_that_costs_much_is_asked_less_often(
+    took: float, factor: float, seconds: float
+) -> None:
+    assert rest_seconds(took, 1.0, factor) == seconds
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, WebSocketRoute, expect
 
-from tests.endpoint.running import Endpoint
+from tests.endpoint.running import Endpoint, wait_for
 from tests.serving.conftest import settings_over
 from tests.serving.site import Database, Row, Server, serving
 
@@ -94,8 +94,8 @@ DRAWN = """part => {
   const x = over.left - chart.getBoundingClientRect().left + part * (over.width - 1);
   const scale = chart.width / chart.clientWidth, bytes = chart.getContext("2d")
     .getImageData(Math.round(x * scale) - 2, 0, 5, chart.height).data;
-  const line = [44, 110, 138, 255];
-  return bytes.some((_, at) => at % 4 === 0 && line.every((value, place) => Math.abs(bytes[at + place] - value) < 9));
+  const near = (at) => [44, 110, 138, 255].every((value, n) => Math.abs(bytes[at + n] - value) < 9);
+  return bytes.some((_, at) => at % 4 === 0 && near(at));
 }"""
 
 
@@ -642,7 +642,7 @@ def test_values_of_a_source_that_is_down_look_old_and_others_do_not(
         expect(page.locator("#traffic .stale-note")).to_contain_text("As of")
         expect(value(page, "users")).to_have_text("7")
         expect(page.locator("#link")).to_have_text("Live")
-        assert server.get("/readyz").status_code == 503
+        wait_for(lambda: server.get("/readyz").status_code == 503)
         assert server.get("/healthz").status_code == 200
         own.start()
         expect(page.locator("#traffic")).to_have_attribute("data-stale", "false")
