@@ -13,7 +13,7 @@ from jobs.views import Job, View
 from replay.archive_files import Archive
 from replay.control import Control
 from replay.doubled import doubled
-from replay.names import table_columns
+from replay.names import MissingTable, table_columns
 from replay.offsets import Offsets
 from replay.plan import Facts
 from replay.records import JournalEntry
@@ -190,8 +190,12 @@ def _columns(
     clickhouse: ClickHouse, view: View, version: int | None
 ) -> tuple[tuple[TableColumn, ...], tuple[TableColumn, ...]]:
     """Return the columns of the view's table at `version`, none without one, and of the next."""
-    before = () if version is None else table_columns(clickhouse, view.name, version)
-    return before, table_spec(view.name, view.avro_schema).columns
+    after = table_spec(view.name, view.avro_schema).columns
+    try:
+        return () if version is None else table_columns(clickhouse, view.name, version), after
+    except MissingTable:
+        # A table that was dropped is a reason to build one, and none against it.
+        return (), after
 
 
 def _bytes(clickhouse: ClickHouse, job_plan: JobPlan, shown: dict[str, int]) -> tuple[int, int]:

@@ -232,7 +232,7 @@ def test_of_orders_with_one_name_the_newest_is_written_last(cut: int) -> None:
     assert [row[2] for row in found["pairs"]] == [1, 2]
 
 
-@pytest.mark.parametrize("events", permutations(range(4)))
+@pytest.mark.parametrize("events", list(permutations(range(4))))
 @pytest.mark.parametrize("key", ["payment", "cents"])
 @pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (1, 2), (1, 2, 3)])
 def test_the_newest_partner_is_written_last_however_events_come(
