@@ -124,8 +124,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "parallelism.default": settings.parallelism,
         "state.backend.type": "rocksdb",
         "execution.checkpointing.incremental": True,
-        "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
-        "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
+        # As it is: what a URI would have escaped, Flink takes for the folder's name.
+        "execution.checkpointing.dir": f"file://{data / 'checkpoints'}",
+        "execution.checkpointing.savepoint-dir": f"file://{data / 'savepoints'}",
         "execution.checkpointing.mode": "EXACTLY_ONCE",
         "execution.checkpointing.interval": f"{round(settings.checkpoint_seconds * 1000)} ms",
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",

@@ -61,7 +61,7 @@ class StateFolder:
     def __init__(self, location: str, configuration: Mapping[str, str]) -> None:
         self.location = location.rstrip("/")
         with self._plain_errors():
-            self._fs, self._path = fs.FileSystem.from_uri(_arrow_uri(self.location, configuration))
+            self._fs, self._path = _file_system(self.location, configuration)
 
     def states(self) -> dict[str, float]:
         """Return when each complete checkpoint and savepoint ended, epoch seconds by location."""
@@ -224,12 +224,16 @@ def _number(location: str) -> float:
     return int(found[1]) if found else math.inf
 
 
-def _arrow_uri(location: str, configuration: Mapping[str, str]) -> str:
-    """Return `location` as pyarrow names it, with the address of the cluster's store."""
-    parts = urlsplit(location)
-    if parts.scheme not in _S3:
-        return f"file:///{parts.path.lstrip('/')}"
+def _file_system(location: str, configuration: Mapping[str, str]) -> tuple[fs.FileSystem, str]:
+    """Return where `location` is, and its path there; the cluster says where its store is."""
+    scheme, _, path = location.partition(":")
+    if scheme not in _S3:
+        # As Flink does, which takes what stands there for the name and unescapes nothing.
+        return fs.LocalFileSystem(), f"/{path.lstrip('/')}"
     endpoint = urlsplit(configuration.get("s3.endpoint", ""))
     given = {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
     query = urlencode({key: value for key, value in given.items() if value})
-    return f"s3://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
+    found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(
+        f"s3:{path}" + (f"?{query}" if query else "")
+    )
+    return found

@@ -9,6 +9,8 @@ from typing import cast
 
 import pytest
 
+from deploy.flink import configuration
+from deploy.settings import Settings
 from jobs.cluster import Cluster
 from jobs.state import StateUnavailable, latest_state, state_folders
 from tests.object_store import ObjectStore, object_store
@@ -58,6 +60,20 @@ def test_the_newest_complete_state_is_found_on_disk(tmp_path: Path) -> None:
     saved = put(tmp_path / f"savepoints/{JOB}/savepoint-2/_metadata", at=4_000)
     assert latest_state(here, JOB) == saved.parent.as_uri()
     assert latest_state(here, "n.orders") is None
+
+
+def test_state_is_found_where_flink_writes_it_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    home = tmp_path / "my 100% é#1?"
+    configured = configuration(Settings(_env_file=None, home=home))
+    here = cast(Cluster, Configured(**configured))
+    newest = put(home / f"data/flink/checkpoints/{JOB}/0a/chk-3/_metadata", at=1_000).parent
+    # Flink takes the location for the folder's name as it stands.
+    assert latest_state(here, JOB) == f"file://{newest}"
+    checkpoints, _ = state_folders(here, JOB)
+    checkpoints.keep_layout({"a": "1"})
+    assert (home / f"data/flink/checkpoints/{JOB}/layout.json").exists()
+    checkpoints.drop()
+    assert latest_state(here, JOB) is None
 
 
 def test_the_newest_complete_state_is_found_in_s3(s3: ObjectStore, in_s3: Cluster) -> None:
