@@ -164,13 +164,17 @@ class Settings(BaseSettings):
         return self
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables, for a process that reads them again."""
+        """These settings as environment variables, for a process that reads them again.
+
+        Secrets that are files stay there: a job must refer to what other machines have, too.
+        """
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
             variable(name): value.get_secret_value()
             if isinstance(value, SecretStr)
             else str(value.expanduser().resolve() if isinstance(value, Path) else value)
             for name, value in values.items()
+            if not (isinstance(value, SecretStr) and _is_in_file(name, value))
         }
 
     @property
@@ -289,6 +293,15 @@ def reached(host: str, port: int) -> str:
 def variable(name: str) -> str:
     """Return the variable of the environment that gives the setting `name`."""
     return f"{PREFIX}{name.upper()}"
+
+
+def _is_in_file(name: str, secret: SecretStr) -> bool:
+    """Whether a process started from here reads this secret from the secrets folder."""
+    folder = os.environ.get(SECRETS_DIR)
+    if not folder or variable(name) in os.environ:
+        return False
+    file = Path(folder) / variable(name).lower()
+    return file.is_file() and file.read_text().strip() == secret.get_secret_value()
 
 
 def refusal(error: ValidationError) -> str:

@@ -39,6 +39,29 @@ def test_a_job_keeps_its_checkpoints_where_the_cluster_does(
     assert given["-m"] == url.removeprefix("http://")
 
 
+def test_a_password_in_a_file_is_no_variable_of_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        given.append(how["env"])
+        return subprocess.CompletedProcess(command, 0, f"JobID {'b' * 32}", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(submitting, "_await_running", lambda *_: None)
+    (tmp_path / "kappa_kafka_sasl_password").write_text("in a file")
+    monkeypatch.setenv("KAPPA_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("KAPPA_REGISTRY_PASSWORD", "in a variable")
+    with flink("a" * 32, "orders", 5, "RUNNING") as url:
+        submit(Settings(_env_file=None, home=tmp_path / "home", flink_url=url), "words")
+    (environment,) = given
+    # The job would refer to a variable, which the TaskManagers on other machines do not have.
+    assert "KAPPA_KAFKA_SASL_PASSWORD" not in environment
+    assert environment["KAPPA_SECRETS_DIR"] == str(tmp_path)
+    assert environment["KAPPA_REGISTRY_PASSWORD"] == "in a variable"
+
+
 def test_a_job_in_a_cluster_of_its_own_is_not_upgraded_into_another(tmp_path: Path) -> None:
     asked: list[str] = []
     with (
