@@ -6,18 +6,24 @@ A standalone Flink cluster forgets its jobs with its JobManager; these files are
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from deploy.settings import Settings
 
 
 @dataclass(frozen=True)
 class DesiredJob:
-    """A submission to repeat; `name` is Flink's name of the job, `code` the copy that it runs."""
+    """A submission to repeat; `name` is Flink's name of the job, `code` the copy that it runs.
+
+    `restore` is what it was to go on from, as `jobs.submit.submit` takes it, and `before` the
+    newest state there was: until there is a newer one, it goes on from `restore` once more.
+    """
 
     name: str
     job: str
@@ -26,6 +32,8 @@ class DesiredJob:
     namespace: str = ""
     options: Mapping[str, str | float] = field(default_factory=dict)
     code: str = ""
+    restore: str = "latest"
+    before: str | None = None
 
 
 class Kept:
@@ -36,8 +44,21 @@ class Kept:
 
 
 @contextmanager
+def alone(settings: Settings, name: str) -> Iterator[None]:
+    """Wait until nobody else submits the job called `name`, and keep others from it meanwhile."""
+    folder = _folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def remembered(settings: Settings, desired: DesiredJob) -> Iterator[Kept]:
-    """Keep `desired` until `forget`; where the block fails, what was kept before it."""
+    """Keep `desired` until `forget`; where the block fails, what was kept before it.
+
+    What is forgotten meanwhile stays so.
+    """
     path = _file(settings, desired.name)
     before = path.read_text() if path.exists() else None
     # Before the job runs: whoever is killed then must not leave one that a restart forgets.
@@ -46,13 +67,18 @@ def remembered(settings: Settings, desired: DesiredJob) -> Iterator[Kept]:
     try:
         yield kept
     except BaseException:
-        if kept.runs:
+        if kept.runs or not is_desired(settings, desired.name):
             raise
         if before is None:
             forget(settings, desired.name)
         else:
             _write(path, before)
         raise
+
+
+def is_desired(settings: Settings, name: str) -> bool:
+    """Whether the job called `name` is kept."""
+    return _file(settings, name).exists()
 
 
 def forget(settings: Settings, name: str) -> None:
@@ -71,7 +97,13 @@ def desired_jobs(settings: Settings) -> list[DesiredJob]:
     """Return all kept jobs, by name."""
     found = sorted(_folder(settings).glob("*.json"))
     loaded = [json.loads(path.read_text()) for path in found]
-    return [DesiredJob(**{**entry, "views": tuple(entry["views"])}) for entry in loaded]
+    return [_from_json(entry) for entry in loaded]
+
+
+def _from_json(entry: dict[str, Any]) -> DesiredJob:
+    # Other versions of the code may keep more.
+    known = {one.name: entry[one.name] for one in fields(DesiredJob) if one.name in entry}
+    return DesiredJob(**{**known, "views": tuple(entry["views"])})
 
 
 def begun(settings: Settings, job: str) -> bool:
@@ -91,7 +123,8 @@ def _begun_file(settings: Settings, job: str) -> Path:
 
 
 def _folder(settings: Settings) -> Path:
-    return settings.home / "jobs"
+    # As the supervisor has it, which is told the whole path.
+    return settings.home.expanduser().resolve() / "jobs"
 
 
 def _file(settings: Settings, name: str) -> Path:
