@@ -197,6 +197,10 @@ class Cluster:
         complete = (found.get(kind, 0) for kind in ("completed", "savepoint", "restored"))
         return max(complete), found.get("restored", 0)
 
+    def checkpoint_timeout(self, job_id: str) -> float:
+        """Return after how many seconds a job's checkpoint or savepoint has failed."""
+        return float(self.get(f"/jobs/{job_id}/checkpoints/config")["timeout"]) / 1000
+
     def parallelism(self, job_id: str) -> int:
         """Return the greatest parallelism of a job's tasks."""
         return max(int(one["parallelism"]) for one in self.get(f"/jobs/{job_id}")["vertices"])

@@ -20,14 +20,11 @@ from jobs.cluster import (
     FINISHED,
     LIVE_STATES,
     Cluster,
-    ClusterError,
-    ClusterUnavailable,
     RunningJob,
 )
 from jobs.desired import begun, desired_jobs, mark_begun
-from jobs.resume import submit_again
-from jobs.state import StateUnavailable
-from jobs.submit import SubmissionFailed, submit
+from jobs.resume import FAILURES, submit_again
+from jobs.submit import submit
 from jobs.versions import usual_version
 from jobs.views import Job
 from schemas.topics import KafkaUnavailable
@@ -36,13 +33,7 @@ from sinks.loader import stop_signal
 log = logging.getLogger("kappa.keeping")
 _EVERY_SECONDS = 5.0
 _NOT_FORGOTTEN = (*LIVE_STATES, CANCELLING, FINISHED)
-_FAILURES = (
-    ClusterError,
-    ClusterUnavailable,
-    KafkaUnavailable,
-    StateUnavailable,
-    SubmissionFailed,
-)
+_FAILURES = (*FAILURES, KafkaUnavailable)
 
 
 class Keeper:

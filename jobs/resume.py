@@ -9,12 +9,15 @@ import logging
 import sys
 
 from deploy.settings import Settings
-from jobs.cluster import Cluster
+from jobs.catalogue import UnknownJob
+from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import DesiredJob, desired_jobs
-from jobs.state import StateUnavailable
+from jobs.state import StateUnavailable, latest_state
 from jobs.submit import SubmissionFailed, Submitted, submit
 
 log = logging.getLogger("kappa.resume")
+FAILURES = (ClusterError, ClusterUnavailable, StateUnavailable, SubmissionFailed, UnknownJob)
+"""What keeps one job from being submitted again, and no other."""
 
 
 def resume(settings: Settings) -> int:
@@ -22,11 +25,11 @@ def resume(settings: Settings) -> int:
     cluster = Cluster(*settings.flink_clusters)
     failures = 0
     for desired in desired_jobs(settings):
-        if cluster.live_job(desired.name):
-            continue
         try:
+            if cluster.live_job(desired.name):
+                continue
             submitted = submit_again(settings, desired)
-        except (StateUnavailable, SubmissionFailed) as error:
+        except FAILURES as error:
             log.error("%s", error)
             failures += 1
             continue
@@ -35,12 +38,17 @@ def resume(settings: Settings) -> int:
 
 
 def submit_again(settings: Settings, desired: DesiredJob) -> Submitted:
-    """Submit `desired` as it was submitted before, from its newest state."""
+    """Submit `desired` as it was submitted before, from its newest state since then.
+
+    Without one it begins as it did: other states may be there that it was not to go on from.
+    """
+    newest = latest_state(Cluster(*settings.flink_clusters), desired.name)
     return submit(
         settings.model_copy(update={"namespace": desired.namespace}),
         desired.job,
         version=desired.version,
         views=desired.views,
+        restore=desired.restore if newest == desired.before else "latest",
         options=desired.options,
         code=desired.code,
     )

@@ -17,7 +17,7 @@ from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, job_named
 from jobs.cluster import CANCELLING, LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.code import code_folder, drop_code, keep_code
-from jobs.desired import DesiredJob, desired_jobs, forget, remembered
+from jobs.desired import DesiredJob, alone, desired_jobs, forget, is_desired, remembered
 from jobs.plan import LATE, plan, reading_copy, versioned
 from jobs.state import (
     CHECKPOINT_DIR,
@@ -32,7 +32,7 @@ from jobs.state import (
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
 _CLIENT_SECONDS = 300.0
-_CANCEL_SECONDS = 60.0
+_CANCEL_SECONDS = _STOP_SECONDS = 60.0
 _ENDED = ("CANCELED", "FAILED", "FINISHED")
 
 T = TypeVar("T")
@@ -82,35 +82,61 @@ def submit(
         name = reading_copy(name)
     if not (script or code):
         job_named(job_name)
-    if live := cluster.live_job(name):
-        raise SubmissionFailed(
-            f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
+    with alone(settings, name):
+        if live := cluster.live_job(name):
+            raise SubmissionFailed(
+                f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
+            )
+        check_place(settings, cluster, name)
+        # One that is just being cancelled may complete a checkpoint still.
+        leaving = [job for job in cluster.unended(name) if job.state == CANCELLING]
+        _await_ended(cluster, leaving, name)
+        if restore == "latest" and not lost_rows_accepted:
+            _check_loss(cluster, name, job_name)
+        newest = latest_state(cluster, name)
+        location = {"latest": newest, "none": None}.get(restore, restore)
+        home = settings.home.expanduser().resolve()
+        layout: Mapping[str, str] = {}
+        if not code or not code_folder(home, code).is_dir():
+            code = keep_code(home, PROJECT_ROOT)
+            layout = _declared_layout(settings, job_name, version, views)
+            if location and layout:
+                _check_layout(cluster, name, layout)
+        folder = code_folder(home, code)
+        desired = DesiredJob(
+            name=name,
+            job=job_name,
+            version=version,
+            views=views,
+            namespace=settings.namespace,
+            options=dict(options or {}),
+            code=code,
+            restore=restore,
+            before=newest,
         )
-    check_place(settings, cluster, name)
-    # One that is just being cancelled may complete a checkpoint still.
-    leaving = [job for job in cluster.unended(name) if job.state == CANCELLING]
-    _await_ended(cluster, leaving, name)
-    if restore == "latest" and not lost_rows_accepted:
-        _check_loss(cluster, name, job_name)
-    location = latest_state(cluster, name) if restore == "latest" else None
-    if restore not in ("latest", "none"):
-        location = restore
-    home = settings.home.expanduser().resolve()
-    layout: Mapping[str, str] = {}
-    if not code or not code_folder(home, code).is_dir():
-        code = keep_code(home, PROJECT_ROOT)
-        layout = _declared_layout(settings, job_name, version, views)
-        if location and layout:
-            _check_layout(cluster, name, layout)
-    folder = code_folder(home, code)
-    arguments = {"version": version, "views": ",".join(views), **(options or {})}
-    desired = DesiredJob(
-        name, job_name, version, views, settings.namespace, dict(options or {}), code
-    )
-    with remembered(settings, desired) as kept:
         module = script or folder / "jobs" / f"{job_name}.py"
+        job_id = _start(settings, cluster, desired, module, location)
+        accept_loss(cluster, name)
+        if layout:
+            _keep_layout(cluster, name, layout)
+        drop_code(home, {one.code for one in desired_jobs(settings)})
+    return Submitted(job_id, name, location, code)
+
+
+def _start(
+    settings: Settings, cluster: Cluster, desired: DesiredJob, module: Path, location: str | None
+) -> str:
+    """Have Flink run `desired` from the state at `location`; return the job's id once it runs."""
+    name = desired.name
+    arguments = {"version": desired.version, "views": ",".join(desired.views), **desired.options}
+    folder = code_folder(settings.home.expanduser().resolve(), desired.code)
+    with remembered(settings, desired) as kept:
         checkpoints = checkpoint_folder(cluster, name)
         job_id = _run_client(settings, module, location, arguments, folder, checkpoints)
+        if not is_desired(settings, name):
+            # Whoever cancelled it found no job to cancel yet.
+            cluster.cancel(job_id)
+            raise SubmissionFailed(f"{name} was cancelled while it was being submitted.")
         # Whoever gives up waiting from here on leaves a job that a restart must not forget.
         kept.runs = True
         try:
@@ -118,11 +144,7 @@ def submit(
         except SubmissionFailed:
             kept.runs = False
             raise
-    accept_loss(cluster, name)
-    if layout:
-        _keep_layout(cluster, name, layout)
-    drop_code(home, {one.code for one in desired_jobs(settings)})
-    return Submitted(job_id, name, location, code)
+    return job_id
 
 
 def flink_name(settings: Settings, job_name: str, version: int = 1) -> str:
@@ -224,7 +246,6 @@ def take_savepoint(
     *,
     stop: bool,
     owner: str = "",
-    seconds: float = 300.0,
     wanted: bool = False,
 ) -> tuple[RunningJob, str]:
     """Take a savepoint of the live job called `name`, stopping it after if so wished.
@@ -237,7 +258,9 @@ def take_savepoint(
     base = cluster.configuration().get(SAVEPOINT_DIR)
     folder = f"{base.rstrip('/')}/{owner or name}" if base else None
     request = cluster.trigger_savepoint(job.id, stop=stop, folder=folder)
-    location = _until(lambda: cluster.savepoint(job.id, request), seconds, name)
+    # Given up sooner, a job would still stop once its savepoint is complete, and nobody go on.
+    seconds = cluster.checkpoint_timeout(job.id) + _STOP_SECONDS
+    location = _until(lambda: cluster.savepoint(job.id, request), seconds, f"savepoint of {name}")
     if stop and not wanted:
         forget(settings, name)
     return job, location
@@ -335,6 +358,8 @@ def _await_running(cluster: Cluster, name: str, job_id: str) -> None:
             if job["state"] not in ("FAILED", "CANCELED"):
                 cluster.cancel(job_id)
             raise SubmissionFailed(f"{name} does not start: {reason}")
+        if job["state"] == "CANCELED":
+            raise SubmissionFailed(f"{name} was cancelled before all of it ran.")
         return bool(job["vertices"]) and all(v["status"] == "RUNNING" for v in job["vertices"])
 
     try:

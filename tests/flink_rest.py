@@ -25,11 +25,12 @@ def flink(
     ran_ms: int = 600_000,
     newest: int = 7,
     restored: int = 4,
+    timeout_ms: int = 600_000,
 ) -> Iterator[str]:
     """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths.
 
     `watermarks` are those of each vertex's subtasks, by its name; `checkpoints` how the newest ones
-    went, the newest first. `slots` are free. The job failed last with `failure`, and has been in
+    went, the newest first, and `timeout_ms` when one has failed. `slots` are free. The job failed last with `failure`, and has been in
     its state for `ran_ms`. It has completed checkpoint `newest`, having begun with `restored`.
     """
     vertices = [{"id": str(place), "name": of} for place, (of, _) in enumerate(watermarks)]
@@ -48,6 +49,7 @@ def flink(
             "exceptionHistory": {"entries": [{"stacktrace": failure}] if failure else []}
         },
         f"/jobs/{job_id}/status": {"status": state},
+        f"/jobs/{job_id}/checkpoints/config": {"timeout": timeout_ms},
         **{
             f"/jobs/{job_id}/vertices/{place}/watermarks": [
                 {"id": f"{subtask}.currentInputWatermark", "value": str(mark)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,13 @@ from typing import Any
 import pytest
 
 from deploy.settings import Settings
+from jobs import resume as resuming
 from jobs import submit as submitting
-from jobs.submit import SubmissionFailed, submit
+from jobs.catalogue import UnknownJob
+from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
+from jobs.desired import DesiredJob, desired_jobs, remembered
+from jobs.resume import submit_again
+from jobs.submit import SubmissionFailed, Submitted, cancel, submit, take_savepoint
 from jobs.upgrade import upgrade
 from tests.flink_rest import flink
 
@@ -37,6 +43,108 @@ def test_a_job_keeps_its_checkpoints_where_the_cluster_does(
     assert given["-D"] == f"execution.checkpointing.dir={own}"
     assert command.index("-D") < command.index("-py"), "what follows -py is the job's"
     assert given["-m"] == url.removeprefix("http://")
+
+
+def _runs(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    """Stand in for a client that has submitted its job."""
+    return subprocess.CompletedProcess(command, 0, f"JobID {'b' * 32}", "")
+
+
+def test_what_was_begun_anew_is_resumed_so_until_it_has_state_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state(at: int) -> str:
+        place = tmp_path / f"checkpoints/words/0a/chk-{at}/_metadata"
+        place.parent.mkdir(parents=True)
+        place.touch()
+        os.utime(place, (at, at))
+        return f"{tmp_path.as_uri()}/checkpoints/words/0a/chk-{at}"
+
+    monkeypatch.setattr(subprocess, "run", _runs)
+    monkeypatch.setattr(submitting, "_await_running", lambda *_: None)
+    older, newer = state(1_000), state(2_000)
+    kept = {"execution.checkpointing.dir": f"{tmp_path.as_uri()}/checkpoints"}
+    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        for chosen, begun in (("none", None), (older, older), ("latest", newer)):
+            submit(settings, "words", restore=chosen)
+            for _ in range(2):
+                (desired,) = desired_jobs(settings)
+                assert submit_again(settings, desired).restored_from == begun
+        submit(settings, "words", restore="none")
+        own = state(3_000)
+        (desired,) = desired_jobs(settings)
+        assert submit_again(settings, desired).restored_from == own
+
+
+def test_a_job_that_is_cancelled_while_flinks_client_runs_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(Cluster, "cancel", lambda _, job_id: ended.append(job_id))
+    with flink("a" * 32, "orders", 5, "RUNNING") as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+
+        def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+            with pytest.raises(ClusterError, match="no job words runs"):
+                cancel(settings, "words")
+            return _runs(command)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        with pytest.raises(SubmissionFailed, match="words was cancelled while it was being"):
+            submit(settings, "words")
+        assert ended == ["b" * 32]
+        assert desired_jobs(settings) == []
+
+
+def test_a_job_that_is_cancelled_while_it_starts_is_not_waited_for(tmp_path: Path) -> None:
+    with flink("a" * 32, "words", 5, "CANCELED") as url:
+        cluster = Cluster(url)
+        with pytest.raises(SubmissionFailed, match="words was cancelled before all of it ran"):
+            submitting._await_running(cluster, "words", "a" * 32)
+
+
+def test_one_job_that_is_not_resumed_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    failures = {
+        "bidding": ClusterError("nothing came of it"),
+        "gone": UnknownJob("no such job"),
+        "orders": ClusterUnavailable("no answer"),
+    }
+
+    def again(_: Settings, desired: DesiredJob) -> Submitted:
+        tried.append(desired.name)
+        if desired.name in failures:
+            raise failures[desired.name]
+        return Submitted("b" * 32, desired.name, None, "")
+
+    monkeypatch.setattr(resuming, "submit_again", again)
+    with flink("a" * 32, "page_views", 5, "RUNNING") as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        for name in (*failures, "page_views", "words"):
+            with remembered(settings, DesiredJob(name, name, 1)):
+                pass
+        assert resuming.resume(settings) == 3
+    assert tried == ["bidding", "gone", "orders", "words"]
+
+
+def test_a_savepoint_is_waited_for_as_long_as_flink_lets_it_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def until(condition: object, seconds: float, name: str) -> str:
+        waited.append(seconds)
+        return "file:/savepoint"
+
+    monkeypatch.setattr(submitting, "_until", until)
+    monkeypatch.setattr(Cluster, "trigger_savepoint", lambda *_, **__: "request")
+    with flink("a" * 32, "words", 5, "RUNNING", timeout_ms=900_000) as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        assert take_savepoint(settings, "words", stop=True)[1] == "file:/savepoint"
+    assert waited == [960.0]
 
 
 def test_a_password_in_a_file_is_no_variable_of_the_client(
