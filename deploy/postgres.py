@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 from deploy.console import CommandError
 from deploy.parts import Folders, Part, folders
-from deploy.processes import members
+from deploy.processes import die_with_parent, members
 from deploy.settings import Settings
 
 log = logging.getLogger("kappa.postgres")
@@ -65,25 +66,37 @@ def _options(port: int) -> list[str]:
 
 def _prepare(place: Folders) -> None:
     data = place.data("postgres")
-    user: dict[str, Any] = {}
     if os.geteuid() == 0:
         _open_to_system_user(data)
-        user = {"user": _SYSTEM_USER, "group": _SYSTEM_USER}
     if not members(place.home, ["postgres"]):
         # PostgreSQL takes a zombie, or a stranger with the old number, for a living server.
         (data / "postmaster.pid").unlink(missing_ok=True)
-    if (data / "PG_VERSION").exists():
-        return
-    command = [str(binaries() / "initdb"), "--auth=trust", "--encoding=utf8", "--no-sync"]
+    if not (data / "PG_VERSION").exists():
+        _lay_out(data)
+
+
+def _lay_out(data: Path) -> None:
+    # Beside its place at first: one that was killed half-way would be taken for whole.
+    fresh = data.with_name("postgres.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(mode=0o700)
+    user: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        shutil.chown(fresh, _SYSTEM_USER)
+        user = {"user": _SYSTEM_USER, "group": _SYSTEM_USER}
+    # The locale of who starts it may be missing here, or of another encoding.
+    command = [str(binaries() / "initdb"), "--auth=trust", "--encoding=utf8", "--no-locale"]
     done = subprocess.run(
-        [*command, "--username=postgres", "--no-instructions", "-D", str(data)],
+        [*command, "--no-sync", "--username=postgres", "--no-instructions", "-D", str(fresh)],
         capture_output=True,
         text=True,
-        cwd=data,
+        cwd=fresh,
+        preexec_fn=die_with_parent,
         **user,
     )
     if done.returncode:
         raise RuntimeError(f"PostgreSQL could not lay out {data}: {done.stderr or done.stdout}")
+    fresh.rename(data)
 
 
 def _open_to_system_user(data: Path) -> None:

@@ -56,9 +56,14 @@ def test_a_job_that_is_cancelled_while_it_is_submitted_is_not_kept_again(tmp_pat
     settings = Settings(home=tmp_path)
     with remembered(settings, OLD):
         pass
-    with pytest.raises(Failed), remembered(settings, NEW):
-        forget(settings, NEW.name)
-        raise Failed
+
+    def cancelled() -> None:
+        with remembered(settings, NEW):
+            forget(settings, NEW.name)
+            raise Failed
+
+    with pytest.raises(Failed):
+        cancelled()
     assert desired_jobs(settings) == []
 
 
