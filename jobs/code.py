@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGES = ("schemas", "udfs", "jobs", "sinks", "deploy")
@@ -59,8 +60,10 @@ def drop_code(home: Path, kept: Collection[str]) -> None:
     """Drop all copies but those called `kept` and the newest."""
     oldest = time.time() - _SPARED_SECONDS
     for folder in (home / "code").glob("*"):
-        if folder.name not in kept and folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+        # What another submission is just writing may be gone by now.
+        with suppress(FileNotFoundError):
+            if folder.name not in kept and folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _files(project: Path) -> dict[str, bytes]:

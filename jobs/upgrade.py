@@ -47,6 +47,15 @@ def upgrade(
     if parallelism is not None:
         options = {**options, "parallelism": parallelism}
     check_place(settings, cluster, name)
+    # So that what is submitted is what was upgraded, and fits the state.
+    words = ["kappa submit", job_name, f"--version {version}", *(f"--view {one}" for one in views)]
+    words += [f"--parallelism {given}" for key, given in options.items() if key == "parallelism"]
+    again = " ".join(words)
+    if kept and cluster.live_job(name) is None:
+        raise SubmissionFailed(
+            f"{name} does not run, so there is nothing to stop: `{again}` goes on from its newest "
+            "state with the code as it is."
+        )
     check_layout(settings, cluster, job_name, version, views)
     stopped, location = take_savepoint(settings, name, stop=True, wanted=True)
     try:
@@ -56,6 +65,6 @@ def upgrade(
     except (SubmissionFailed, ClusterError, ClusterUnavailable, StateUnavailable) as error:
         raise SubmissionFailed(
             f"{error} Its state is in {location}: put the former code back and run "
-            f"`kappa submit {job_name} --version {version} --from {location}`."
+            f"`{again} --from {location}`."
         ) from error
     return Upgraded(stopped.id, location, started)

@@ -13,8 +13,9 @@ import pytest
 from deploy.settings import Settings
 from jobs import resume as resuming
 from jobs import submit as submitting
+from jobs import upgrade as upgrading
 from jobs.catalogue import UnknownJob
-from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
+from jobs.cluster import Cluster, ClusterError, ClusterUnavailable, RunningJob
 from jobs.desired import DesiredJob, desired_jobs, remembered
 from jobs.resume import submit_again
 from jobs.submit import SubmissionFailed, Submitted, cancel, submit, take_savepoint
@@ -193,3 +194,39 @@ def test_a_job_that_a_cluster_of_its_own_would_start_again_is_not_started(
         settings = Settings(_env_file=None, home=tmp_path, flink_url=f"{first},{own}")
         with pytest.raises(SubmissionFailed, match=f"orders belongs to .* {own} .*FlinkDeployment"):
             submit(settings, "orders", restore="none")
+
+
+def test_an_upgrade_that_was_killed_half_way_says_how_to_go_on(tmp_path: Path) -> None:
+    with flink("a" * 32, "orders.v2", 5, "FINISHED") as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        views, options = ("revenue_per_minute", "order_funnel"), {"parallelism": 1}
+        with remembered(settings, DesiredJob("orders.v2", "orders", 2, views, "", options)):
+            pass
+        with pytest.raises(SubmissionFailed) as refused:
+            upgrade(settings, "orders", version=2)
+    assert str(refused.value) == (
+        "orders.v2 does not run, so there is nothing to stop: `kappa submit orders --version 2 "
+        "--view revenue_per_minute --view order_funnel --parallelism 1` goes on from its newest "
+        "state with the code as it is."
+    )
+
+
+def test_an_upgrade_that_does_not_start_tells_how_to_go_back_with_the_views_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise SubmissionFailed("no slots.")
+
+    taken = RunningJob("a" * 32, "words.v2", "RUNNING", 5), "file:/savepoint"
+    monkeypatch.setattr(upgrading, "take_savepoint", lambda *_, **__: taken)
+    monkeypatch.setattr(upgrading, "submit", refused)
+    with flink("a" * 32, "words.v2", 5, "RUNNING") as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        with remembered(settings, DesiredJob("words.v2", "words", 2, ("word_counts",))):
+            pass
+        with pytest.raises(SubmissionFailed) as said:
+            upgrade(settings, "words", version=2)
+    assert str(said.value) == (
+        "no slots. Its state is in file:/savepoint: put the former code back and run "
+        "`kappa submit words --version 2 --view word_counts --from file:/savepoint`."
+    )

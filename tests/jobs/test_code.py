@@ -47,3 +47,12 @@ def test_code_that_no_job_runs_is_dropped_unless_it_is_new(tmp_path: Path) -> No
     assert keep_code(home, project(tmp_path)) == names[2]
     drop_code(home, set())
     assert os.listdir(home / "code") == [names[2]]
+
+
+def test_what_is_gone_when_copies_are_looked_at_is_passed_over(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    name = keep_code(home, project(tmp_path, words="A = 1\n"))
+    os.utime(code_folder(home, name), (_YEARS_AGO, _YEARS_AGO))
+    (home / "code" / "a").symlink_to(home / "nowhere")
+    drop_code(home, set())
+    assert os.listdir(home / "code") == ["a"]
