@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from deploy.console import CommandError
 from deploy.flink import jobmanager, taskmanager
 from deploy.kafka import kafka
@@ -30,7 +32,7 @@ from deploy.processes import (
 )
 from deploy.registry import registry
 from deploy.services import services
-from deploy.settings import PROJECT_ROOT, Settings
+from deploy.settings import PROJECT_ROOT, Settings, variable
 
 SUPERVISOR, RESUME = "supervisor", "resume"
 _UP_SECONDS, _DOWN_SECONDS, _PORT_SECONDS = 360.0, 120.0, 10.0
@@ -98,6 +100,7 @@ class Stack:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self._supervised():
                 self._check_parts()
+                self._check_base()
                 self._ask_to_resume()
             else:
                 end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=15)
@@ -110,8 +113,7 @@ class Stack:
         """Stop everything of this home, in reverse order; nothing stays behind."""
         record = self._supervisor_record()
         if record is not None and record.alive():
-            os.kill(record.pid, signal.SIGTERM)
-            wait_until_gone(record.pid, record.created, _DOWN_SECONDS)
+            self._end_supervisor(record)
         for part in reversed(self.parts):
             found = members(self.place.home, [part.name])
             end(found, stop_signal=part.stop_signal, seconds=part.stop_seconds)
@@ -121,6 +123,21 @@ class Stack:
         if self._supervisor is not None:
             self._supervisor.wait()
             self._supervisor = None
+
+    def _end_supervisor(self, record: Record) -> None:
+        # One that hangs would hold its lock against the next.
+        for number, seconds in ((signal.SIGTERM, _DOWN_SECONDS), (signal.SIGKILL, 10.0)):
+            try:
+                os.kill(record.pid, number)
+            except ProcessLookupError:
+                return
+            except PermissionError as error:
+                raise CommandError(
+                    f"The stack in {self.place.home} is another user's (its supervisor is pid "
+                    f"{record.pid}): be that user to stop it."
+                ) from error
+            if wait_until_gone(record.pid, record.created, seconds):
+                return
 
     def status(self) -> list[PartStatus]:
         """Return how each part is, from the supervisor's records and the process table."""
@@ -191,6 +208,20 @@ class Stack:
             raise CommandError(
                 f"The running stack has no {' and no '.join(missing)}, because an older version "
                 "started it; do `kappa down`, then `kappa up`."
+            )
+
+    def _check_base(self) -> None:
+        try:
+            environment = psutil.Process(self.supervisor_pid()).environ()
+        except psutil.Error:
+            return
+        name, wanted = variable("port_base"), str(self.settings.port_base)
+        running = environment.get(name, wanted)
+        if running != wanted:
+            raise CommandError(
+                f"The running stack's ports count up from {running}, not from {wanted}: set "
+                f"{name}={running} to use it, or do `kappa down` first; a second stack wants a "
+                "KAPPA_HOME of its own."
             )
 
     def _ask_to_resume(self) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,3 +105,59 @@ def test_a_full_disk_does_not_end_the_supervisor(
     assert (kafka.record.state, kafka.record.restarts) == ("restarting", 1)
     world.supervisor._expect_resume()
     assert world.supervisor.attempts_left == 3
+
+
+_HANGS = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_down_ends_a_supervisor_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.stack._DOWN_SECONDS", 0.2)
+    stack = Stack(Settings(home=tmp_path))
+    stack.place.run.mkdir()
+    command = [sys.executable, "-c", _HANGS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as hanging:
+        assert hanging.stdout is not None
+        assert hanging.stdout.readline() == b"ready\n"
+        record = Record(hanging.pid, created(hanging.pid), state="healthy")
+        record.write(stack.place.run / f"{SUPERVISOR}.json")
+        stack.down()
+        ended = hanging.poll()
+        hanging.kill()
+    assert ended == -signal.SIGKILL
+
+
+def test_down_says_that_a_stack_is_another_users(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("deploy.stack.os.kill", refuse)
+    home = world.stack.place.home
+    with pytest.raises(CommandError) as refused:
+        world.stack.down()
+    assert str(refused.value) == (
+        f"The stack in {home} is another user's (its supervisor is pid {os.getpid()}): be that "
+        "user to stop it."
+    )
+    assert world.stack.supervisor_pid() == os.getpid()
+
+
+def test_up_does_not_take_a_stack_on_other_ports_for_the_one_asked_for(tmp_path: Path) -> None:
+    stack = Stack(Settings(home=tmp_path, port_base=28_000))
+    stack.place.run.mkdir()
+    environment = {**os.environ, "KAPPA_PORT_BASE": "18000"}
+    with subprocess.Popen(["sleep", "60"], env=environment) as running:
+        names = part_names(stack.parts)
+        record = Record(running.pid, created(running.pid), state="healthy", detail=names)
+        record.write(stack.place.run / f"{SUPERVISOR}.json")
+        try:
+            with pytest.raises(CommandError, match="count up from 18000, not from 28000"):
+                stack.up()
+        finally:
+            running.kill()
