@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import importlib
 import sys
@@ -22,6 +23,17 @@ _COMMAND_MODULES = (
     "serving.commands",
     "bench.commands",
 )
+
+_OTHER_USER = "be the user whose it is, or choose another home with KAPPA_HOME=…"
+_FULL = "make room, or choose a home on a larger disk with KAPPA_HOME=…"
+_REMEDIES = {
+    errno.EACCES: _OTHER_USER,
+    errno.EPERM: _OTHER_USER,
+    errno.EROFS: "choose a home that can be written with KAPPA_HOME=…",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+"""What to do about an error of the system, where that is in the user's hands."""
 
 app = typer.Typer(
     name="kappa",
@@ -53,6 +65,13 @@ def main() -> None:
         if not isinstance(error, ValidationError) or error.title != Settings.__name__:
             raise
         fail(refusal(error))
+        sys.exit(1)
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{(error.strerror or str(error)).lower()}; {remedy}")
         sys.exit(1)
     except KeyboardInterrupt:
         fail("interrupted.")

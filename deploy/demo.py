@@ -11,7 +11,7 @@ from deploy.services import LOADER_METRICS_PORT
 from deploy.settings import Settings, reached
 from jobs.catalogue import job_named
 from jobs.cluster import Cluster
-from jobs.commands import submit
+from jobs.commands import plain_errors, submit
 from jobs.status import JobStatus, statuses
 from jobs.submit import flink_name
 from jobs.versions import usual_version
@@ -44,6 +44,15 @@ _RESULTS = {
 def run(settings: Settings) -> None:
     """Bring up the stack, send the sample, run the job, wait for its views and show them."""
     up(as_json=False)
+    with plain_errors():
+        status = _fill(settings)
+    _print_results(settings)
+    _print_accounts(status)
+    _print_where_next(settings)
+
+
+def _fill(settings: Settings) -> JobStatus:
+    """Send the sample and run the job, where that is not done, and wait for its views."""
     if _events(settings):
         OUT.print("The sample is in Kafka already; it is not sent twice.", highlight=False)
     else:
@@ -53,10 +62,7 @@ def run(settings: Settings) -> None:
         OUT.print(f"Job {name} runs already.", highlight=False)
     else:
         submit([_JOB], version=None, restore="latest", views=None, parallelism=None, as_json=False)
-    status = _await_views(settings)
-    _print_results(settings)
-    _print_accounts(status)
-    _print_where_next(settings)
+    return _await_views(settings)
 
 
 def _events(settings: Settings) -> int:

@@ -88,7 +88,7 @@ def submit(
     settings = Settings()
     options: dict[str, str | float] = {} if parallelism is None else {"parallelism": parallelism}
     started = []
-    with _plain_errors():
+    with plain_errors():
         for job in jobs:
             if accept_dead_letters:
                 options |= accepted_option(_ends(settings, job))
@@ -141,7 +141,7 @@ def cancel(
     from jobs.submit import flink_name
 
     settings = Settings()
-    with _plain_errors():
+    with plain_errors():
         number = version or _usual_version(settings, job)
         ended = cancel_job(settings, flink_name(settings, job, number))
     if as_json:
@@ -161,7 +161,7 @@ def savepoint(
     from jobs.submit import flink_name, take_savepoint
 
     settings = Settings()
-    with _plain_errors(), ERR.status(f"Writing a savepoint of {job} …"):
+    with plain_errors(), ERR.status(f"Writing a savepoint of {job} …"):
         number = version or _usual_version(settings, job)
         taken, location = take_savepoint(settings, flink_name(settings, job, number), stop=stop)
     if as_json:
@@ -187,7 +187,7 @@ def upgrade(
     from jobs.upgrade import upgrade as upgrade_job
 
     settings = Settings()
-    with _plain_errors(), ERR.status(f"Upgrading {job} …"):
+    with plain_errors(), ERR.status(f"Upgrading {job} …"):
         number = version or _usual_version(settings, job)
         done = upgrade_job(settings, job, version=number, parallelism=parallelism)
     if as_json:
@@ -243,7 +243,7 @@ def views(
     if markdown:
         sys.stdout.write(page(JOBS.values()))
         return
-    with _plain_errors():
+    with plain_errors():
         if name in JOBS and name not in VIEWS:
             chosen = list(JOBS[name].views)
         else:
@@ -299,7 +299,7 @@ def new_view(
     from jobs.new_view import CannotWrite
     from jobs.new_view import new_view as write_view
 
-    with _plain_errors():
+    with plain_errors():
         try:
             text = (PROJECT_ROOT / "jobs" / f"{job}.py").read_text()
         except OSError:
@@ -320,7 +320,8 @@ def new_view(
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
+    """Have what went wrong with a job end a command as one sentence."""
     from jobs.catalogue import UnknownJob, UnknownView
     from jobs.cluster import ClusterError, ClusterUnavailable
     from jobs.state import StateUnavailable

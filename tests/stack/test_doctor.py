@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from rich.console import Console
 
+from deploy import cli, console, demo
+from deploy.console import CommandError
 from deploy.doctor import findings
 from deploy.doctor.findings import GIB, Finding, Verdict
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import Stack
+from schemas.topics import KafkaUnavailable
 
 WELL, WARN, BAD = Verdict.WELL, Verdict.WARN, Verdict.BAD
 SERVICES = ("kafka", "registry", "flink", "clickhouse", "postgres")
@@ -131,3 +137,45 @@ def test_a_setting_that_cant_be_read_is_one_sentence(own_settings: Settings) -> 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: KAPPA_PARALLELISM: input should be a valid integer")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/srv/.kappa/run"),
+            "error: /srv/.kappa/run: permission denied; be the user whose it is, or choose another "
+            "home with KAPPA_HOME=…\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "error: no space left on device; make room, or choose a home on a larger disk with "
+            "KAPPA_HOME=…\n",
+        ),
+    ],
+)
+def test_a_home_that_cant_be_written_is_one_sentence(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", refuse)
+    monkeypatch.setattr("faulthandler.enable", lambda: None)
+    monkeypatch.setattr(console, "ERR", Console(stderr=True, width=200))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == said
+
+
+def test_a_demo_whose_kafka_is_away_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Settings) -> int:
+        raise KafkaUnavailable("Kafka does not answer.")
+
+    monkeypatch.setattr(demo, "up", lambda **_: None)
+    monkeypatch.setattr(demo, "_events", refuse)
+    with pytest.raises(CommandError, match=r"^Kafka does not answer\.$"):
+        demo.run(Settings(_env_file=None, home=tmp_path))
