@@ -166,10 +166,15 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a process that reads them again.
 
-        Secrets that are files stay there: a job must refer to what other machines have, too.
+        Secrets that are files stay there: a job must refer to what other machines have, too. Files
+        and folders are named whole, for that process may begin in another folder.
         """
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
+        if self.ca_file:
+            values["ca_file"] = Path(self.ca_file)
+        folder = os.environ.get(SECRETS_DIR)
+        secrets = {SECRETS_DIR: str(Path(folder).resolve())} if folder else {}
+        return secrets | {
             variable(name): value.get_secret_value()
             if isinstance(value, SecretStr)
             else str(value.expanduser().resolve() if isinstance(value, Path) else value)

@@ -135,3 +135,20 @@ def test_flink_listens_on_loopback_only_and_sets_no_job_jars(tmp_path: Path) -> 
     addresses = {value for key, value in options.items() if key.endswith(("address", "host"))}
     assert addresses == {"127.0.0.1"}
     assert "pipeline.jars" not in options
+
+
+def test_files_of_settings_are_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "kappa_clickhouse_password").write_text("in a file")
+    (tmp_path / "ca.crt").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KAPPA_SECRETS_DIR", "secrets")
+    given = Settings(_env_file=None, home=Path("home"), ca_file="ca.crt").environment()
+    monkeypatch.chdir("/")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    there = Settings(_env_file=None)
+    assert (there.home, there.ca_file) == (tmp_path / "home", str(tmp_path / "ca.crt"))
+    assert there.clickhouse_password.get_secret_value() == "in a file"
