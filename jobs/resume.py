@@ -57,6 +57,8 @@ def submit_again(settings: Settings, desired: DesiredJob) -> Submitted:
 def main() -> None:
     """Resume everything; exit with 1 where a job could not be."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # Five questions a second would hide what this log is read for.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     sys.exit(1 if resume(Settings()) else 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -129,6 +130,19 @@ def test_one_job_that_is_not_resumed_keeps_no_other_from_it(
                 pass
         assert resuming.resume(settings) == 3
     assert tried == ["bidding", "gone", "orders", "words"]
+
+
+@pytest.mark.parametrize(("failures", "code"), [(0, 0), (2, 1)])
+def test_resuming_ends_with_its_failures_and_logs_no_questions(
+    failures: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = logging.getLogger("httpx")
+    monkeypatch.setattr(asked, "level", logging.NOTSET)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(resuming, "resume", lambda _: failures)
+    with pytest.raises(SystemExit) as ended:
+        resuming.main()
+    assert (ended.value.code, asked.level) == (code, logging.WARNING)
 
 
 def test_a_savepoint_is_waited_for_as_long_as_flink_lets_it_take(
