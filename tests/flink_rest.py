@@ -30,8 +30,9 @@ def flink(
     """Serve a cluster's answers about its one job; yield its address. `asked` gets the paths.
 
     `watermarks` are those of each vertex's subtasks, by its name; `checkpoints` how the newest ones
-    went, the newest first, and `timeout_ms` when one has failed. `slots` are free. The job failed last with `failure`, and has been in
-    its state for `ran_ms`. It has completed checkpoint `newest`, having begun with `restored`.
+    went, the newest first, and `timeout_ms` when one has failed. `slots` are free. The job failed
+    last with `failure`, and has been in its state for `ran_ms`. It has completed checkpoint
+    `newest`, having begun with `restored`.
     """
     vertices = [{"id": str(place), "name": of} for place, (of, _) in enumerate(watermarks)]
     answers = {
