@@ -14,7 +14,7 @@ from schemas.framing import header
 from schemas.registry import Registry, publish
 from schemas.streams import Stream
 from schemas.topics import MAX_FUTURE_MS, MAX_MESSAGE_BYTES, ensure_events_topic, kafka_error
-from schemas.values import epoch_ms
+from schemas.values import conform_value, epoch_ms
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,6 +80,7 @@ class EventProducer:
         self._header = header(self.schema_id)
         self._written = written
         self._schema = fastavro.parse_schema(written)
+        self._unguarded = _unguarded(written)
         self._encoder: BatchEncoder | None = None
         self._producer = Producer({**kafka, **PRODUCER_SETTINGS, "on_delivery": self._on_delivery})
         self._failed = 0
@@ -105,6 +106,9 @@ class EventProducer:
         body = BytesIO()
         body.write(self._header)
         try:
+            for name, avro_type in self._unguarded:
+                if name in event:
+                    conform_value(event[name], avro_type, name)
             fastavro.schemaless_writer(body, self._schema, event, strict_allow_default=True)
             timestamp = epoch_ms(event[stream.event_time_field])
             key = event[stream.key_field].encode()
@@ -212,3 +216,18 @@ class EventProducer:
         if self._failed:
             failed, self._failed = self._failed, 0
             raise DeliveryFailed(self.stream.topic, failed, self._first_error)
+
+
+def _unguarded(schema: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Return (name, type) of the fields whose values fastavro changes rather than refuse.
+
+    It cuts off fractions, writes more than 32 bits as an int, and a text as a list of its letters.
+    Branches of a union it tells apart, and a time it converts.
+    """
+    return tuple(
+        (field["name"], kind)
+        for field in schema["fields"]
+        if not isinstance(kind := field["type"], list)
+        and not (isinstance(kind, dict) and "logicalType" in kind)
+        and (kind["type"] if isinstance(kind, dict) else kind) in ("int", "long", "array")
+    )

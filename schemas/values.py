@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from numbers import Integral
 from typing import Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -55,10 +56,11 @@ def _field_value(document: Mapping[str, Any], field: Mapping[str, Any]) -> Any:
         if "default" not in field:
             raise BadValue(name, "is missing")
         return field["default"]
-    return _value(document[name], field["type"], name)
+    return conform_value(document[name], field["type"], name)
 
 
-def _value(value: Any, avro_type: Any, name: str) -> Any:
+def conform_value(value: Any, avro_type: Any, name: str) -> Any:
+    """Return `value` as field `name` of type `avro_type` has it, or raise `BadValue`."""
     if isinstance(avro_type, list):
         return _union_value(value, avro_type, name)
     logical = avro_type.get("logicalType") if isinstance(avro_type, dict) else None
@@ -69,6 +71,8 @@ def _value(value: Any, avro_type: Any, name: str) -> Any:
         return _integer(value, primitive, name)
     if primitive == "string":
         return _string(value, name)
+    if primitive == "array":
+        return _list(value, avro_type["items"], name)
     if primitive in ("float", "double") and isinstance(value, int | float):
         if isinstance(value, bool):
             raise BadValue(name, "must be a number and is a boolean")
@@ -88,10 +92,10 @@ def _union_value(value: Any, branches: list[Any], name: str) -> Any:
     others = [branch for branch in branches if branch != "null"]
     for branch in others[:-1]:
         try:
-            return _value(value, branch, name)
+            return conform_value(value, branch, name)
         except BadValue:
             continue
-    return _value(value, others[-1], name)
+    return conform_value(value, others[-1], name)
 
 
 def _time(value: Any, name: str) -> int:
@@ -110,12 +114,20 @@ def _time(value: Any, name: str) -> int:
 
 
 def _integer(value: Any, primitive: str, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    # NumPy's integers are no int of Python's.
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise BadValue(name, f"must be an integer and is {_kind(value)}")
-    bound = _BOUNDS[primitive]
-    if not -bound <= value < bound:
-        raise BadValue(name, f"is {value} and must fit in {bound.bit_length()} bits")
-    return value
+    bound, number = _BOUNDS[primitive], int(value)
+    if not -bound <= number < bound:
+        raise BadValue(name, f"is {number} and must fit in {bound.bit_length()} bits")
+    return number
+
+
+def _list(value: Any, item_type: Any, name: str) -> list[Any]:
+    # A text would do as a list of its letters.
+    if not isinstance(value, list | tuple):
+        raise BadValue(name, f"must be a list and is {_kind(value)}")
+    return [conform_value(item, item_type, f"{name}[]") for item in value]
 
 
 def _string(value: Any, name: str) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, TopicPartition
 
 from bench.workload import Workload, batches
 from deploy.settings import Settings
+from schemas import producer as producing
 from schemas.framing import split
 from schemas.producer import DeliveryFailed, EventProducer, InvalidEvent
 from schemas.producer_metrics import MetricsPortTaken, metrics_served
 from schemas.registry import Registry
-from schemas.streams import Stream
+from schemas.streams import PAGE_VIEWS, POSTS, TRANSACTIONS, Stream
 from schemas.topics import end_offsets
 from tests.schemas.avro import decoded
 
@@ -41,6 +44,39 @@ def records(settings: Settings, stream: Stream) -> list[Message]:
         found.extend(consumer.consume(10_000, 0.1))
     consumer.close()
     return sorted(found, key=lambda m: (m.partition() or 0, m.offset() or 0))
+
+
+class Client:
+    """A Kafka client that keeps what it is given, or raises `refusal` instead."""
+
+    def __init__(self, _: Any) -> None:
+        self.values: list[bytes | None] = []
+        self.refusal: Exception | None = None
+
+    def produce(self, topic: str, value: bytes | None, *_: Any, **__: Any) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.values.append(value)
+
+    def poll(self, _: float) -> None:
+        pass
+
+
+Made = Callable[[Stream], tuple[EventProducer, Client]]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Made:
+    """A producer of a stream without Kafka or a registry, and its client."""
+    monkeypatch.setattr(producing, "publish", lambda *_: 1)
+    monkeypatch.setattr(producing, "ensure_events_topic", lambda *_: 4)
+    monkeypatch.setattr(producing, "Producer", Client)
+
+    def make(stream: Stream) -> tuple[EventProducer, Client]:
+        producer = EventProducer({}, cast(Registry, None), stream)
+        return producer, cast(Client, producer._producer)
+
+    return make
 
 
 def murmur2(key: bytes) -> int:
@@ -167,6 +203,32 @@ def test_event_that_the_schema_has_no_room_for_is_refused(
         producer.send(event(2, event_time=datetime(2015, 5, 17, tzinfo=UTC)))
     (record,) = records(settings, stream)
     assert record.timestamp()[1] == 1_431_820_800_000
+
+
+@pytest.mark.parametrize(
+    ("stream", "changes", "why"),
+    [
+        (TRANSACTIONS, {"amount_cents": 19.99}, "must be an integer and is a fraction, 19.99"),
+        (TRANSACTIONS, {"amount_cents": True}, "must be an integer and is a boolean, True"),
+        (PAGE_VIEWS, {"status": 2**31}, "is 2147483648 and must fit in 32 bits"),
+        (POSTS, {"hashtags": "news"}, "must be a list and is a string, 'news'"),
+    ],
+)
+def test_value_is_refused_rather_than_changed(
+    made: Made, stream: Stream, changes: dict[str, Any], why: str
+) -> None:
+    producer, client = made(stream)
+    good: dict[Stream, dict[str, Any]] = {
+        PAGE_VIEWS: event(1),
+        TRANSACTIONS: {"user_id": "kim", "card_id": "c", "amount_cents": np.int64(1999)},
+        POSTS: {"author_id": "kim", "hashtags": ["news"]},
+    }
+    known = {"event_id": "1", "event_time": 1_431_857_103_000} | good[stream]
+    with pytest.raises(InvalidEvent, match=f'"{next(iter(changes))}" {why}'):
+        producer.send(known | changes)
+    assert client.values == []
+    producer.send(known)
+    assert len(client.values) == producer.sent == 1
 
 
 def test_event_from_the_future_is_refused_before_it_spoils_its_batch(

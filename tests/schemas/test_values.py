@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from schemas.streams import PAGE_VIEWS
+from schemas.streams import PAGE_VIEWS, POSTS
 from schemas.values import BadValue, conform, epoch_ms
 
 LEAST = {"event_id": "a", "event_time": 1_431_857_103_000, "user_id": "u", "page_id": "/"}
@@ -84,6 +84,23 @@ def test_missing_field_without_default_is_refused() -> None:
 def test_unknown_fields_can_be_left_out() -> None:
     event = conform({**LEAST, "extra": 1}, PAGE_VIEWS.schema, ignore_unknown=True)
     assert "extra" not in event
+
+
+@pytest.mark.parametrize(
+    ("hashtags", "message"),
+    [
+        ("news", "field \"hashtags\" must be a list and is a string, 'news'"),
+        ({"news": 1}, 'field "hashtags" must be a list and is an object'),
+        (None, 'field "hashtags" must be a list and is null'),
+        (["a", 7], r'field "hashtags\[\]" must be a string and is an integer, 7'),
+        (["a", None], r'field "hashtags\[\]" must be a string and is null'),
+    ],
+)
+def test_only_a_list_of_its_items_is_a_list(hashtags: Any, message: str) -> None:
+    post = {"event_id": "1", "event_time": 1_431_857_103_000, "author_id": "kim"}
+    assert conform({**post, "hashtags": ["a", "b"]}, POSTS.schema)["hashtags"] == ["a", "b"]
+    with pytest.raises(BadValue, match=message):
+        conform({**post, "hashtags": hashtags}, POSTS.schema)
 
 
 @pytest.mark.parametrize("document", [[], "text", 3, None])
