@@ -138,7 +138,7 @@ class EventProducer:
             except BufferError:
                 self._make_room()
             except KafkaException as error:
-                raise InvalidEvent(f"{self.stream.name}: {kafka_error(error).str()}.") from error
+                raise self._refusal(kafka_error(error)) from error
         self.sent += 1
         if self.sent % _POLL_EVERY == 0 or time.monotonic() >= self._polled + _POLL_SECONDS:
             self._poll()
@@ -164,6 +164,8 @@ class EventProducer:
                     break
                 except BufferError:
                     self._make_room()
+                except KafkaException as error:
+                    raise self._refusal(kafka_error(error)) from error
         self.sent += len(records.values)
         self._poll()
 
@@ -207,6 +209,16 @@ class EventProducer:
         self._polled = time.monotonic()
         self._producer.poll(0)
         self._raise_failures()
+
+    def _refusal(self, error: KafkaError) -> InvalidEvent | DeliveryFailed:
+        """Return what to raise where the client takes no record, whose own fault is only its size.
+
+        Raises `DeliveryFailed` where what was sent before tells more.
+        """
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return InvalidEvent(f"{self.stream.name}: {error.str()}.")
+        self._poll()
+        return DeliveryFailed(self.stream.topic, 1, error.str())
 
     def _make_room(self) -> None:
         self._raise_failures()

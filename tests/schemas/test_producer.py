@@ -6,12 +6,20 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import httpx
 import numpy as np
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from bench.workload import Workload, batches
 from deploy.settings import Settings
@@ -229,6 +237,24 @@ def test_value_is_refused_rather_than_changed(
     assert client.values == []
     producer.send(known)
     assert len(client.values) == producer.sent == 1
+
+
+def test_client_that_takes_nothing_more_is_no_fault_of_the_event(made: Made) -> None:
+    producer, client = made(PAGE_VIEWS)
+    (batch,) = batches(Workload(events=2), 2)
+    one = partial(producer.send, event(1))
+    client.refusal = KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    for send in (one, partial(producer.send_batch, batch)):
+        with pytest.raises(InvalidEvent, match=r"^page_views: Broker: .* too large\.$"):
+            send()
+    client.refusal = KafkaException(KafkaError(KafkaError._FATAL))
+    for send in (one, partial(producer.send_batch, batch)):
+        with pytest.raises(DeliveryFailed, match=r"^1 records were .* Local: Fatal error\.$"):
+            send()
+    producer._on_delivery(KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED), cast(Message, None))
+    with pytest.raises(DeliveryFailed, match=r"^1 records were .* Cluster authorization failed\.$"):
+        one()
+    assert producer.sent == 0
 
 
 def test_event_from_the_future_is_refused_before_it_spoils_its_batch(
