@@ -206,14 +206,10 @@ def _read_avro(source: Source, stream: Stream) -> Iterator[Good | Bad]:
                 yield Good(where, conform(record, stream.schema))
             except BadValue as error:
                 yield Bad(where, str(error))
-    # A time beyond the year 9999 overflows.
-    except (
-        fastavro.read.SchemaResolutionError,
-        ValueError,
-        TypeError,
-        KeyError,
-        OverflowError,
-    ) as error:
+    except (EOFError, OSError, zlib.error):
+        raise
+    # Damage makes it raise whatever its bytes lead to; a time beyond the year 9999 overflows.
+    except Exception as error:
         raise InputError(
             f"{source.name} can't be read as {stream.name} after record {number}: {error}."
         ) from error

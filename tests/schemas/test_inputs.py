@@ -237,6 +237,28 @@ def test_damaged_avro_file_says_where_it_ends(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("found", "put", "said"),
+    [
+        # The second branch of a union of two becomes the sixth.
+        (b"\x02/\x00", b"\x02/\x0a", "after record 0: list index out of range"),
+        (b'"status", "type"', b'"status", "tipe"', "after record 0: .* is missing 'type'"),
+    ],
+)
+def test_avro_file_with_other_bytes_is_refused(
+    tmp_path: Path, found: bytes, put: bytes, said: str
+) -> None:
+    row = {"event_id": "1", "event_time": 1, "user_id": "u", "page_id": "/"}
+    path = tmp_path / "odd.avro"
+    with path.open("wb") as file:
+        fastavro.writer(file, PAGE_VIEWS.schema, [row])
+    damaged = path.read_bytes()
+    assert found in damaged
+    path.write_bytes(damaged.replace(found, put))
+    with pytest.raises(InputError, match=rf"odd\.avro can't be read as page_views {said}"):
+        read(path)
+
+
 def test_cut_gzip_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.log.gz"
     path.write_bytes(SAMPLE.read_bytes()[:5000])
