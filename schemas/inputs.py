@@ -25,6 +25,8 @@ STANDARD_INPUT = Path("-")
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _AVRO_MAGIC = b"Obj\x01"
+# bzip2, xz, Zstandard and ZIP.
+_PACKED = (b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04")
 # A target may hold spaces where a client broke the rules, and HTTP/0.9 sends no version.
 _REQUEST = re.compile(r"(?P<method>[A-Za-z-]+) (?P<target>\S.*?)(?: HTTP/[0-9.]+)?")
 _MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -93,9 +95,20 @@ def detect_format(source: Source) -> Format:
         start = source.data.peek(4096)
     if start.startswith(_AVRO_MAGIC):
         return Format.AVRO
-    if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"{"):
         return Format.JSON_LINES
-    if not start or b'"' in start.split(b"\n", 1)[0]:
+    first_line = start.split(b"\n", 1)[0]
+    # What follows would pass for a bad line of an access log wherever it has a quote.
+    if start.startswith(_PACKED):
+        raise InputError(f"{source.name} is packed, and not with gzip; unpack it first.")
+    if b"\0" in first_line:
+        raise InputError(f"{source.name} is no text in UTF-8; convert it first.")
+    if text.startswith(b"["):
+        raise InputError(
+            f"{source.name} holds a JSON array; write one event a line, as jq -c '.[]' does."
+        )
+    if not start or b'"' in first_line:
         return Format.ACCESS_LOG
     raise InputError(
         f"can't tell the format of {source.name}; name it with --format "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -289,6 +291,26 @@ def test_unknown_format_asks_for_its_name(tmp_path: Path) -> None:
     path.write_text("a,b\n1,2\n")
     with open_input(path) as source, pytest.raises(InputError, match="name it with --format"):
         detect_format(source)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (bz2.compress(LINE.encode()), "is packed, and not with gzip; unpack it first."),
+        (lzma.compress(LINE.encode()), "is packed, and not with gzip; unpack it first."),
+        ('{"a":1}\r\n'.encode("utf-16"), "is no text in UTF-8; convert it first."),
+        (b'[{"a":1}]\n', "holds a JSON array; write one event a line, as jq -c '.[]' does."),
+    ],
+    ids=["bzip2", "xz", "utf-16", "array"],
+)
+def test_what_is_near_a_known_format_is_told_from_an_access_log(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(content)
+    with open_input(path) as source, pytest.raises(InputError) as refused:
+        detect_format(source)
+    assert str(refused.value) == f"input {said}"
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
