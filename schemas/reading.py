@@ -117,9 +117,10 @@ def _until(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterator[lis
             raise KafkaUnavailable(f"{topic} gave no record for {_SILENT_SECONDS:.0f} s.")
         wanted = []
         for message in messages:
-            part, error = partition_of(message), message.error()
+            error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaUnavailable(f"{topic}, partition {part} can't be read: {error.str()}.")
+                raise KafkaUnavailable(_unreadable(topic, message.partition(), error))
+            part = partition_of(message)
             if error is None and offset_of(message) < ends[part]:
                 wanted.append(message)
             # What is left before the end at a partition's end are markers.
@@ -130,3 +131,9 @@ def _until(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterator[lis
         if messages:
             # What is done with the records may take its time.
             heard = time.monotonic()
+
+
+def _unreadable(topic: str, partition: int | None, error: KafkaError) -> str:
+    # What the consumer group may not do concerns no partition.
+    place = topic if partition is None else f"{topic}, partition {partition}"
+    return f"{place} can't be read: {error.str()}."

@@ -14,8 +14,8 @@ from jobs.catalogue import job_named
 from jobs.plan import plan
 from replay import ending
 from replay.ending import LoaderHolds, await_loader_gone
-from schemas import topics
-from schemas.reading import first_at
+from schemas import reading, topics
+from schemas.reading import first_at, read_committed
 from schemas.topics import KafkaUnavailable, again, delete_consumer_groups, end_offsets
 from tests.kafka_answers import (
     ELSEWHERE,
@@ -60,6 +60,25 @@ def test_a_time_is_asked_for_again_while_its_partition_moves() -> None:
     assert first_at(cast(Consumer, Times(-1)), "t", 0, 1) is None
     with pytest.raises(KafkaUnavailable, match=r"times in t, partition 0: .*Topic auth"):
         first_at(cast(Consumer, Times(NO_RIGHT)), "t", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "partition", "said"),
+    [
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, None, "t can't be read: Broker: Group auth"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, 0, "t, partition 0 can't be read: Broker: Topic"),
+    ],
+)
+def test_what_keeps_a_reader_from_reading_is_told(
+    monkeypatch: pytest.MonkeyPatch, code: int, partition: int | None, said: str
+) -> None:
+    refused = SimpleNamespace(partition=lambda: partition, error=lambda: KafkaError(code))
+    consumer = SimpleNamespace(
+        assign=lambda _: None, consume=lambda *_, **__: [refused], close=lambda: None
+    )
+    monkeypatch.setattr(reading, "Consumer", lambda _: consumer)
+    with pytest.raises(KafkaUnavailable, match=f"^{said}"):
+        list(read_committed({}, "t", {0: (0, 1)}))
 
 
 def test_a_watermark_that_is_not_known_is_a_problem_of_the_job(
