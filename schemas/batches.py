@@ -39,8 +39,8 @@ class BatchEncoder:
     def encode(self, batch: pa.RecordBatch) -> Records:
         """Return the records of `batch`, which has a column for each field of the schema.
 
-        The event time is a timestamp column, or integers of epoch milliseconds. Raises
-        `InvalidBatch`.
+        The event time is a timestamp column, of which what is finer than milliseconds is cut off,
+        or integers of epoch milliseconds. Raises `InvalidBatch`.
         """
         conformed = self._conform(batch)
         (bodies,) = pyruhvro.serialize_record_batch(conformed, self._schema_json, 1)
@@ -58,7 +58,16 @@ class BatchEncoder:
             column = batch.column(field.name)
             if column.null_count and not field.nullable:
                 raise InvalidBatch(f"{self._stream.name}: column {field.name!r} has nulls.")
-            columns.append(_cast(column, field.type))
+            try:
+                made = _cast(column, field.type)
+            except pa.ArrowException as error:
+                raise InvalidBatch(
+                    f"{self._stream.name}: column {field.name!r} is no {field.type}: {error}."
+                ) from error
+            # They would be written as empty texts.
+            if pa.types.is_list(made.type) and made.flatten().null_count:
+                raise InvalidBatch(f"{self._stream.name}: lists of {field.name!r} have nulls.")
+            columns.append(made)
         return pa.RecordBatch.from_arrays(columns, schema=wanted)
 
 
@@ -66,4 +75,7 @@ def _cast(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     if pa.types.is_timestamp(column.type) and column.type.tz is not None:
         # The instant stays; the schema's Arrow form has no zone.
         column = column.cast(pa.timestamp(column.type.unit, "UTC"))
-    return column if column.type == wanted else column.cast(wanted)
+    if column.type == wanted:
+        return column
+    is_time = pa.types.is_timestamp(column.type) and pa.types.is_timestamp(wanted)
+    return column.cast(wanted, safe=not is_time)

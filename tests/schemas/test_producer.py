@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from confluent_kafka import (
     TIMESTAMP_CREATE_TIME,
@@ -24,6 +25,7 @@ from confluent_kafka import (
 from bench.workload import Workload, batches
 from deploy.settings import Settings
 from schemas import producer as producing
+from schemas.batches import InvalidBatch
 from schemas.framing import split
 from schemas.producer import DeliveryFailed, EventProducer, InvalidEvent
 from schemas.producer_metrics import MetricsPortTaken, metrics_served
@@ -59,12 +61,14 @@ class Client:
 
     def __init__(self, _: Any) -> None:
         self.values: list[bytes | None] = []
+        self.timestamps: list[int] = []
         self.refusal: Exception | None = None
 
-    def produce(self, topic: str, value: bytes | None, *_: Any, **__: Any) -> None:
+    def produce(self, topic: str, value: bytes | None, *_: Any, timestamp: int) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.values.append(value)
+        self.timestamps.append(timestamp)
 
     def poll(self, _: float) -> None:
         pass
@@ -255,6 +259,56 @@ def test_client_that_takes_nothing_more_is_no_fault_of_the_event(made: Made) -> 
     with pytest.raises(DeliveryFailed, match=r"^1 records were .* Cluster authorization failed\.$"):
         one()
     assert producer.sent == 0
+
+
+@pytest.mark.parametrize(
+    ("stream", "name", "column", "said"),
+    [
+        (
+            PAGE_VIEWS,
+            "status",
+            pa.array([2**31], pa.int64()),
+            "page_views: column 'status' is no int32: Integer value 2147483648 not in range",
+        ),
+        (
+            PAGE_VIEWS,
+            "status",
+            pa.array([[200]]),
+            "page_views: column 'status' is no int32: Unsupported cast from list",
+        ),
+        (POSTS, "hashtags", pa.array([["a", None]]), "posts: lists of 'hashtags' have nulls."),
+        (POSTS, "author_id", pa.array([None], pa.string()), "posts: column 'author_id' has nulls."),
+    ],
+)
+def test_batch_is_refused_with_its_column(
+    made: Made, stream: Stream, name: str, column: pa.Array, said: str
+) -> None:
+    producer, client = made(stream)
+    event = {"event_id": "1", "event_time": 1_431_857_103_000, "user_id": "kim", "page_id": "/"}
+    event |= {"author_id": "kim", "hashtags": ["a"]}
+    fields = {
+        field["name"]: [event.get(field["name"], field.get("default"))]
+        for field in stream.schema["fields"]
+    }
+    producer.send_batch(pa.RecordBatch.from_pydict(fields))
+    assert len(client.values) == 1
+    with pytest.raises(InvalidBatch, match=f"^{said}"):
+        producer.send_batch(pa.RecordBatch.from_pydict({**fields, name: column}))
+    assert len(client.values) == producer.sent == 1
+
+
+def test_batch_is_written_to_the_millisecond_as_a_single_event_is(made: Made) -> None:
+    producer, client = made(POSTS)
+    moment = datetime(2015, 5, 17, 10, 5, 3, 123_999, tzinfo=UTC)
+    post = {"event_id": "1", "event_time": moment, "author_id": "kim", "text": "", "hashtags": []}
+    columns = {name: pa.array([value]) for name, value in post.items()}
+    columns |= {"hashtags": pa.array([[]], pa.list_(pa.string()))}
+    producer.send(post)
+    for unit in ("us", "ns"):
+        times = columns["event_time"].cast(pa.timestamp(unit, "UTC"))
+        producer.send_batch(pa.RecordBatch.from_pydict({**columns, "event_time": times}))
+    assert client.values == [client.values[0]] * 3
+    assert client.timestamps == [1_431_857_103_123] * 3
 
 
 def test_event_from_the_future_is_refused_before_it_spoils_its_batch(
