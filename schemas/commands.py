@@ -282,12 +282,22 @@ def _format(name: str) -> Format | None:
 
 
 def _schema_in(file: Path) -> dict[str, Any]:
+    import fastavro
+
     from deploy.console import CommandError
 
     try:
         schema: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise CommandError(f"can't read an Avro schema from {file}: {error}.") from error
+    # Registries say yes to anything for a subject without versions.
+    if not isinstance(schema, dict) or schema.get("type") != "record":
+        raise CommandError(f"{file} has no schema of a record, which an event is.")
+    try:
+        fastavro.parse_schema(schema)
+    # A schema that is none makes it raise whatever it stumbles over.
+    except Exception as error:
+        raise CommandError(f"{file} has no Avro schema: {error!r}.") from error
     return schema
 
 

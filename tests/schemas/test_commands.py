@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from deploy.console import CommandError
 from deploy.settings import PROJECT_ROOT, Settings
+from schemas.commands import check_schema
+from schemas.registry import Registry
 from schemas.streams import Stream
 from schemas.topics import end_offsets
 
@@ -115,6 +119,32 @@ def test_schema_check_refuses_with_the_reason(
     assert 'field "x" is new and has no default; give it one.' in done.stderr
     path.write_text(json.dumps(stream.schema))
     assert "can follow" in kappa(settings, "schemas", "check", str(path)).stdout
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ('{"foo": 1}', "has no schema of a record, which an event is."),
+        ('"string"', "has no schema of a record, which an event is."),
+        (
+            '{"type": "record", "name": "R", "fields": [{"name": "a", "type": "strin"}]}',
+            "has no Avro schema: UnknownType('strin').",
+        ),
+        (
+            '{"type": "record", "name": "R", "fields": [{"name": "a"}]}',
+            "has no Avro schema: SchemaParseException(\"Record field 'a' is missing 'type'\").",
+        ),
+        ("{", "can't read an Avro schema from"),
+    ],
+)
+def test_check_refuses_what_is_no_schema_before_any_is_registered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, schema: str, said: str
+) -> None:
+    monkeypatch.setattr(Registry, "check", lambda *_: ())
+    path = tmp_path / "words.avsc"
+    path.write_text(schema)
+    with pytest.raises(CommandError, match=re.escape(said)):
+        check_schema(path)
 
 
 def test_misspelt_stream_and_format_end_in_one_sentence(settings: Settings) -> None:
