@@ -23,10 +23,11 @@ def obstacles(writer: Mapping[str, Any], reader: Mapping[str, Any]) -> tuple[str
     return tuple(_record_obstacles(writer, reader, ""))
 
 
-def _record_obstacles(
-    writer: Mapping[str, Any], reader: Mapping[str, Any], path: str
-) -> Iterator[str]:
-    if not isinstance(reader, Mapping) or "fields" not in reader:
+def _record_obstacles(writer: Any, reader: Any, path: str) -> Iterator[str]:
+    if not _is_record(writer):
+        yield f"{_name(writer)} became record {_name(reader)!r}; events were none of its kind."
+        return
+    if not _is_record(reader):
         yield f"record {writer.get('name')!r} became {_name(reader)}; events are records."
         return
     if writer.get("name") != reader.get("name"):
@@ -40,6 +41,10 @@ def _record_obstacles(
             yield from _type_obstacles(old["type"], field["type"], place)
         elif "default" not in field:
             yield f'field "{place}" is new and has no default; give it one.'
+
+
+def _is_record(avro_type: Any) -> bool:
+    return isinstance(avro_type, Mapping) and "fields" in avro_type
 
 
 def _type_obstacles(writer: Any, reader: Any, place: str) -> Iterator[str]:

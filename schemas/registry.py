@@ -174,6 +174,11 @@ class Registry:
         if _is_absent(answer):
             return None
         found = self._accepted(answer, f"read version {number} of {subject}")
+        if found.get("schemaType", "AVRO") != "AVRO":
+            raise RegistryError(
+                f"version {found['version']} of {subject} is {found['schemaType']} and no Avro; "
+                "with another KAPPA_NAMESPACE subjects have other names."
+            )
         return Registered(subject, found["version"], found["id"], json.loads(found["schema"]))
 
     def latest(self, subject: str) -> Registered | None:

@@ -78,3 +78,12 @@ def test_renamed_record_is_an_obstacle() -> None:
 def test_what_is_no_record_is_told_of(reader: Any) -> None:
     (reason,) = obstacles(record(A_LONG), reader)
     assert "events are records" in reason
+
+
+@pytest.mark.parametrize(
+    ("writer", "said"), [("string", "string"), (["null", "string"], "null or string")]
+)
+def test_what_was_no_record_is_told_of(writer: Any, said: str) -> None:
+    assert obstacles(writer, record(A_LONG)) == (
+        f"{said} became record 'R'; events were none of its kind.",
+    )

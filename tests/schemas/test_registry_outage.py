@@ -136,3 +136,13 @@ def test_schema_of_another_kind_is_unknown() -> None:
         pytest.raises(UnknownSchemaId, match="schema id 7 is PROTOBUF and no Avro"),
     ):
         registry.schema_by_id(7)
+
+
+def test_version_of_another_kind_is_refused() -> None:
+    other = (200, {"version": 3, "id": 7, "schema": "syntax", "schemaType": "PROTOBUF"})
+    with (
+        serving(other) as server,
+        Registry(server.url) as registry,
+        pytest.raises(RegistryError, match="version 3 of words-value is PROTOBUF and no Avro;"),
+    ):
+        registry.latest("words-value")
