@@ -96,9 +96,10 @@ def detect_format(source: Source) -> Format:
     if start.startswith(_AVRO_MAGIC):
         return Format.AVRO
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"{"):
+    # An export without events may be of any stream, and an access log may not.
+    if not text or text.startswith(b"{"):
         return Format.JSON_LINES
-    first_line = start.split(b"\n", 1)[0]
+    first_line = text.split(b"\n", 1)[0]
     # What follows would pass for a bad line of an access log wherever it has a quote.
     if start.startswith(_PACKED):
         raise InputError(f"{source.name} is packed, and not with gzip; unpack it first.")
@@ -108,7 +109,7 @@ def detect_format(source: Source) -> Format:
         raise InputError(
             f"{source.name} holds a JSON array; write one event a line, as jq -c '.[]' does."
         )
-    if not start or b'"' in first_line:
+    if b'"' in first_line:
         return Format.ACCESS_LOG
     raise InputError(
         f"can't tell the format of {source.name}; name it with --format "

@@ -23,7 +23,7 @@ from schemas.inputs import (
     open_input,
     read_events,
 )
-from schemas.streams import PAGE_VIEWS, Stream
+from schemas.streams import ORDERS, PAGE_VIEWS, Stream
 
 LINE = (
     '83.149.9.216 - - [17/May/2015:12:05:03 +0200] "GET /a/b.png?x=1&y=/2 HTTP/1.1" 200 203023 '
@@ -275,6 +275,7 @@ def test_cut_gzip_file_is_refused(tmp_path: Path) -> None:
         (b'\xef\xbb\xbf \n{"a":1}\n', Format.JSON_LINES),
         (b"Obj\x01...", Format.AVRO),
         (LINE.encode(), Format.ACCESS_LOG),
+        (b"\r\n" + LINE.encode(), Format.ACCESS_LOG),
         (gzip.compress(LINE.encode()), Format.ACCESS_LOG),
         (gzip.compress(b'{"a":1}'), Format.JSON_LINES),
     ],
@@ -284,6 +285,13 @@ def test_format_is_told_from_the_content(tmp_path: Path, content: bytes, expecte
     path.write_bytes(content)
     with open_input(path) as source:
         assert detect_format(source) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf\r\n", gzip.compress(b"", mtime=0)])
+def test_file_without_events_has_none_of_any_stream(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "orders.jsonl"
+    path.write_bytes(content)
+    assert read(path, stream=ORDERS) == []
 
 
 def test_unknown_format_asks_for_its_name(tmp_path: Path) -> None:
