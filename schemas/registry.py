@@ -70,7 +70,14 @@ class Registry:
         auth: tuple[str, str] | None = None,
         ca_file: str = "",
     ) -> None:
-        address = httpx.URL(url.rstrip("/"))
+        try:
+            address = httpx.URL(url.rstrip("/"))
+        except httpx.InvalidURL:
+            # What it says may hold a piece of the password.
+            raise RegistryError(
+                "the schema registry's address is none; KAPPA_REGISTRY_URL is such as "
+                "http://host:8081, with any of @/:#? in a password written as %40 and so on."
+            ) from None
         if auth is None and address.userinfo:
             auth = (address.username, address.password)
         bare = address.copy_with(username=None, password=None)

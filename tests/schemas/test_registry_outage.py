@@ -128,6 +128,13 @@ def test_password_goes_into_the_header_and_never_into_messages() -> None:
     assert "s%40cret" not in str(caught.value)
 
 
+def test_address_that_is_none_is_refused_without_its_password() -> None:
+    with pytest.raises(RegistryError, match="KAPPA_REGISTRY_URL is such as") as caught:
+        Registry("http://kim:s/cret@registry:8081")
+    assert "s/cret" not in str(caught.value)
+    assert "'s'" not in str(caught.value)
+
+
 def test_schema_of_another_kind_is_unknown() -> None:
     other = (200, {"schema": "syntax", "schemaType": "PROTOBUF"})
     with (
