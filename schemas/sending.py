@@ -112,13 +112,13 @@ def _send_all(
     skipped = 0
     refusals: list[Bad] = []
     for piece in pieces:
+        pace.wait(producer.sent)
         bad = _send_one(producer, piece)
         if bad is None:
             if producer.sent % _REPORT_EVERY == 0 or order.rate:
                 report(producer.sent, _share(producer.sent, source, order))
             if producer.sent == order.limit:
                 break
-            pace.wait(producer.sent)
             continue
         if not order.skip_bad:
             raise BadInput(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,27 @@ class Producer:
 
 
 made: list[Producer] = []
+
+
+def test_rate_is_kept_between_events_and_nothing_waits_after_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, slept = [100.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(sending, "time", clock)
+    monkeypatch.setattr(sending, "EventProducer", Producer)
+    monkeypatch.setattr(sending, "end_offsets", lambda *_: {0: 3})
+    path = tmp_path / "three.jsonl"
+    path.write_bytes(GOOD * 2 + b"{}\n" + GOOD)
+    order = Sending(path, rate=0.5, skip_bad=True)
+    sent = send_file({}, None, PAGE_VIEWS, order)  # type: ignore[arg-type]
+    assert (sent.events, sent.skipped, sent.seconds) == (3, 1, 4.0)
+    assert slept == [2.0, 2.0]
 
 
 @pytest.mark.parametrize(
