@@ -555,6 +555,8 @@ def test_a_page_is_looked_up_by_the_very_id_and_the_last_one_asked_for_is_shown(
         for n, one in enumerate(ids)
     ]
     filled.view("page_stats", STATS, ("page_id",), stats)
+    # What the server knows of its views may be a second old.
+    wait_for(lambda: running.knows("page_stats"))
     held: list[Route] = []
     page.route(re.compile("slow"), lambda route: held.append(route))
     page.goto(running.url)
