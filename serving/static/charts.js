@@ -5,6 +5,8 @@ import { compact, day, minute } from "./format.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const HEIGHT = 250, SPARK = 34, DASH = [5, 4];
+/** Seconds between two times on the axis, which shows minutes. */
+const STEPS = [1, 2, 5, 10, 15, 30, 60].map((minutes) => minutes * 60);
 const drawn = new Map();
 
 /** Draw again from nothing, in other colours. */
@@ -46,7 +48,7 @@ export function traffic(points, closed, marks, onHover) {
     cursor: { points: { size: 7 }, y: false, drag: { x: false, y: false } },
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     scales: { y: { range: (_, least, most) => [0, Math.max(5, most * 1.1)] } },
-    axes: [axis({ size: 32, values: times }), axis({ size: 46, values: (_, ticks) => ticks.map(compact) })],
+    axes: [axis({ size: 32, values: times, incrs: STEPS }), axis({ size: 46, values: (_, ticks) => ticks.map(compact) })],
     series: [
       {},
       { stroke: colour("views"), fill: colour("views-fill"), width: 2, points: { show: false, filter: alone } },
