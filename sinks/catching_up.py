@@ -14,8 +14,11 @@ from deploy.settings import Settings
 from sinks.clickhouse import ClickHouse
 from sinks.lag import LagReader
 from sinks.loader import group_of, open_loader, stop_signal
+from sinks.member import LoaderStopped
 
 _CHECK_SECONDS = 0.5
+# As long as the group waits for a member that hangs.
+_STUCK_SECONDS = 300.0
 
 
 class CatchUp:
@@ -57,16 +60,23 @@ def catch_up() -> int:
 def _reached(goal: CatchUp, progress: Progress, task: TaskID) -> Callable[[], bool]:
     """Return whether to stop: because all is there, or because of a signal."""
     interrupted = stop_signal()
-    checked = 0.0
+    checked, before, moved = 0.0, -1, time.monotonic()
 
     def reached() -> bool:
-        nonlocal checked
+        nonlocal checked, before, moved
         if interrupted():
             raise KeyboardInterrupt
         if time.monotonic() - checked < _CHECK_SECONDS:
             return False
         checked = time.monotonic()
         missing = goal.missing()
+        if missing != before:
+            before, moved = missing, time.monotonic()
+        elif missing and time.monotonic() - moved > _STUCK_SECONDS:
+            raise LoaderStopped(
+                f"{missing:,} records stay unread by another loader of the group; see "
+                "`kappa logs loader`."
+            )
         progress.update(task, completed=goal.total - missing)
         return missing == 0
 

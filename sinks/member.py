@@ -178,7 +178,9 @@ class Loader:
         for topic in {place.topic for place in partitions}:
             batch = self._batches[topic]
             batch.forget([place.partition for place in partitions if place.topic == topic])
-            if not batch.held and not batch.partitions:
+            if batch.held or batch.partitions:
+                self._settle(topic)
+            else:
                 del self._batches[topic]
                 self._recovered(topic)
         consumer.incremental_unassign(partitions)
@@ -186,6 +188,7 @@ class Loader:
     def _hold(self, topic: str, partitions: Collection[int]) -> None:
         self._consumer.pause(_places(topic, partitions))
         self._batches[topic].hold(partitions)
+        self._place_at = 0.0
 
     def _place_held(self) -> None:
         now = self._clock()
@@ -194,6 +197,7 @@ class Loader:
         ]
         if not held or now < self._place_at:
             return
+        refused = False
         try:
             for topic in {place.topic for place in held}:
                 self._target.prepare(self._batches[topic].source)
@@ -202,11 +206,15 @@ class Loader:
                 try:
                     self._place(place, tables)
                 except self._refused as error:
-                    self._place_at = now + self._limits.longest_pause_seconds
+                    refused = True
                     self._refuse(place.topic, error)
             self._health.recovered("start")
+            if refused:
+                # Looking for its newest row may take long, and all topics wait meanwhile.
+                took = self._clock() - now
+                self._place_at = self._clock() + max(self._limits.longest_pause_seconds, 9 * took)
         except _PASSING as error:
-            self._place_at = now + self._limits.longest_pause_seconds / 5
+            self._place_at = self._clock() + self._limits.longest_pause_seconds / 5
             self._health.trouble("start", _reason(error))
             _LOG.warning("can't begin to load yet: %s", _reason(error))
 
@@ -228,11 +236,12 @@ class Loader:
                 f"what it has now, drop table {batch.source.table}."
             )
         self._consumer.seek(TopicPartition(place.topic, place.partition, offset))
-        self._consumer.resume([place])
+        if batch.failing_since is None:
+            # Else what waits is loaded before more is read.
+            self._consumer.resume([place])
         self._lost_offsets.discard((place.topic, place.partition))
-        if place.topic in self._told:
-            self._recovered(place.topic)
         batch.place(place.partition, offset if known else None, table_id)
+        self._settle(place.topic)
 
     def _of_another_topic(self, place: TopicPartition, source: Source) -> int | None:
         """Return the offset of the newest row loaded, where that came from another topic.
@@ -247,13 +256,14 @@ class Loader:
         if newest is None:
             return None
         offset, moment = newest
-        _, end = self._consumer.get_watermark_offsets(
+        low, end = self._consumer.get_watermark_offsets(
             TopicPartition(place.topic, place.partition), timeout=_KAFKA_SECONDS
         )
         if offset >= end:
             return offset
+        # Compaction leaves a topic's start behind: then nothing is known of what stood there.
         first, later = (self._first_since(place, since) for since in (0, moment + 1))
-        return offset if first == later else None
+        return offset if low == first == later else None
 
     def _first_since(self, place: TopicPartition, moment: int) -> int:
         """Return the offset of the first record written at `moment`, epoch ms, or after it."""
@@ -282,8 +292,9 @@ class Loader:
         if batch.failing_since is not None:
             _LOG.info("%s is loaded again", topic)
             self._consumer.resume(_places(topic, batch.partitions))
-            self._recovered(topic)
+            self._health.recovered(topic)
         batch.settled()
+        self._settle(topic)
 
     def _load(self, topic: str, batch: Batch) -> None:
         started = self._clock()
@@ -309,7 +320,9 @@ class Loader:
         try:
             tables = self._target.table_ids()
             for topic, batch in self._batches.items():
-                if batch.source.table not in tables and isinstance(batch.source, ViewTopic):
+                if batch.source.table in tables:
+                    self._settle(topic)
+                elif isinstance(batch.source, ViewTopic):
                     self._prepare_view(topic, batch.source)
         except _PASSING:
             return
@@ -323,9 +336,8 @@ class Loader:
             raise
         except self._refused as error:
             self._refuse(topic, error)
-            return
-        if topic in self._told:
-            self._recovered(topic)
+        else:
+            self._settle(topic)
 
     def _hold_strangers(self, topic: str, batch: Batch, table_id: str) -> None:
         if strangers := batch.strangers(table_id):
@@ -358,6 +370,12 @@ class Loader:
         if self._told.get(topic) != str(error):
             self._told[topic] = str(error)
             _LOG.critical("%s is not loaded on: %s", topic, error)
+
+    def _settle(self, topic: str) -> None:
+        """Note that nothing of a refused `topic` waits any more, if that is so."""
+        batch = self._batches[topic]
+        if topic in self._told and batch.failing_since is None and not batch.held:
+            self._recovered(topic)
 
     def _recovered(self, topic: str) -> None:
         self._told.pop(topic, None)

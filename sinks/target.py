@@ -71,17 +71,17 @@ class Target:
     def prepare_view(self, source: ViewTopic, topic: str) -> None:
         """Create the table of a view that has no rows yet, once its `topic`'s schema is known."""
         if found := self._registry.latest(f"{topic}-value"):
-            self._prepare_view(source, table_spec(source.view, found.schema), found.id, "")
+            self._prepare_view(source, table_spec(source.view, found.schema), found.id, "", topic)
 
     def newest(self, source: ViewTopic, partition: int) -> tuple[int, int] | None:
-        """Return the newest row of a topic's `partition` in its view's table, None without any.
+        """Return how far the rows of a topic's `partition` reach in its view's table, if there are.
 
-        That is its offset and when it was written to the topic, epoch milliseconds.
+        That is the greatest offset, and when the newest was written to the topic, epoch ms.
         """
         revision, emitted = identifier(REVISION), identifier(EMITTED_AT)
         (found,) = self._clickhouse.query(
             f"SELECT count(), max({revision}), "
-            f"toUnixTimestamp64Milli(argMax({emitted}, {revision})) "
+            f"toUnixTimestamp64Milli(max({emitted})) "
             f"FROM {identifier(source.table)} WHERE {identifier(PARTITION)} = {partition:d}"
         ).rows
         rows, offset, moment = map(int, found)
@@ -102,7 +102,8 @@ class Target:
         for schema_id, part in by_schema(records).items():
             schema = self._schema(schema_id, part[0])
             spec = table_spec(source.view, schema)
-            table_id = self._prepare_view(source, spec, schema_id, table_id)
+            topic = str(part[0].topic())
+            table_id = self._prepare_view(source, spec, schema_id, table_id, topic)
             decoded = newest_revisions(view_rows(part, schema), spec.key)
             inserted = self._insert(source, decoded, table_id)
             rows, newest = rows + inserted.rows, _later(newest, inserted.newest_ms)
@@ -135,7 +136,7 @@ class Target:
         return self._remember(source, 0)
 
     def _prepare_view(
-        self, source: ViewTopic, spec: TableSpec, schema_id: int, table_id: str
+        self, source: ViewTopic, spec: TableSpec, schema_id: int, table_id: str, topic: str
     ) -> str:
         if (table_id, schema_id) in self._prepared:
             return table_id
@@ -144,8 +145,11 @@ class Target:
         present = self._clickhouse.column_names(source.table)
         if statement := add_columns(spec, source.version, present):
             self._clickhouse.command(statement)
-        if statement := change_expiry(spec, source.version, self._engine(source.table)):
-            self._clickhouse.command(statement)
+        newest = self._registry.latest(f"{topic}-value")
+        change = change_expiry(spec, source.version, self._engine(source.table))
+        # Rows of older schemas may come after newer ones, and must not bring a retention back.
+        if change and (newest is None or newest.id == schema_id):
+            self._clickhouse.command(change)
         # A rebuild is loaded beside the version that people see; it must not take the name.
         if source.version <= min(self._versions(source.view), default=source.version):
             self._clickhouse.command(create_view(spec, source.version))
