@@ -124,8 +124,9 @@ def _integer(value: Any, primitive: str, name: str) -> int:
 
 
 def _list(value: Any, item_type: Any, name: str) -> list[Any]:
-    # A text would do as a list of its letters.
-    if not isinstance(value, list | tuple):
+    # A text would do as a list of its letters, and NumPy's arrays are no sequence by name.
+    is_list = hasattr(value, "__len__") and hasattr(value, "__iter__")
+    if isinstance(value, str | bytes | Mapping) or not is_list:
         raise BadValue(name, f"must be a list and is {_kind(value)}")
     return [conform_value(item, item_type, f"{name}[]") for item in value]
 

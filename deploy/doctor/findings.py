@@ -82,7 +82,7 @@ def clock(service: str, ahead_seconds: float) -> Finding:
     """Judge how far the clock of `service` is ahead of this machine's."""
     subject, found = f"clock of {service}", f"{ahead_seconds:+.1f} s"
     remedy = (
-        "keep both on time with NTP: records more than an hour ahead of Kafka are refused, and "
+        "keep both on time with NTP: events more than ten minutes ahead of Kafka are refused, and "
         "ages are measured between machines."
     )
     if abs(ahead_seconds) > _MOST_SKEW:

@@ -62,6 +62,20 @@ def test_existing_topic_is_left_as_it_is(settings: Settings, stream: Stream) -> 
     assert ensure_events_topic(settings.kafka_client, stream) == 4
 
 
+@pytest.mark.parametrize(("hours", "does"), [(1, True), (2, False)])
+def test_a_topic_that_lets_in_what_is_an_hour_ahead_will_do(
+    settings: Settings, stream: Stream, hours: int, does: bool
+) -> None:
+    bound = {"message.timestamp.after.max.ms": str(hours * 3_600_000)}
+    config = {"retention.ms": "-1", "max.message.bytes": "2097152", **bound}
+    create(settings, NewTopic(stream.topic, 4, config=config))
+    if does:
+        assert ensure_events_topic(settings.kafka_client, stream) == 4
+    else:
+        with pytest.raises(TopicMismatch, match="is 7200000 and must be 600000"):
+            ensure_events_topic(settings.kafka_client, stream)
+
+
 def test_more_partitions_are_accepted_and_fewer_refused(settings: Settings, stream: Stream) -> None:
     ensure_events_topic(settings.kafka_client, stream)
     assert ensure_events_topic(settings.kafka_client, replace(stream, partitions=2)) == 4
