@@ -58,6 +58,7 @@ class Supervisor:
         self.gave_up = False
         self.resume: subprocess.Popen[bytes] | None = None
         self.resume_again = False
+        self.owed: dict[str, Record] = {}
 
     def run(self) -> None:
         """Start and watch until SIGTERM or SIGINT, then stop everything in reverse order."""
@@ -68,6 +69,7 @@ class Supervisor:
             for one in self.watched.values():
                 self._look_after(one)
             self._resume_jobs()
+            self._write_owed()
             time.sleep(_TICK_SECONDS)
         self._stop_all()
 
@@ -158,11 +160,18 @@ class Supervisor:
         self._write(one.part.name, one.record)
 
     def _write(self, name: str, record: Record) -> None:
+        owed = self.owed.pop(name, None)
         try:
             record.write(self.place.run / f"{name}.json")
         except OSError as error:
             # A full disk may well be why a part ended; somebody must be there once it has room.
-            log.warning("can't note how %s is: %s", name, error)
+            self.owed[name] = record
+            if owed is None:
+                log.warning("can't note how %s is: %s", name, error)
+
+    def _write_owed(self) -> None:
+        for name, record in list(self.owed.items()):
+            self._write(name, record)
 
     def _end(self, part: Part, *, stop_signal: int) -> None:
         found = members(self.place.home, [part.name])
@@ -171,7 +180,7 @@ class Supervisor:
     def _resume_jobs(self) -> None:
         if self.resume is not None and self.resume.poll() is not None:
             self._resumed(self.resume.returncode)
-        if self.gave_up and self._asked_to_resume():
+        if self.gave_up and RESUME not in self.owed and self._asked_to_resume():
             self._expect_resume()
         states = {name: one.record.state for name, one in self.watched.items()}
         ready = all(states[name] == "healthy" for name in _RESUME_NEEDS)

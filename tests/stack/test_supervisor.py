@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.console import CommandError
-from deploy.processes import Record, created
+from deploy.processes import Record, created, read_record
 from deploy.settings import Settings
 from deploy.stack import SUPERVISOR, Stack, part_names
 from deploy.supervisor import Supervisor
@@ -96,15 +96,33 @@ def test_a_jobmanager_that_dies_while_jobs_are_resumed_has_them_resumed_once_mor
 def test_a_full_disk_does_not_end_the_supervisor(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    full, write = [True], Record.write
 
-    monkeypatch.setattr(Record, "write", full)
+    def write_or_fail(record: Record, path: Path) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(record, path)
+
+    monkeypatch.setattr(Record, "write", write_or_fail)
     kafka = world.supervisor.watched["kafka"]
+    write(Record(0, 0.0, state="healthy"), world.stack.place.run / "resume.json")
     world.supervisor._failed(kafka, "ended with exit code 1", 1)
     assert (kafka.record.state, kafka.record.restarts) == ("restarting", 1)
     world.supervisor._expect_resume()
     assert world.supervisor.attempts_left == 3
+    world.supervisor._write_owed()
+    assert state_of(world, "kafka") == state_of(world, "resume") == "healthy"
+    full.clear()
+    world.supervisor._write_owed()
+    assert (state_of(world, "kafka"), state_of(world, "resume")) == ("restarting", "starting")
+    assert not world.supervisor.owed
+
+
+def state_of(world: World, name: str) -> str:
+    """Return how `name` is, as `kappa status` reads it."""
+    record = read_record(world.stack.place.run / f"{name}.json")
+    assert record is not None
+    return record.state
 
 
 _HANGS = """
