@@ -167,13 +167,14 @@ class Settings(BaseSettings):
         """These settings as environment variables, for a process that reads them again.
 
         Secrets that are files stay there: a job must refer to what other machines have, too. Files
-        and folders are named whole, for that process may begin in another folder.
+        and folders are named whole, for that process may begin in another folder, and links are not
+        followed: where they lead differs from pod to pod.
         """
         values = {name: getattr(self, name) for name in type(self).model_fields}
         if self.ca_file:
-            values["ca_file"] = Path(self.ca_file)
+            values["ca_file"] = os.path.abspath(self.ca_file)
         folder = os.environ.get(SECRETS_DIR)
-        secrets = {SECRETS_DIR: str(Path(folder).resolve())} if folder else {}
+        secrets = {SECRETS_DIR: os.path.abspath(folder)} if folder else {}
         return secrets | {
             variable(name): value.get_secret_value()
             if isinstance(value, SecretStr)
