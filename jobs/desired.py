@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -48,9 +49,13 @@ def alone(settings: Settings, name: str) -> Iterator[None]:
     """Wait until nobody else submits the job called `name`, and keep others from it meanwhile."""
     folder = _folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.lock").open("w") as lock:
+    # To read: another user may have made the file.
+    lock = os.open(folder / f"{name}.lock", os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 @contextmanager

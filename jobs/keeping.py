@@ -22,7 +22,7 @@ from jobs.cluster import (
     Cluster,
     RunningJob,
 )
-from jobs.desired import begun, desired_jobs, mark_begun
+from jobs.desired import begun, desired_jobs, is_desired, mark_begun
 from jobs.resume import FAILURES, submit_again
 from jobs.submit import submit
 from jobs.versions import usual_version
@@ -79,6 +79,9 @@ class Keeper:
     def _resume(self) -> bool:
         assert self._forgotten is not None
         for desired in desired_jobs(self._settings):
+            # Those before it took their time, in which it may have been cancelled.
+            if not is_desired(self._settings, desired.name):
+                continue
             if desired.name in self._forgotten and _done(
                 desired.name, partial(submit_again, self._settings, desired)
             ):

@@ -11,7 +11,7 @@ import sys
 from deploy.settings import Settings
 from jobs.catalogue import UnknownJob
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
-from jobs.desired import DesiredJob, desired_jobs
+from jobs.desired import DesiredJob, desired_jobs, is_desired
 from jobs.state import StateUnavailable, latest_state
 from jobs.submit import SubmissionFailed, Submitted, submit
 
@@ -26,7 +26,8 @@ def resume(settings: Settings) -> int:
     failures = 0
     for desired in desired_jobs(settings):
         try:
-            if cluster.live_job(desired.name):
+            # Those before it took their time, in which it may have been cancelled.
+            if cluster.live_job(desired.name) or not is_desired(settings, desired.name):
                 continue
             submitted = submit_again(settings, desired)
         except FAILURES as error:
@@ -51,6 +52,7 @@ def submit_again(settings: Settings, desired: DesiredJob) -> Submitted:
         restore=desired.restore if newest == desired.before else "latest",
         options=desired.options,
         code=desired.code,
+        only_kept=True,
     )
 
 

@@ -66,6 +66,7 @@ def submit(
     script: Path | None = None,
     code: str = "",
     lost_rows_accepted: bool = False,
+    only_kept: bool = False,
 ) -> Submitted:
     """Start a job and wait until all its tasks run.
 
@@ -74,7 +75,8 @@ def submit(
     state does not fit: it is cancelled and its reason raised as `SubmissionFailed`. `script` is
     the job's module; by default that in jobs/ with the job's name. `code` is the copy of the code
     with which its state was written; without one it runs the code as it is now, from a copy. A job
-    that lost rows goes on only once that is accepted, or from another state than its newest.
+    that lost rows goes on only once that is accepted, or from another state than its newest. With
+    `only_kept` one that was cancelled meanwhile stays so.
     """
     cluster = Cluster(*settings.flink_clusters)
     name = flink_name(settings, job_name, version)
@@ -83,6 +85,8 @@ def submit(
     if not (script or code):
         job_named(job_name)
     with alone(settings, name):
+        if only_kept and not is_desired(settings, name):
+            raise SubmissionFailed(f"{name} was cancelled meanwhile.")
         if live := cluster.live_job(name):
             raise SubmissionFailed(
                 f"{name} runs already as {live.id} ({live.state}); `kappa cancel {job_name}` first."
