@@ -163,7 +163,12 @@ class Lookout:
         known = self._marked.get((one.group, *place))
         if known is None or known[0] != (one.committed, one.end):
             between = {one.partition: (one.committed, one.end)}
-            has_events = any(read_committed(self._settings.kafka_client, one.topic, between))
+            try:
+                has_events = any(read_committed(self._settings.kafka_client, one.topic, between))
+            except KafkaUnavailable as error:
+                # A group that nobody reads in may stand before a topic's first record.
+                log.warning("what %s has left to read is not known: %s", one.group, error)
+                has_events = True
             known = (one.committed, one.end), has_events
             self._marked[(one.group, *place)] = known
         return one if known[1] else replace(one, committed=one.end)
