@@ -183,7 +183,7 @@ class Archive:
         Whoever has just listed the partition's `files` may give them.
         """
         for file in self._covering(partition, start, end, files):
-            with self._read(file.path) as source:
+            with self._read(file.path, whole=True) as source:
                 for batch in pq.ParquetFile(source).iter_batches(batch_size=4096):
                     yield from (r for r in from_batch(batch) if start <= r.offset < end)
 
@@ -199,7 +199,7 @@ class Archive:
     def _timestamps(self, file: ArchiveFile, end: int) -> Iterable[int]:
         import pyarrow.compute as pc
 
-        with self._read(file.path) as source:
+        with self._read(file.path, whole=True) as source:
             for batch in pq.ParquetFile(source).iter_batches(columns=["offset", "timestamp_ms"]):
                 chosen = batch.filter(pc.less(batch.column(0), end))
                 if chosen.num_rows:
@@ -233,14 +233,23 @@ class Archive:
         return listed
 
     @contextmanager
-    def _read(self, path: str) -> Iterator[Any]:
+    def _read(self, path: str, *, whole: bool = False) -> Iterator[Any]:
+        """Give a file to read; one that was read `whole` can fail only for what stands in it."""
         try:
             with self._fs.open_input_file(path) as source:
-                yield source
+                if whole:
+                    body = source.read_buffer()
+                else:
+                    yield source
         except OSError as error:
             raise ArchiveAway(f"can't read {path}: {error}; the same command goes on.") from error
         except (KeyError, ValueError, TypeError) as error:
-            raise ArchiveFailed(f"{path} is no file of an archive: {error}.") from error
+            raise _damaged(path, error) from error
+        if whole:
+            try:
+                yield pa.BufferReader(body)
+            except (OSError, KeyError, ValueError, TypeError) as error:
+                raise _damaged(path, error) from error
 
     def _opened(self, partition: int, info: Any) -> ArchiveFile:
         with self._read(info.path) as source:
@@ -272,3 +281,7 @@ class Archive:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _damaged(path: str, error: Exception) -> ArchiveFailed:
+    return ArchiveFailed(f"{path} is no file of an archive: {error}.")

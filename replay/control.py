@@ -350,21 +350,35 @@ class Control:
 
     def _lock(self, connection: psycopg.Connection[dict[str, Any]], job: str) -> None:
         name = f"kappa replay {self.namespace} {job}"
-        taken = connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS taken", (name,)
-        ).fetchone()
-        if taken is not None and taken["taken"]:
+        if self._try_lock(connection, name):
             return
         holder = connection.execute(
-            "SELECT application_name AS name FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            "SELECT pid, application_name AS name FROM pg_locks JOIN pg_stat_activity USING (pid)"
             " WHERE locktype = 'advisory' AND granted"
             " AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(%s, 0)",
             (name,),
         ).fetchone()
+        if (
+            holder
+            and holder["name"] == self.holder
+            and holder["pid"] != connection.info.backend_pid
+        ):
+            # A server that lost this process's former connection holds its lock for hours. The name
+            # is this process's alone, unless it is cut.
+            connection.execute("SELECT pg_terminate_backend(%s, 5000)", (holder["pid"],))
+            if self._try_lock(connection, name):
+                return
         raise Busy(
             f"another process changes the replay of {job} at the moment"
             f"{' (' + holder['name'] + ')' if holder else ''}; wait for it, or end it."
         )
+
+    @staticmethod
+    def _try_lock(connection: psycopg.Connection[dict[str, Any]], name: str) -> bool:
+        taken = connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS taken", (name,)
+        ).fetchone()
+        return bool(taken and taken["taken"])
 
     def transaction(self) -> AbstractContextManager[psycopg.Connection[dict[str, Any]]]:
         """Give a transaction on the connection, to whoever has tables of their own."""

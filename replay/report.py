@@ -278,7 +278,7 @@ def plain(value: Any) -> Any:
 
 
 def print_reports(reports: Sequence[VerifyReport], as_json_text: bool = False) -> None:
-    """Print `reports` as tables, or as one JSON document: the report's, or of several a list."""
+    """Print `reports` as tables, or as one JSON document: the report's, or of several all."""
     if not as_json_text:
         for report in reports:
             _print_report(report)
