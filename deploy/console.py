@@ -104,7 +104,7 @@ def _cell(value: Any) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"–|nan|-?(inf|[\d,.]*\d[\d,.]*(e[+-]\d+)?)", cell) is not None
+    return re.fullmatch(r"–|nan|-?(inf|[,.]*\d[\d,.]*(e[+-]\d+)?)", cell) is not None
 
 
 def _as_text(code: re.Match[str]) -> str:
