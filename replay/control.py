@@ -348,7 +348,9 @@ class Control:
                     raise
                 time.sleep(0.1)
 
-    def _lock(self, connection: psycopg.Connection[dict[str, Any]], job: str) -> None:
+    def _lock(
+        self, connection: psycopg.Connection[dict[str, Any]], job: str, *, had: bool = False
+    ) -> None:
         name = f"kappa replay {self.namespace} {job}"
         if self._try_lock(connection, name):
             return
@@ -358,13 +360,8 @@ class Control:
             " AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(%s, 0)",
             (name,),
         ).fetchone()
-        if (
-            holder
-            and holder["name"] == self.holder
-            and holder["pid"] != connection.info.backend_pid
-        ):
-            # A server that lost this process's former connection holds its lock for hours. The name
-            # is this process's alone, unless it is cut.
+        if had and holder and holder["name"] == self.holder:
+            # A server that did not see the former connection end keeps its lock for hours.
             connection.execute("SELECT pg_terminate_backend(%s, 5000)", (holder["pid"],))
             if self._try_lock(connection, name):
                 return
@@ -450,7 +447,7 @@ class Control:
             connection.execute(_SCHEMA)
         if self._locked_job:
             # The lock went with the old connection; somebody else may have taken it since.
-            self._lock(connection, self._locked_job)
+            self._lock(connection, self._locked_job, had=True)
         return connection
 
 

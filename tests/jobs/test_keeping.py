@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ class World:
         self.listed: dict[str, str] = {}
         self.submitted: list[str] = []
         self.refused: set[str] = set()
+        self.then: Callable[[], None] = lambda: None
 
     def jobs(self) -> list[RunningJob]:
         return [RunningJob("a" * 32, name, state, 0) for name, state in self.listed.items()]
@@ -37,6 +39,7 @@ class World:
             if name in self.refused:
                 raise SubmissionFailed("refused")
         self.listed[name] = "RUNNING"
+        self.then()
 
     def again(self, settings: Settings, desired: DesiredJob) -> None:
         self.submit(settings, desired.job, desired.version)
@@ -89,6 +92,16 @@ def test_what_the_cluster_forgot_runs_again_and_what_was_cancelled_does_not(worl
     forget(world.settings, "words")
     assert keeper.look()
     assert world.news() == []
+
+
+def test_a_job_that_is_cancelled_while_another_is_resumed_stays_cancelled(world: World) -> None:
+    keeper = world.keeper()
+    keeper.look()
+    world.news()
+    world.listed.clear()
+    world.then = lambda: forget(world.settings, "words")
+    assert keeper.look()
+    assert world.news() == ["orders"]
 
 
 def test_a_job_that_started_too_late_is_not_submitted_again(world: World) -> None:

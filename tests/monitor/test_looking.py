@@ -112,18 +112,19 @@ def test_a_reader_of_arrivals_is_one_of_its_job(
     assert found.running == {"transactions": False}
 
 
-@pytest.mark.parametrize(("events", "records"), [([], 0), ([["an event"]], 1)])
+@pytest.mark.parametrize(("events", "records"), [([], 0), ([["an event"]], 1), (None, 1)])
 def test_a_marker_after_the_last_event_is_no_lag(
     lookout: Lookout,
     monkeypatch: pytest.MonkeyPatch,
-    events: list[list[str]],
+    events: list[list[str]] | None,
     records: int,
 ) -> None:
     asked = list[object]()
 
     def read(kafka: object, topic: str, ranges: object) -> list[list[str]]:
         asked.append((topic, ranges))
-        return events
+        # A group may stand before the first record.
+        return refuse(KafkaUnavailable("out of range")) if events is None else events
 
     monkeypatch.setattr(looking, "read_committed", read)
     clock = [0.0]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from confluent_kafka import Consumer
 from pydantic import SecretStr
@@ -69,6 +70,18 @@ def test_one_process_at_a_time_changes_a_replay(empty: Environment) -> None:
             second.lock("page_views")
         first.close()
         second.lock("page_views")
+
+
+def test_a_lock_that_only_the_server_keeps_is_taken_back(empty: Environment) -> None:
+    with control(empty) as plane, control(empty) as other:
+        plane.lock("page_views")
+        lost, plane._connection = plane._connection, None
+        assert lost is not None
+        assert plane.leases() == []
+        with pytest.raises(psycopg.OperationalError):
+            lost.execute("SELECT 1")
+        with pytest.raises(Busy):
+            other.lock("page_views")
 
 
 def test_a_step_does_not_begin_once_another_process_ended_the_replay(empty: Environment) -> None:

@@ -142,7 +142,8 @@ def test_files_of_settings_are_found_from_any_folder(
 ) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "kappa_clickhouse_password").write_text("in a file")
-    (tmp_path / "ca.crt").touch()
+    # As in a pod, where it leads elsewhere than in another.
+    (tmp_path / "ca.crt").symlink_to(tmp_path / "secrets" / "kappa_clickhouse_password")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KAPPA_SECRETS_DIR", "secrets")
     given = Settings(_env_file=None, home=Path("home"), ca_file="ca.crt").environment()
