@@ -361,6 +361,9 @@ def _await_running(cluster: Cluster, name: str, job_id: str) -> None:
         if failed and (reason := cluster.failure(job_id)):
             if job["state"] not in ("FAILED", "CANCELED"):
                 cluster.cancel(job_id)
+            # A cluster that has been up for minutes does not wait for more slots than it has.
+            if "NoResourceAvailableException" in reason:
+                raise _without_slots(name)
             raise SubmissionFailed(f"{name} does not start: {reason}")
         if job["state"] == "CANCELED":
             raise SubmissionFailed(f"{name} was cancelled before all of it ran.")
@@ -374,10 +377,14 @@ def _await_running(cluster: Cluster, name: str, job_id: str) -> None:
         if not any(vertex["tasks"]["SCHEDULED"] for vertex in vertices):
             raise
         cluster.cancel(job_id)
-        raise SubmissionFailed(
-            f"{name} does not start: no slots came free for all of it within "
-            f"{_START_SECONDS:.0f} s; cancel a job, add a TaskManager, or lower KAPPA_PARALLELISM."
-        ) from None
+        raise _without_slots(name) from None
+
+
+def _without_slots(name: str) -> SubmissionFailed:
+    return SubmissionFailed(
+        f"{name} does not start: no slots came free for all of it; cancel a job, add a "
+        "TaskManager, or lower KAPPA_PARALLELISM."
+    )
 
 
 class _TookTooLong(ClusterError):
