@@ -80,8 +80,7 @@ class Target:
         """
         revision, emitted = identifier(REVISION), identifier(EMITTED_AT)
         (found,) = self._clickhouse.query(
-            f"SELECT count(), max({revision}), "
-            f"toUnixTimestamp64Milli(max({emitted})) "
+            f"SELECT count(), max({revision}), toUnixTimestamp64Milli(max({emitted})) "
             f"FROM {identifier(source.table)} WHERE {identifier(PARTITION)} = {partition:d}"
         ).rows
         rows, offset, moment = map(int, found)
@@ -145,15 +144,18 @@ class Target:
         present = self._clickhouse.column_names(source.table)
         if statement := add_columns(spec, source.version, present):
             self._clickhouse.command(statement)
-        newest = self._registry.latest(f"{topic}-value")
         change = change_expiry(spec, source.version, self._engine(source.table))
         # Rows of older schemas may come after newer ones, and must not bring a retention back.
-        if change and (newest is None or newest.id == schema_id):
+        if change and self._is_newest(topic, schema_id):
             self._clickhouse.command(change)
         # A rebuild is loaded beside the version that people see; it must not take the name.
         if source.version <= min(self._versions(source.view), default=source.version):
             self._clickhouse.command(create_view(spec, source.version))
         return self._remember(source, schema_id)
+
+    def _is_newest(self, topic: str, schema_id: int) -> bool:
+        newest = self._registry.latest(f"{topic}-value")
+        return newest is None or newest.id == schema_id
 
     def _engine(self, table: str) -> str:
         of_rows = keyed(table, self.table_ids())
