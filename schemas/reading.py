@@ -50,7 +50,12 @@ def read_committed(
 
 def is_event(kafka: Mapping[str, Any], topic: str, partition: int, offset: int) -> bool:
     """Tell whether a committed event stands at `offset`, and no marker or aborted record."""
-    return any(read_committed(kafka, topic, {partition: (offset, offset + 1)}))
+    return has_events(kafka, topic, partition, offset, offset + 1)
+
+
+def has_events(kafka: Mapping[str, Any], topic: str, partition: int, first: int, end: int) -> bool:
+    """Tell whether a committed event stands in [first, end), and not only markers and the like."""
+    return any(read_committed(kafka, topic, {partition: (first, end)}))
 
 
 def first_at(consumer: Consumer, topic: str, partition: int, timestamp: int) -> int | None:

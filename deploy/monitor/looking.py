@@ -37,7 +37,7 @@ from replay.astray import Astray, astray
 from replay.build import rebuilt_plan
 from replay.control import Control, ControlUnavailable
 from replay.records import ReplayRecord, ReplayState, VersionState, events_before
-from schemas.reading import read_committed
+from schemas.reading import has_events
 from schemas.topics import KafkaUnavailable
 from sinks.lag import LagReader, PartitionLag
 from sinks.loader import group_of
@@ -162,14 +162,14 @@ class Lookout:
             return one
         known = self._marked.get((one.group, *place))
         if known is None or known[0] != (one.committed, one.end):
-            between = {one.partition: (one.committed, one.end)}
+            kafka, between = self._settings.kafka_client, (one.committed, one.end)
             try:
-                has_events = any(read_committed(self._settings.kafka_client, one.topic, between))
+                is_behind = has_events(kafka, *place, *between)
             except KafkaUnavailable as error:
                 # A group that nobody reads in may stand before a topic's first record.
                 log.warning("what %s has left to read is not known: %s", one.group, error)
-                has_events = True
-            known = (one.committed, one.end), has_events
+                is_behind = True
+            known = between, is_behind
             self._marked[(one.group, *place)] = known
         return one if known[1] else replace(one, committed=one.end)
 

@@ -10,7 +10,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deploy.monitor import __main__ as monitor
-from deploy.monitor import looking
 from deploy.monitor.asking import Asking
 from deploy.monitor.figures import Freshness
 from deploy.monitor.looking import Lookout
@@ -19,6 +18,7 @@ from jobs.cluster import Cluster
 from jobs.commits import CommitWatch
 from jobs.state import StateUnavailable
 from replay.control import Control, ControlUnavailable
+from schemas import reading
 from schemas.topics import KafkaUnavailable
 from sinks.lag import LagReader, PartitionLag
 
@@ -126,7 +126,7 @@ def test_a_marker_after_the_last_event_is_no_lag(
         # A group may stand before the first record.
         return refuse(KafkaUnavailable("out of range")) if events is None else events
 
-    monkeypatch.setattr(looking, "read_committed", read)
+    monkeypatch.setattr(reading, "read_committed", read)
     clock = [0.0]
     monkeypatch.setattr(lookout, "_clock", lambda: clock[0])
     for name, found in (
