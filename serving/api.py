@@ -13,7 +13,7 @@ from serving.catalogue import ViewInfo
 from serving.errors import ApiError, bad_request, unknown
 from serving.formats import MEDIA_TYPES, arrow_bytes, as_bytes, csv_bytes, json_rows, readable
 from serving.panels import STATS
-from serving.query import DEFAULT_LIMIT, MAX_LIMIT, Format, statement
+from serving.query import DEFAULT_LIMIT, MAX_LIMIT, Format, bindable, statement
 from serving.reading import Readers
 from sinks.sql import identifier
 
@@ -142,8 +142,7 @@ def _one_page(readers: Readers, page_id: str) -> dict[str, Any]:
         )
     if not view.has("page_id"):
         raise ApiError(404, f"View {STATS} has no column page_id.")
-    if "\0" in page_id:
-        raise bad_request("The value of page_id has a NUL character.")
+    page_id = bindable("page_id", page_id)
     names = ", ".join(identifier(column.name) for column in view.columns)
     sql = (
         f"SELECT {names} FROM {identifier(readers.database)}.{identifier(STATS)}"

@@ -251,6 +251,11 @@ def _value(column: ViewColumn, text: str, name: str) -> Any:
     except (KeyError, ValueError, OverflowError):
         shown = text if len(text) <= 40 else f"{text[:40]}…"
         raise bad_request(f'"{shown}" is no value of {name}, which is {kind}.') from None
+    return bindable(name, text)
+
+
+def bindable(name: str, text: str) -> str:
+    """Return `text`, the value of `name`, which can be one of ClickHouse's parameters, or raise."""
     if "\0" in text:
         raise bad_request(f"The value of {name} has a NUL character.")
     return text

@@ -18,7 +18,9 @@ from deploy.settings import Settings
 from serving.catalogue import StoredTable, ViewColumn, ViewInfo, catalogue
 from serving.errors import ApiError, bad_request
 from sinks.clickhouse import (
+    NO_MEMORY,
     READ_ONLY,
+    TOO_MANY_QUERIES,
     TOO_MUCH,
     TOO_SLOW,
     UNKNOWN_DATABASE,
@@ -37,8 +39,6 @@ _EXECUTION_SECONDS = 8
 _CONCURRENT = 8
 _WAIT_SECONDS = 3.0
 _CATALOGUE_SECONDS = 1.0
-# Codes of ClickHouse.
-_TOO_MANY_QUERIES, _NO_MEMORY = 202, 241
 
 Result = TypeVar("Result")
 
@@ -192,12 +192,12 @@ def _as_api_error(error: ClickHouseFailed) -> ApiError:
         return bad_request(
             f"The query takes longer than {_EXECUTION_SECONDS} s; ask for a shorter time or by key."
         )
-    if error.code == _NO_MEMORY:
+    if error.code == NO_MEMORY:
         return bad_request(
             "The query needs more memory than it may have; ask for fewer rows, for a shorter time "
             "or by key."
         )
-    if error.code == _TOO_MANY_QUERIES:
+    if error.code == TOO_MANY_QUERIES:
         return _busy()
     if error.code == READ_ONLY:
         sentence = "ClickHouse's reader may not bound its queries; its profile needs readonly = 2."
