@@ -211,14 +211,9 @@ def test_a_job_that_a_cluster_of_its_own_would_start_again_is_not_started(
 
 
 def test_an_upgrade_that_was_killed_half_way_says_how_to_go_on(tmp_path: Path) -> None:
-    with flink("a" * 32, "orders.v2", 5, "FINISHED") as url:
-        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
-        views, options = ("revenue_per_minute", "order_funnel"), {"parallelism": 1}
-        with remembered(settings, DesiredJob("orders.v2", "orders", 2, views, "", options)):
-            pass
-        with pytest.raises(SubmissionFailed) as refused:
-            upgrade(settings, "orders", version=2)
-    assert str(refused.value) == (
+    views, options = ("revenue_per_minute", "order_funnel"), {"parallelism": 1}
+    kept = DesiredJob("orders.v2", "orders", 2, views, "", options)
+    assert refused_upgrade(tmp_path, kept, "FINISHED") == (
         "orders.v2 does not run, so there is nothing to stop: `kappa submit orders --version 2 "
         "--view revenue_per_minute --view order_funnel --parallelism 1` goes on from its newest "
         "state with the code as it is."
@@ -234,13 +229,19 @@ def test_an_upgrade_that_does_not_start_tells_how_to_go_back_with_the_views_it_h
     taken = RunningJob("a" * 32, "words.v2", "RUNNING", 5), "file:/savepoint"
     monkeypatch.setattr(upgrading, "take_savepoint", lambda *_, **__: taken)
     monkeypatch.setattr(upgrading, "submit", refused)
-    with flink("a" * 32, "words.v2", 5, "RUNNING") as url:
-        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
-        with remembered(settings, DesiredJob("words.v2", "words", 2, ("word_counts",))):
-            pass
-        with pytest.raises(SubmissionFailed) as said:
-            upgrade(settings, "words", version=2)
-    assert str(said.value) == (
+    kept = DesiredJob("words.v2", "words", 2, ("word_counts",))
+    assert refused_upgrade(tmp_path, kept, "RUNNING") == (
         "no slots. Its state is in file:/savepoint: put the former code back and run "
         "`kappa submit words --version 2 --view word_counts --from file:/savepoint`."
     )
+
+
+def refused_upgrade(home: Path, kept: DesiredJob, state: str) -> str:
+    """Return why `kept`, which Flink has in `state`, is not upgraded."""
+    with flink("a" * 32, kept.name, 5, state) as url:
+        settings = Settings(_env_file=None, home=home, flink_url=url)
+        with remembered(settings, kept):
+            pass
+        with pytest.raises(SubmissionFailed) as refused:
+            upgrade(settings, kept.job, version=kept.version)
+    return str(refused.value)
