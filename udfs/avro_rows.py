@@ -54,18 +54,25 @@ class WriterSchema:
 def checked(schema: Any) -> WriterSchema:
     """Return a writer's schema; `UnresolvableSchema` where it is none that an event is read with.
 
-    An id is only a number: what the registry knows by it may be no event's schema at all.
+    An id is only a number: what the registry knows by it may be no event's schema at all. Nor is a
+    type read that holds itself: Arrow has no column for it, and how deep a value of it goes, its
+    bytes decide, not the schema.
     """
     if not isinstance(schema, dict) or schema.get("type") not in _RECORDS:
         raise UnresolvableSchema("it is not a record's schema.")
+    # What bears fastavro's own marks it would take as it is, for parsed.
+    schema = {key: value for key, value in schema.items() if not key.startswith("__")}
     try:
         parsed = fastavro.parse_schema(schema)
+        recursive = _holds_itself(parsed, frozenset())
         named = {part["name"]: part for part in _parts(parsed, {}) if _is_named(part)}
-        weightless = _has_weightless_items(parsed, named)
+        weightless = not recursive and _has_weightless_items(parsed, named)
         written = fastavro.parse_schema(plain(schema))
     except Exception as error:
         # Such as a reference that is not resolved, or a nesting without end.
         raise UnresolvableSchema(f"the schema can't be read: {error!r:.200}.") from error
+    if recursive:
+        raise UnresolvableSchema("a record within itself is not read.")
     if weightless:
         raise UnresolvableSchema("an array's items take no bytes.")
     return WriterSchema(parsed, written, named)
@@ -136,10 +143,28 @@ def _parts(schema: Any, named: Mapping[str, Any]) -> Iterator[Any]:
             continue
         yield part
         if isinstance(part, dict):
-            waiting += [part[key] for key in ("items", "values") if key in part]
-            waiting += [one["type"] for one in part.get("fields", ())]
-            if isinstance(part["type"], dict | list):
-                waiting.append(part["type"])
+            waiting += _made_of(part)
+
+
+def _made_of(part: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the types that a type is made of, as they are written there."""
+    yield from (part[key] for key in ("items", "values") if key in part)
+    yield from (one["type"] for one in part.get("fields", ()))
+    if isinstance(part["type"], dict | list):
+        yield part["type"]
+
+
+def _holds_itself(schema: Any, within: frozenset[str]) -> bool:
+    """Tell whether a type in `schema` is named inside of itself; `within` are those around it.
+
+    A name stands for what was declared before: it leads back only to a type around it.
+    """
+    if isinstance(schema, str):
+        return schema in within
+    if isinstance(schema, list):
+        return any(_holds_itself(branch, within) for branch in schema)
+    own = within | {schema["name"]} if _is_named(schema) else within
+    return any(_holds_itself(part, own) for part in _made_of(schema))
 
 
 def _has_weightless_items(schema: Any, named: Mapping[str, Any]) -> bool:
@@ -148,25 +173,19 @@ def _has_weightless_items(schema: Any, named: Mapping[str, Any]) -> bool:
     A value of a few bytes may then declare billions of items and keep its reader busy for ever.
     """
     return any(
-        isinstance(part, dict)
-        and part["type"] == "array"
-        and _is_weightless(part["items"], named, frozenset())
+        isinstance(part, dict) and part["type"] == "array" and _is_weightless(part["items"], named)
         for part in _parts(schema, {})
     )
 
 
-def _is_weightless(schema: Any, named: Mapping[str, Any], within: frozenset[str]) -> bool:
+def _is_weightless(schema: Any, named: Mapping[str, Any]) -> bool:
     if isinstance(schema, str):
-        # A record within itself takes no more bytes than what else is in it.
-        if schema in within or schema not in named:
-            return schema in within or schema == "null"
-        return _is_weightless(named[schema], named, within | {schema})
+        return _is_weightless(named[schema], named) if schema in named else schema == "null"
     if isinstance(schema, list) or schema["type"] in ("array", "map", "enum"):
         # Which branch it is takes a byte, and so does an end.
         return False
     if schema["type"] == "fixed":
         return bool(schema["size"] == 0)
     if schema["type"] in _RECORDS:
-        own = within | {schema["name"]}
-        return all(_is_weightless(field["type"], named, own) for field in schema["fields"])
-    return _is_weightless(schema["type"], named, within)
+        return all(_is_weightless(field["type"], named) for field in schema["fields"])
+    return _is_weightless(schema["type"], named)

@@ -15,7 +15,8 @@ import pytest
 from bench.generators import orders as shop
 from schemas.framing import frame
 from schemas.streams import DEVICE_READINGS, ORDERS, PAGE_VIEWS, POSTS
-from udfs.avro_rows import plain
+from udfs.avro_columns import UnresolvableSchema
+from udfs.avro_rows import checked, plain
 from udfs.decode import Batch, Decoder, needed_fields
 from udfs.decode_row import RowDecoder
 
@@ -39,6 +40,10 @@ WIDE: dict[str, Any] = {
         {"name": "scroll", "type": {"type": "array", "items": "int"}, "default": []},
         {"name": "campaign", "type": ["null", "string"], "default": None},
     ],
+}
+FIXED: dict[str, Any] = {
+    "name": "hash",
+    "type": ["null", {"type": "fixed", "name": "Four", "size": 4}],
 }
 FIELDS = needed_fields(PAGE_VIEWS, {"country"})
 SCHEMAS = {ID: PAGE_VIEWS.schema, OLD_ID: OLD, WIDE_ID: WIDE}
@@ -289,6 +294,57 @@ def test_the_schema_of_no_event_costs_only_what_names_it(schema: Any) -> None:
     batch = decoder.decode(np.array([good(), value], dtype=object), np.full(2, NOW))
     assert batch.reasons.tolist() == [None, "undecodable"]
     assert RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",)).decode(value, NOW) is None
+
+
+def _node(namespace: str = "") -> Any:
+    return {
+        "type": "record",
+        "name": "Node",
+        "namespace": namespace,
+        "fields": [{"name": "next", "type": ["null", "Node"]}],
+    }
+
+
+@pytest.mark.parametrize(
+    "avro_type",
+    [
+        ["null", _node()],
+        ["null", _node("trees")],
+        ["null", {"type": "map", "values": _node()}],
+        # The event itself.
+        ["null", {"type": "array", "items": "PageView"}],
+    ],
+)
+@pytest.mark.parametrize("more", [[], [FIXED]])
+def test_a_value_that_goes_as_deep_as_its_bytes_say_ends_no_worker(
+    avro_type: Any, more: list[Any]
+) -> None:
+    added = {"name": "added", "type": avro_type}
+    schema = {**PAGE_VIEWS.schema, "fields": [*PAGE_VIEWS.schema["fields"], *more, added]}
+    value = frame(1, body() + b"\x02" * 30_000)
+    values = np.array([value, good()], dtype=object)
+    decoder = Decoder(PAGE_VIEWS, {1: schema, ID: PAGE_VIEWS.schema}.get, FIELDS)
+    batch = decoder.decode(values, np.full(2, NOW))
+    assert batch.reasons.tolist() == ["undecodable", None]
+    assert batch.details[0] == "Schema 1: a record within itself is not read."
+    assert RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",)).decode(value, NOW) is None
+
+
+def test_a_type_may_be_named_beside_itself_and_after_it() -> None:
+    pair = {"type": "record", "name": "Pair", "fields": [{"name": "x", "type": "int"}]}
+    more = [{"name": "a", "type": pair}, {"name": "b", "type": {"type": "map", "values": "Pair"}}]
+    schema = {**PAGE_VIEWS.schema, "fields": [*PAGE_VIEWS.schema["fields"], *more]}
+    value = frame(1, body(schema, a={"x": 1}, b={"k": {"x": 2}}))
+    decoder = Decoder(PAGE_VIEWS, {1: schema}.get, FIELDS)
+    assert decoder.decode(np.array([value], dtype=object), np.full(1, NOW)).reasons[0] is None
+
+
+def test_what_bears_the_marks_of_a_parsed_schema_is_parsed_all_the_same() -> None:
+    marks = {"__fastavro_parsed": True, "__named_schemas": {"Node": _node()}}
+    added = {"name": "added", "type": ["null", "Node"]}
+    schema = {**PAGE_VIEWS.schema, "fields": [*PAGE_VIEWS.schema["fields"], added]} | marks
+    with pytest.raises(UnresolvableSchema, match="can't be read"):
+        checked(schema)
 
 
 def test_bytes_that_come_by_a_types_name_are_no_text() -> None:
