@@ -46,7 +46,7 @@ def reader_type(avro_field: dict[str, Any]) -> pa.DataType:
     """Return the Arrow type of a field of the reader's schema."""
     avro_type = avro_field["type"]
     if isinstance(avro_type, list):
-        avro_type = next(branch for branch in avro_type if branch != "null")
+        avro_type = next((branch for branch in avro_type if branch != "null"), "null")
     if isinstance(avro_type, dict):
         logical = _LOGICAL.get(avro_type.get("logicalType", ""))
         if logical is not None:

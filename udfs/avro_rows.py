@@ -30,9 +30,8 @@ class WriterSchema:
 
     @property
     def fields(self) -> list[dict[str, Any]]:
-        """The event's fields."""
-        fields: list[dict[str, Any]] = self.parsed["fields"]
-        return fields
+        """The event's fields; types that were declared before stand there in full."""
+        return [{**one, "type": _in_full(one["type"], self.named)} for one in self.parsed["fields"]]
 
     def has_bytes(self, field_type: Any) -> bool:
         """Tell whether values of a field's type have bytes in them, which may be no text."""
@@ -123,6 +122,15 @@ def has_more(body: bytes, schema: Any) -> bool:
     except Exception:
         return False
     return stream.tell() < len(body)
+
+
+def _in_full(schema: Any, named: Mapping[str, Any]) -> Any:
+    """Return a field's type with what it refers to by name, but for names within records."""
+    if isinstance(schema, list):
+        return [_in_full(branch, named) for branch in schema]
+    if isinstance(schema, dict) and schema["type"] == "array":
+        return {**schema, "items": _in_full(schema["items"], named)}
+    return named.get(schema, schema) if isinstance(schema, str) else schema
 
 
 def _is_named(part: Any) -> bool:

@@ -402,6 +402,44 @@ def test_beside_a_fixed_size_values_are_resolved_like_any_other() -> None:
     ]
 
 
+@pytest.mark.parametrize("more", [[], [FIXED]])
+def test_a_type_without_a_value_for_the_streams_is_refused_beside_a_fixed_size_too(
+    more: list[Any],
+) -> None:
+    for name, avro_type, written in (
+        ("country", ["null"], None),
+        ("page_id", {"type": "array", "items": ["null"]}, [None]),
+    ):
+        fields = [
+            {"name": name, "type": avro_type} if f["name"] == name else f
+            for f in PAGE_VIEWS.schema["fields"]
+        ]
+        schema = {**PAGE_VIEWS.schema, "fields": [*fields, *more]}
+        value = frame(1, body(schema, **{name: written}))
+        decoder = Decoder(PAGE_VIEWS, {1: schema, ID: PAGE_VIEWS.schema}.get, FIELDS)
+        values = np.array([value, good()], dtype=object)
+        assert decoder.decode(values, np.full(2, NOW)).reasons.tolist() == ["undecodable", None]
+
+
+@pytest.mark.parametrize("more", [[], [FIXED]])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_enum_that_was_declared_before_is_a_text_beside_a_fixed_size_too(
+    more: list[Any], wrapped: bool
+) -> None:
+    code = {"type": "enum", "name": "Code", "symbols": ["DE", "FR"]}
+    country: Any = ["null", "Code"] if wrapped else "Code"
+    fields = [
+        {"name": f["name"], "type": country} if f["name"] == "country" else f
+        for f in PAGE_VIEWS.schema["fields"]
+    ]
+    first = {"name": "origin", "type": code}
+    schema = {**PAGE_VIEWS.schema, "fields": [first, *fields, *more]}
+    values = np.array([frame(1, body(schema, origin="FR", country="DE"))], dtype=object)
+    batch = Decoder(PAGE_VIEWS, {1: schema}.get, FIELDS).decode(values, np.full(1, NOW))
+    assert batch.reasons.tolist() == [None]
+    assert batch.events["country"].to_pylist() == ["DE"]
+
+
 def test_a_null_where_the_stream_has_none_is_missing() -> None:
     nullable = {"amount_cents": ["null", "long"], "category": ["null", "string"]}
     fields = [{**f, "type": nullable.get(f["name"], f["type"])} for f in ORDERS.schema["fields"]]
