@@ -234,7 +234,10 @@ class Decoder:
         if writer.is_for_one_by_one:
             return _Writer(written=writer.written, fields=fields)
         octets = {name for name, one in fields.items() if writer.has_bytes(one["type"])}
-        text = json.dumps(plain(schema, _LOGICAL, "string"))
+        try:
+            text = json.dumps(plain(schema, _LOGICAL, "string"))
+        except RecursionError as error:
+            raise UnresolvableSchema("the schema is nested too deeply.") from error
         return _Writer("", text, writer.written, fields, frozenset(octets - self._own_names))
 
     @property
