@@ -27,6 +27,7 @@ from udfs.avro_columns import (
     reader_type,
 )
 from udfs.avro_rows import checked, has_more, plain, read_strictly
+from udfs.comparisons import compared
 
 Objects = npt.NDArray[np.object_]
 Part = tuple[npt.NDArray[np.int64], pa.Table]
@@ -473,9 +474,9 @@ def _outside(column: pa.ChunkedArray, rule: Range) -> npt.NDArray[np.bool_]:
     if pa.types.is_floating(column.type):
         bad |= ~_mask(pc.fill_null(pc.is_finite(column), True))
     if rule.minimum is not None:
-        bad |= _mask(pc.less(column, rule.minimum))
+        bad |= _mask(compared(column, "<", rule.minimum))
     if rule.maximum is not None:
-        bad |= _mask(pc.greater(column, rule.maximum))
+        bad |= _mask(compared(column, ">", rule.maximum))
     return bad
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from udfs import distinct, sketches
+from udfs.comparisons import compared
 from udfs.fingerprints import fingerprinted, fingerprints
 from udfs.groups import Groups, groups_of
 from udfs.measures import (
@@ -35,15 +36,6 @@ from udfs.measures import (
 
 PANE = "pane"
 WINDOW = "window"
-
-_COMPARE = {
-    "==": pc.equal,
-    "!=": pc.not_equal,
-    ">=": pc.greater_equal,
-    "<=": pc.less_equal,
-    ">": pc.greater,
-    "<": pc.less,
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class Partial:
         if self.source == "present":
             return pc.is_valid(column).cast(pa.int64())
         if self.source == "condition":
-            matches = _COMPARE[self.comparison](column, pa.scalar(self.value))
+            matches = compared(column, self.comparison, self.value)
             return pc.fill_null(matches, False).cast(pa.int64())
         return column.cast(pa.int64())
 

@@ -14,7 +14,7 @@ import pytest
 
 from bench.generators import orders as shop
 from schemas.framing import frame
-from schemas.streams import DEVICE_READINGS, ORDERS, PAGE_VIEWS, POSTS
+from schemas.streams import DEVICE_READINGS, ORDERS, PAGE_VIEWS, POSTS, Range
 from udfs.avro_columns import UnresolvableSchema
 from udfs.avro_rows import checked, plain
 from udfs.decode import Batch, Decoder, needed_fields
@@ -143,6 +143,21 @@ def test_bounds_themselves_are_good() -> None:
     )
 
     assert batch.reasons.tolist() == [None] * 4
+
+
+def test_a_bound_that_is_no_whole_number_holds_for_whole_numbers_of_any_size() -> None:
+    stream = replace(PAGE_VIEWS, rules=(Range("bytes_sent", 0.5, 2.0**60),))
+    sizes = (None, 0, 1, 2**53 + 1, 2**60, 2**60 + 1, 2**63 - 1)
+    values = np.array([good(bytes_sent=size) for size in sizes], dtype=object)
+    fields = needed_fields(stream, set())
+
+    batch = Decoder(stream, SCHEMAS.get, fields).decode(values, np.full(len(sizes), NOW))
+
+    bad = "out_of_range"
+    assert batch.reasons.tolist() == [None, bad, None, None, None, bad, bad]
+    one = RowDecoder(stream, SCHEMAS.get, fields)
+    singly = [one.decode(value, NOW) is None for value in values]
+    assert singly == [reason is not None for reason in batch.reasons]
 
 
 def test_versions_of_the_schema_mix_in_a_batch_and_keep_their_order() -> None:

@@ -89,6 +89,15 @@ def test_every_measure_of_a_window() -> None:
     ]
 
 
+def test_a_condition_with_a_fraction_holds_for_whole_numbers_of_any_size() -> None:
+    pages, book = store(measures=(("some", Count("ms", ">", 0.5)),)), Book()
+    events = [event(1, "/a", "ann", 200, ms) for ms in (0, 1, 2**53 + 1, -(2**63), None)]
+
+    changed = fold(pages, book, [panes_of(pages, events)])
+
+    assert rows(settled_rows(pages, book, changed, -1, MINUTE)) == [(0, "/a", 2)]
+
+
 def test_it_does_not_matter_how_events_are_split_into_batches() -> None:
     pages = store()
     events = [event(i % 130, f"/{i % 3}", f"u{i % 7}", 200 + 150 * (i % 3), i) for i in range(500)]
