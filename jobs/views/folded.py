@@ -16,6 +16,7 @@ from udfs.avro_columns import reader_type
 from udfs.measures import (
     Count,
     CountDistinct,
+    CountDistinctApprox,
     Earliest,
     First,
     Last,
@@ -64,7 +65,7 @@ SOURCE_FIELDS = ("source_partition", "source_offset")
 class FoldedView(View):
     """A view over one stream whose events are folded in Arrow, before they are rows of Flink's.
 
-    `dimensions` are string fields of the stream that group its events.
+    `dimensions` are fields of the stream that group its events: texts, or what has one of its own.
     """
 
     stream: Stream
@@ -110,8 +111,24 @@ class FoldedView(View):
                 f"{self.stream.name}, {pane}."
             )
 
+    @property
+    def _told_apart(self) -> set[str]:
+        """The fields whose values are told apart by their texts."""
+        return set(self.dimensions)
+
     def _refuse_unknown_fields(self, more: Iterable[str] = ()) -> None:
         self._refuse_unknown(self.stream, self.used_fields - {*more})
+        for name, kind in self._kinds(self._told_apart).items():
+            if pa.types.is_binary(kind) or pa.types.is_list(kind):
+                raise InvalidView(
+                    f"{self.name}: {name} of {self.stream.name} is of type {kind}, whose values "
+                    "have no text to tell them apart by; write the view in SQL."
+                )
+
+    def _kinds(self, names: set[str]) -> dict[str, pa.DataType]:
+        """Return the types of those of `names` that are fields of the stream's own."""
+        fields = {one["name"]: one for one in self.stream.schema["fields"]}
+        return {name: reader_type(fields[name]) for name in sorted(names & fields.keys())}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,15 +139,22 @@ class MeasuredView(FoldedView):
 
     def _refuse_unknown_fields(self, more: Iterable[str] = ()) -> None:
         super()._refuse_unknown_fields(more)
-        fields = {one["name"]: one for one in self.stream.schema["fields"]}
         for name, measure in self.measures.items():
-            if isinstance(measure, Sum | Mean | Min | Max) and measure.field in fields:
-                kind = reader_type(fields[measure.field])
-                if pa.types.is_floating(kind) or pa.types.is_string(kind):
+            if not isinstance(measure, Sum | Mean | Min | Max):
+                continue
+            for kind in self._kinds({measure.field}).values():
+                if not _is_whole(kind):
                     raise InvalidView(
                         f"{self.name}: {name} is made of whole numbers, and {measure.field} of "
                         f"{self.stream.name} is of type {kind}; write the view in SQL."
                     )
+
+    @property
+    def _told_apart(self) -> set[str]:
+        kept = (
+            m for m in self.measures.values() if isinstance(m, CountDistinct | CountDistinctApprox)
+        )
+        return super()._told_apart | {measure.field for measure in kept}
 
     @property
     def used_fields(self) -> set[str]:
@@ -145,6 +169,11 @@ class MeasuredView(FoldedView):
             *self.instants,
             *(Column(n, m.type, m.nullable, m.doc) for n, m in self.measures.items()),
         )
+
+
+def _is_whole(kind: pa.DataType) -> bool:
+    """Tell whether values of a type are whole numbers, or instants, which are told in such."""
+    return pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_timestamp(kind)
 
 
 @dataclass(frozen=True, kw_only=True)

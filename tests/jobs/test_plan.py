@@ -29,7 +29,7 @@ from jobs.words import WORD_COUNTS
 from schemas.columns import ColumnType
 from schemas.streams import DEVICE_READINGS, PAGE_REQUESTS, PAGE_VIEWS, Stream
 from udfs.joins import Left, Right
-from udfs.measures import CountDistinct, First, Max, Mean, Min, Sum
+from udfs.measures import CountDistinct, CountDistinctApprox, First, Max, Mean, Min, Sum
 from udfs.panes import PaneStore
 
 _HOUR = timedelta(hours=1)
@@ -283,6 +283,36 @@ def test_fractions_are_for_sql(measure: Any) -> None:
             measures={"measured": measure("temperature")},
             description="What would end the job at the first fraction.",
         )
+
+
+@pytest.mark.parametrize("avro_type", ["bytes", {"type": "array", "items": "string"}])
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"dimensions": ("referrer",)}, "no text to tell them apart by"),
+        ({"measures": {"n": CountDistinct("referrer")}}, "no text to tell them apart by"),
+        ({"measures": {"n": CountDistinctApprox("referrer")}}, "no text to tell them apart by"),
+        ({"measures": {"n": Sum("referrer")}}, "n is made of whole numbers"),
+        ({"measures": {"n": Max("referrer")}}, "n is made of whole numbers"),
+    ],
+)
+def test_what_has_no_text_and_is_no_number_is_for_sql(
+    monkeypatch: pytest.MonkeyPatch, avro_type: Any, changes: dict[str, Any], complaint: str
+) -> None:
+    fields = [
+        {**one, "type": ["null", avro_type]} if one["name"] == "referrer" else one
+        for one in PAGE_VIEWS.schema["fields"]
+    ]
+    schema = {**PAGE_VIEWS.schema, "fields": fields}
+    monkeypatch.setattr(Stream, "schema", property(lambda _: schema))
+    with pytest.raises(InvalidView, match=f"site_traffic_per_minute: .*{complaint}.*in SQL"):
+        replace(SITE_TRAFFIC_PER_MINUTE, **changes)
+
+
+def test_a_number_groups_events_and_is_counted_as_its_text() -> None:
+    measures = {"sizes": CountDistinct("bytes_sent"), "times": CountDistinctApprox("event_time")}
+    view = replace(SITE_TRAFFIC_PER_MINUTE, dimensions=("status",), measures=measures)
+    assert view.key == ("window_start", "status")
 
 
 def test_only_the_accounting_tells_of_what_was_missed() -> None:
