@@ -173,7 +173,8 @@ class MeasuredView(FoldedView):
 
 def _is_whole(kind: pa.DataType) -> bool:
     """Tell whether values of a type are whole numbers, or instants, which are told in such."""
-    return pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_timestamp(kind)
+    kinds = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_timestamp)
+    return any(is_one(kind) for is_one in kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
