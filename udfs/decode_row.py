@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,18 @@ from udfs.avro_rows import Event, checked, read_strictly
 from udfs.decode import Decoder, SchemaOf, needed_fields
 
 _PRIMITIVES = frozenset({"string", "bytes", "int", "long", "float", "double", "boolean"})
+_LEAST, _GREATEST = -(1 << 31), (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The schema that a plain reader reads with, and the fields that are ints and never null.
+
+    It reads these like longs; where one may be null it refuses those of more than 32 bits itself.
+    """
+
+    schema: Any
+    ints: tuple[str, ...]
 
 
 class RowDecoder:
@@ -29,7 +42,7 @@ class RowDecoder:
         self._fields = needed_fields(stream, set(fields))
         self._batch = Decoder(stream, schema_of, self._fields)
         self._faults = [(rule.field, _fault(rule)) for rule in stream.rules]
-        self._readers: dict[int, Any] = {}
+        self._readers: dict[int, _Reader | None] = {}
 
     def decode(self, value: bytes | None, timestamp: int) -> Event | None:
         """Return the good event in `value`, written at `timestamp` (epoch ms), or None.
@@ -49,13 +62,13 @@ class RowDecoder:
         reader = self._readers[schema_id]
         if reader is None:
             return self._resolved(value, timestamp)
-        event = read_strictly(value[HEADER_BYTES:], reader)
-        if event is None:
+        event = read_strictly(value[HEADER_BYTES:], reader.schema)
+        if event is None or any(not _LEAST <= event[name] <= _GREATEST for name in reader.ints):
             return self._resolved(value, timestamp)
         return event if self._is_good(event, timestamp) else None
 
-    def _reader(self, writer: dict[str, Any]) -> Any:
-        """Return a schema with which a plain reader gives the same as the batch's, or None.
+    def _reader(self, writer: dict[str, Any]) -> _Reader | None:
+        """Return how a plain reader gives the same as the batch's, or None where it does not.
 
         What has to be resolved to the stream's own schema stays the batch's business.
         """
@@ -72,7 +85,8 @@ class RowDecoder:
                     return None
             elif not _is_simple(own[name]) or _bare(written.get(name)) != own[name]:
                 return None
-        return reader
+        ints = (name for name, one in written.items() if _bare(one) == "int")
+        return _Reader(reader, tuple(ints))
 
     def _resolved(self, value: bytes, timestamp: int) -> Event | None:
         values = np.empty(1, dtype=object)

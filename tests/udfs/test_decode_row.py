@@ -144,6 +144,33 @@ def test_broken_bytes_are_judged_alike() -> None:
     assert singly == at_once
 
 
+@pytest.mark.parametrize("name", ["status", "percent", "unread"])
+def test_a_number_that_an_int_has_no_room_for_is_judged_alike(name: str) -> None:
+    own = [*PAGE_VIEWS.schema["fields"], {"name": "percent", "type": ["null", "int"]}]
+    schema = {**PAGE_VIEWS.schema, "fields": [*own, {"name": "unread", "type": "int"}]}
+    # A long's bytes are those of an int.
+    wide = {**schema, "fields": [{**f, "type": _longer(f["type"])} for f in schema["fields"]]}
+    event = {f["name"]: _any(f["type"]) for f in wide["fields"]}
+    lenient = replace(PAGE_VIEWS, required=(), rules=())
+    columns = needed_fields(lenient, {"status", "page_id"})
+    one = RowDecoder(lenient, {OWN: schema}.get, columns)
+    batch = Decoder(lenient, {OWN: schema}.get, columns)
+    for number in (2**31 - 1, -(2**31), 2**31, -(2**31) - 1, 2**31 + 5, 2**32, 2**40):
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(wide), event | {name: number})
+        value = frame(OWN, out.getvalue())
+        found = batch.decode(np.array([value], dtype=object), np.full(1, NOW)).reasons[0]
+        assert (one.decode(value, NOW) is None) == (found is not None)
+        # What nobody reads is refused only where its bytes are not as many as an int's.
+        assert name != "status" or (found is None) == (-(2**31) <= number < 2**31)
+
+
+def _longer(avro_type: Any) -> Any:
+    if isinstance(avro_type, list):
+        return [_longer(branch) for branch in avro_type]
+    return "long" if avro_type == "int" else avro_type
+
+
 @pytest.mark.parametrize("stream", [PAGE_VIEWS, DEVICE_READINGS, TRANSACTIONS])
 def test_events_of_the_own_schema_take_the_short_way(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
