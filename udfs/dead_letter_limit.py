@@ -16,6 +16,11 @@ Int64s = npt.NDArray[np.int64]
 DeadBefore = Callable[[int, int], Int64s]
 """(partition, offset) to the offsets of the newest dead letters before it, ascending."""
 
+EventsIn = Callable[[int, int, int], Int64s]
+"""(partition, first, end) to the offsets in [first, end) at which events stand, ascending."""
+# With a transaction for each event a marker stands between two of them.
+_NEAR = 2
+
 
 class TooManyDeadLetters(Exception):
     """A partition went past its stream's limit; nothing more of it is taken."""
@@ -25,14 +30,15 @@ class TooManyDeadLetters(Exception):
 class DeadLetterGuard:
     """Follows the dead letters of each partition through the batches it is shown.
 
-    After a restart those in the dead-letter topic count on, so that a job which failed here fails
-    here again and does not go on by a limit's worth each time. Events before the offsets of
-    `accepted`, by partition, are not judged.
+    After a restart those in the dead-letter topic count on, those in a row too, so that a job which
+    failed here fails here again and does not go on by a limit's worth each time. Events before the
+    offsets of `accepted`, by partition, are not judged.
     """
 
     topic: str
     limit: DeadLetterLimit
     dead_before: DeadBefore
+    events_in: EventsIn
     accepted: Mapping[int, int] = field(default_factory=dict)
     _next_offset: dict[int, int] = field(default_factory=dict)
     _dead: dict[int, Int64s] = field(default_factory=dict)
@@ -70,6 +76,8 @@ class DeadLetterGuard:
             rows = np.flatnonzero(partitions == partition)
             passed = offsets[rows] < self.accepted.get(partition, 0)
             good = np.flatnonzero((reasons[rows] == None) | passed)  # noqa: E711
+            if partition not in self._in_a_row and (not len(good) or good[0]):
+                self._in_a_row[partition] = self._run_before(partition, int(offsets[rows[0]]))
             begin = np.concatenate([[-1 - self._in_a_row.pop(partition, 0)], good])
             runs = np.append(begin[1:], len(rows)) - begin - 1
             if (long := np.flatnonzero(runs >= most)).size:
@@ -77,6 +85,22 @@ class DeadLetterGuard:
                 raise self._too_many(most, most, partition, reached, reasons[rows])
             if runs[-1]:
                 self._in_a_row[partition] = int(runs[-1])
+
+    def _run_before(self, partition: int, offset: int) -> int:
+        """Return how many dead letters in a row end at `offset`, of those before a restart too."""
+        if partition in self._dead:
+            return 0
+        dead = self.dead_before(partition, offset)
+        self._dead[partition], self._next_offset[partition] = dead, offset
+        dead = dead[dead >= self.accepted.get(partition, 0)]
+        apart = np.diff(np.append(dead, offset))
+        near = dead[np.flatnonzero(np.append(True, apart > _NEAR))[-1] :]
+        near = near[max(0, len(near) - self.limit.in_a_row + 1) :]
+        if not len(near) or offset - near[0] == len(near):
+            return len(near)
+        # What stands between two may be a good event as well.
+        events = self.events_in(partition, int(near[0]), offset)
+        return int(np.argmin(np.append(np.isin(events, near)[::-1], False)))
 
     def _too_many(
         self,

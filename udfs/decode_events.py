@@ -22,7 +22,7 @@ from udfs.decode import Batch, Decoder, chosen, needed_fields
 from udfs.envelope import Parcel, pack, to_bytes, unpack
 from udfs.fingerprints import with_fingerprints
 from udfs.joins import JoinInput
-from udfs.kafka_letters import DeadBefore
+from udfs.kafka_letters import DeadBefore, EventsIn
 from udfs.kafka_time import NewestBefore
 from udfs.panes import PaneStore, split
 from udfs.stores import FoldedStore
@@ -99,7 +99,10 @@ class DecodeEvents(ScalarFunction):
         self._clock = lateness.PartitionClock(NewestBefore(kafka, spec.topic, dict(spec.known)))
         limit = spec.stream.dead_letter_limit
         dead_before = DeadBefore(kafka, spec.dead_letters, limit.remembered)
-        self._guard = DeadLetterGuard(spec.topic, limit, dead_before, dict(spec.accepted))
+        events_in = EventsIn(kafka, spec.topic)
+        self._guard = DeadLetterGuard(
+            spec.topic, limit, dead_before, events_in, dict(spec.accepted)
+        )
 
     def eval(
         self,

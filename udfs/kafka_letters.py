@@ -1,4 +1,4 @@
-"""Ask Kafka which events before an offset became dead letters."""
+"""Ask Kafka which events before an offset became dead letters, and where events stand at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.reading import read_committed
+from schemas.reading import offset_of, read_committed
 from schemas.topics import begin_offsets, end_offsets
 
 
@@ -36,3 +36,20 @@ class DeadBefore:
                 found += [int(p["offset"]) for p in places if int(p["partition"]) == partition]
         letters = np.array(sorted(found), dtype=np.int64)
         return letters[letters < offset][-self._most :]
+
+
+class EventsIn:
+    """Callable (partition, first, end) → offsets of the events in [first, end), ascending.
+
+    Markers of transactions, aborted records and what the topic holds no more are none.
+    """
+
+    def __init__(self, kafka: Mapping[str, Any], topic: str) -> None:
+        self._kafka = dict(kafka)
+        self._topic = topic
+
+    def __call__(self, partition: int, first: int, end: int) -> npt.NDArray[np.int64]:
+        """Return where events of `partition` stand; raises `KafkaUnavailable`."""
+        begin = max(first, begin_offsets(self._kafka, self._topic)[partition])
+        batches = read_committed(self._kafka, self._topic, {partition: (begin, end)})
+        return np.array([offset_of(m) for batch in batches for m in batch], dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,22 @@ LIMIT = DeadLetterLimit(in_a_row=4, share=0.5, events=12)
 GOOD = "."
 
 
-def guard(before: Sequence[int] = (), **accepted: int) -> DeadLetterGuard:
-    """Return a guard of topic `t` that finds `before` in the dead-letter topic."""
+def guard(
+    before: Sequence[int] = (), events: Sequence[int] = (), **accepted: int
+) -> DeadLetterGuard:
+    """Return a guard of topic `t` that finds `before` in the dead-letter topic.
+
+    At the offsets before a restart it finds `events`.
+    """
 
     def dead_before(partition: int, offset: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         return np.array([at for at in before if at < offset], dtype=np.int64)
 
-    return DeadLetterGuard("t", LIMIT, dead_before, {int(k[1:]): v for k, v in accepted.items()})
+    def events_in(partition: int, first: int, end: int) -> np.ndarray[tuple[int], Any]:
+        return np.array([at for at in events if first <= at < end], dtype=np.int64)
+
+    passed = {int(partition[1:]): offset for partition, offset in accepted.items()}
+    return DeadLetterGuard("t", LIMIT, dead_before, events_in, passed)
 
 
 def show(one: DeadLetterGuard, events: str, first: int = 0, partition: int = 0) -> None:
@@ -100,3 +110,44 @@ def test_bad_events_in_a_row_are_too_many_however_far_apart_they_are(size: int) 
     show_all("xxx.xx.x" + GOOD * 2)
     with pytest.raises(TooManyDeadLetters, match="4 of 4 events up to offset 14 "):
         show_all(".xx.xxxx")
+
+
+@pytest.mark.parametrize(
+    ("before", "events", "bad", "passes"),
+    [
+        # One in each transaction.
+        ([4, 6, 8], [4, 6, 8], "x", False),
+        ([4, 6, 8], [4, 6, 8], ".", True),
+        ([6, 8], [4, 6, 8], "x.xxx", True),
+        ([6, 8], [4, 6, 8], "xx", False),
+        ([2, 4, 6, 8], [2, 4, 6, 8], "x", False),
+        # Good events stand between.
+        ([4, 6, 8], [4, 5, 6, 7, 8, 9], "xxx", True),
+        ([4, 6, 8], [4, 6, 7, 8], "xx", True),
+        ([4, 6, 8], [4, 6, 7, 8], "xxx", False),
+        ([4, 6, 7], [4, 6, 7, 8], "xxx", True),
+        # They are of some other time.
+        ([1, 2, 3], [1, 2, 3], "xxx", True),
+        # The topic holds them no more.
+        ([4, 6, 8], [8], "xx", True),
+        ([4, 6, 8], [], "xxx", True),
+    ],
+)
+def test_bad_events_in_a_row_count_on_after_a_restart(
+    before: list[int], events: list[int], bad: str, passes: bool
+) -> None:
+    one = guard(before, events)
+    offsets = np.arange(10, 10 + 2 * len(bad), 2, dtype=np.int64)
+    reasons = np.array([None if event == GOOD else "empty" for event in bad], dtype=object)
+    if passes:
+        one.judge(np.zeros(len(bad), np.int64), offsets, reasons)
+        return
+    with pytest.raises(TooManyDeadLetters, match="4 of 4 events"):
+        one.judge(np.zeros(len(bad), np.int64), offsets, reasons)
+
+
+def test_accepted_dead_letters_before_a_restart_are_in_no_row() -> None:
+    one = guard([4, 6, 8], [4, 6, 8], p0=7)
+    one.judge(np.zeros(2, np.int64), np.array([10, 12]), np.array(["empty"] * 2, dtype=object))
+    with pytest.raises(TooManyDeadLetters, match="up to offset 14 "):
+        one.judge(np.zeros(1, np.int64), np.array([14]), np.array(["empty"], dtype=object))
