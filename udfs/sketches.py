@@ -13,13 +13,16 @@ from datasketches import HLL_4, hll_sketch, hll_union
 LG_K = 12
 STANDARD_ERROR = 0.01625
 
+# A sketch ignores the empty text; the octets of this number are those of no text.
+_EMPTY = -1
+
 
 def sketch_of(values: Iterable[str | None]) -> bytes:
     """Return the sketch of the distinct non-null `values`; at most about 2 KB."""
     sketch = hll_sketch(LG_K, HLL_4)
     for value in values:
         if value is not None:
-            sketch.update(value)
+            sketch.update(value or _EMPTY)
     return bytes(sketch.serialize_compact())
 
 

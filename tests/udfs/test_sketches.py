@@ -29,6 +29,11 @@ def test_no_value_and_few_values_are_exact() -> None:
     assert count(union([sketch_of(names(0, 100)), None, sketch_of(names(50, 150))])) == 150
 
 
+def test_the_empty_text_is_a_value() -> None:
+    assert count(sketch_of([""])) == 1
+    assert count(union([sketch_of(["", "a", None]), sketch_of(["", "-1"])])) == 3
+
+
 def test_the_error_is_the_one_stated() -> None:
     assert pytest.approx(1.04 / math.sqrt(2**LG_K)) == STANDARD_ERROR
     errors = []
