@@ -62,7 +62,11 @@ class CountDistinctApprox:
 
 @dataclass(frozen=True)
 class Sum:
-    """Sum of the non-null values of an integer `field`; null where there are none."""
+    """Sum of the non-null values of an integer `field`; null where there are none.
+
+    A sum that leaves 64 bits starts again from the other end, and nothing tells: a `Range` of the
+    stream keeps a field's values so small that none does.
+    """
 
     field: str
     doc: str = ""
@@ -73,7 +77,11 @@ class Sum:
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of the non-null values of an integer `field`; null where there are none."""
+    """Mean of the non-null values of an integer `field`; null where there are none.
+
+    A sum that leaves 64 bits starts again from the other end, and nothing tells: a `Range` of the
+    stream keeps a field's values so small that none does.
+    """
 
     field: str
     doc: str = ""
