@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ Event = dict[str, Any]
 
 _NAMED = ("record", "error", "fixed", "enum")
 _RECORDS = ("record", "error")
+# Records that name each other twice double with each, and Arrow has a column for each in the end.
+_MOST_TYPES = 10_000
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,17 @@ def checked(schema: Any) -> WriterSchema:
     schema = {key: value for key, value in schema.items() if not key.startswith("__")}
     try:
         parsed = fastavro.parse_schema(schema)
-        recursive = _holds_itself(parsed, frozenset())
+        size = _size(parsed, {})
         named = {part["name"]: part for part in _parts(parsed, {}) if _is_named(part)}
-        weightless = not recursive and _has_weightless_items(parsed, named)
+        weightless = size <= _MOST_TYPES and _has_weightless_items(parsed, named)
         written = fastavro.parse_schema(plain(schema))
     except Exception as error:
         # Such as a reference that is not resolved, or a nesting without end.
         raise UnresolvableSchema(f"the schema can't be read: {error!r:.200}.") from error
-    if recursive:
+    if size == math.inf:
         raise UnresolvableSchema("a record within itself is not read.")
+    if size > _MOST_TYPES:
+        raise UnresolvableSchema(f"it has more than {_MOST_TYPES} types, those named in full.")
     if weightless:
         raise UnresolvableSchema("an array's items take no bytes.")
     return WriterSchema(parsed, written, named)
@@ -162,17 +167,21 @@ def _made_of(part: Mapping[str, Any]) -> Iterator[Any]:
         yield part["type"]
 
 
-def _holds_itself(schema: Any, within: frozenset[str]) -> bool:
-    """Tell whether a type in `schema` is named inside of itself; `within` are those around it.
+def _size(schema: Any, sizes: dict[str, float]) -> float:
+    """Return how many types `schema` is of with all that it names in full; endless within itself.
 
-    A name stands for what was declared before: it leads back only to a type around it.
+    `sizes` has those of the types declared before, by name.
     """
     if isinstance(schema, str):
-        return schema in within
+        return sizes.get(schema, 1)
     if isinstance(schema, list):
-        return any(_holds_itself(branch, within) for branch in schema)
-    own = within | {schema["name"]} if _is_named(schema) else within
-    return any(_holds_itself(part, own) for part in _made_of(schema))
+        return sum(_size(branch, sizes) for branch in schema)
+    if not _is_named(schema):
+        return 1 + sum(_size(part, sizes) for part in _made_of(schema))
+    # What is named before it ends is around it.
+    sizes[schema["name"]] = math.inf
+    sizes[schema["name"]] = 1 + sum(_size(part, sizes) for part in _made_of(schema))
+    return sizes[schema["name"]]
 
 
 def _has_weightless_items(schema: Any, named: Mapping[str, Any]) -> bool:

@@ -350,6 +350,23 @@ def test_a_value_that_goes_as_deep_as_its_bytes_say_ends_no_worker(
     assert RowDecoder(PAGE_VIEWS, {1: schema}.get, ("page_id",)).decode(value, NOW) is None
 
 
+@pytest.mark.parametrize("more", [[], [FIXED]])
+@pytest.mark.parametrize("leaf", ["null", "int"])
+def test_records_that_double_with_each_keep_no_reader_busy(leaf: str, more: list[Any]) -> None:
+    kinds = [{"type": "record", "name": "R0", "fields": [{"name": "x", "type": leaf}]}]
+    for n in range(1, 40):
+        twice = [{"name": name, "type": f"R{n - 1}"} for name in "ab"]
+        kinds.append({"type": "record", "name": f"R{n}", "fields": twice})
+    doubling = [{"name": f"f{n}", "type": kind} for n, kind in enumerate(kinds)]
+    many = {"name": "many", "type": {"type": "array", "items": "R39"}}
+    fields = [*PAGE_VIEWS.schema["fields"], *doubling, many, *more]
+    schema = {**PAGE_VIEWS.schema, "fields": fields}
+    decoder = Decoder(PAGE_VIEWS, {1: schema}.get, FIELDS)
+    batch = decoder.decode(np.array([frame(1, body())], dtype=object), np.full(1, NOW))
+    assert batch.reasons.tolist() == ["undecodable"]
+    assert batch.details[0] == "Schema 1: it has more than 10000 types, those named in full."
+
+
 def test_a_type_may_be_named_beside_itself_and_after_it() -> None:
     pair = {"type": "record", "name": "Pair", "fields": [{"name": "x", "type": "int"}]}
     more = [{"name": "a", "type": pair}, {"name": "b", "type": {"type": "map", "values": "Pair"}}]
