@@ -24,8 +24,9 @@ class NewestBefore:
     binary search of some 42 requests, made once per partition when a job starts in mid-topic.
     The index knows the markers and aborted records of transactions too, whose timestamps are no
     event's. Where the search ends at one of these, events are read, from the first offset that
-    the index can't speak for. `known` has by partition an offset and the newest timestamp before
-    it, of events that the topic may hold no more.
+    the index can't speak for: all of the partition's where every marker is newer than every event,
+    as in history that transactions wrote. `known` has by partition an offset and the newest
+    timestamp before it, of events that the topic may hold no more.
     """
 
     def __init__(

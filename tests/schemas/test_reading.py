@@ -12,6 +12,7 @@ from schemas.reading import event_ends, is_event, read_committed
 from schemas.streams import Stream
 from schemas.topics import KafkaUnavailable, end_offsets, ensure_events_topic
 from tests.harness import end_transaction
+from udfs.kafka_letters import EventsIn
 from udfs.kafka_time import NewestBefore
 
 HOUR = 3_600_000
@@ -80,6 +81,7 @@ def test_reading_keeps_to_its_ranges_and_passes_over_what_no_event_is(
     assert read(p0=(2, 2)) == []
     there = [is_event(kafka, topic, 0, offset) for offset in range(10)]
     assert there == [True] * 5 + [False] * 3 + [True, False]
+    assert EventsIn(kafka, topic)(0, 3, 9).tolist() == [3, 4, 8]
     with pytest.raises(KafkaUnavailable, match="partition 0 can't be read"):
         read(p0=(50, 60))
 
