@@ -76,6 +76,11 @@ class Batch:
         if self._oldest is None:
             self._oldest = now
 
+    @property
+    def waits(self) -> bool:
+        """Whether something was read, be it no record, that is not both loaded and committed."""
+        return self._oldest is not None
+
     def due(self, now: float) -> bool:
         """Whether the batch, even an empty one, has progress to load or commit by now."""
         if now < self._retry_at or self._oldest is None:
@@ -137,4 +142,7 @@ class Batch:
         self._retry_at = now + pause
         if self.failing_since is None:
             self.failing_since = now
+        if self._oldest is None:
+            # Nothing is read while it fails, so that nothing else would make it due again.
+            self._oldest = now
         return pause

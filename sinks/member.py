@@ -277,6 +277,8 @@ class Loader:
 
     def _flush(self, topic: str) -> None:
         batch = self._batches[topic]
+        if not batch.waits:
+            return
         try:
             self._load(topic, batch)
             self._commit(topic, batch)
