@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.registry import Registry, UnknownSchemaId
-from sinks.clickhouse import ClickHouse
+from sinks.clickhouse import ClickHouse, ClickHouseFailed
 from sinks.cluster import keyed
 from sinks.dead_letters import create_raw_table, create_raw_view, raw_rows, raw_table
 from sinks.rows import (
@@ -132,7 +132,7 @@ class Target:
         self._clickhouse.create_database()
         self._clickhouse.command(create_raw_table(raw_table(source)))
         self._clickhouse.command(create_raw_view(raw_table(source)))
-        return self._remember(source, 0)
+        return self._remember(source, 0, table_id)
 
     def _prepare_view(
         self, source: ViewTopic, spec: TableSpec, schema_id: int, table_id: str, topic: str
@@ -151,7 +151,7 @@ class Target:
         # A rebuild is loaded beside the version that people see; it must not take the name.
         if source.version <= min(self._versions(source.view), default=source.version):
             self._clickhouse.command(create_view(spec, source.version))
-        return self._remember(source, schema_id)
+        return self._remember(source, schema_id, table_id)
 
     def _is_newest(self, topic: str, schema_id: int) -> bool:
         newest = self._registry.latest(f"{topic}-value")
@@ -159,17 +159,26 @@ class Target:
 
     def _engine(self, table: str) -> str:
         of_rows = keyed(table, self.table_ids())
-        (engine,) = self._clickhouse.query(
+        found = self._clickhouse.query(
             "SELECT engine_full FROM system.tables "
             "WHERE database = %(database)s AND name = %(table)s",
             {"database": self._clickhouse.database, "table": of_rows},
-        ).rows[0]
-        return str(engine)
+        ).rows
+        if not found:
+            raise _dropped(table)
+        return str(found[0][0])
 
-    def _remember(self, source: Source, schema_id: int) -> str:
-        table_id = self.table_ids()[source.table]
+    def _remember(self, source: Source, schema_id: int, before: str) -> str:
+        table_id = self.table_ids().get(source.table, "")
+        # What was loaded into the table before is not in the one that took its place.
+        if not table_id or (before and before != table_id):
+            raise _dropped(source.table)
         self._prepared.add((table_id, schema_id))
         return table_id
+
+
+def _dropped(table: str) -> ClickHouseFailed:
+    return ClickHouseFailed(f"table {table} was dropped meanwhile.")
 
 
 def _later(one: int | None, other: int | None) -> int | None:
