@@ -17,7 +17,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 from clickhouse_connect.driver.httputil import get_pool_manager
 
 from deploy.settings import Settings
-from sinks.cluster import spread
+from sinks.cluster import identities, spread
 from sinks.sql import identifier
 
 UNKNOWN_TABLE = 60
@@ -150,17 +150,18 @@ class ClickHouse:
     def table_ids(self) -> dict[str, str]:
         """Return the identity of every table and view of the database by its name.
 
-        A table that was dropped and created anew has another identity. A database that does not
-        exist has no tables.
+        A table that was dropped and created anew has another identity, on a cluster also where
+        that happened to the rows' local tables alone. A database that does not exist has no tables.
         """
         found = self._try(
             lambda client: client.query(
-                "SELECT name, toString(uuid) FROM system.tables WHERE database = %(database)s",
+                "SELECT name, toString(uuid), engine FROM system.tables "
+                "WHERE database = %(database)s",
                 parameters={"database": self.database},
             ),
             database="default",
         )
-        return dict(found.result_rows)
+        return identities(found.result_rows)
 
     def column_names(self, table: str) -> frozenset[str]:
         """Return the names of the columns of `table`; none where there is no such table."""

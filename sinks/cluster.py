@@ -9,7 +9,7 @@ at once: they are all on the first shard.
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from sinks.sql import identifier
 
@@ -17,6 +17,7 @@ LOCAL = "_local"
 _NAME = r"`((?:[^`\\]|\\.)+)`"
 # The macros that every server of a cluster declares; {uuid} is one for the whole statement.
 _REPLICA = r"'/clickhouse/tables/{uuid}/{shard}', '{replica}'"
+_SPREAD = "Distributed"
 _ENGINE = re.compile(r"^ENGINE = (Replacing)?MergeTree(?:\((.*)\))?$", re.MULTILINE)
 _ORDER = re.compile(r"^ORDER BY \((.*)\)$", re.MULTILINE)
 
@@ -43,6 +44,18 @@ def keyed(table: str, tables: Container[str]) -> str:
     """
     local = f"{table}{LOCAL}"
     return local if local in tables else table
+
+
+def identities(tables: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Return the identity of each of `tables`, given as name, own identity and engine, by its name.
+
+    That of a `Distributed` table is its local part's, which has the rows; without one it is not
+    there.
+    """
+    found = list(tables)
+    own = {name: identity for name, identity, _ in found}
+    with_rows = {name: name + LOCAL if engine == _SPREAD else name for name, _, engine in found}
+    return {name: own[of_rows] for name, of_rows in with_rows.items() if of_rows in own}
 
 
 def spread(statement: str, cluster: str, database: str) -> tuple[str, ...]:
@@ -79,7 +92,7 @@ def _create(name: str, rest: str, everywhere: str, cluster: str, database: str) 
     places = f"{identifier(cluster)}, {identifier(database)}, `{name}{LOCAL}`"
     columns = rest[: rest.index("\n)") + 2]
     comment = re.search(r"^COMMENT .*", rest, re.MULTILINE | re.DOTALL)
-    spread_over = f"ENGINE = Distributed({places}, {shard})"
+    spread_over = f"ENGINE = {_SPREAD}({places}, {shard})"
     return (
         f"CREATE TABLE IF NOT EXISTS `{name}{LOCAL}`{everywhere}\n{local}",
         "\n".join(

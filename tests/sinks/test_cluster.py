@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import chdb
 import pytest
 
+from deploy.settings import Settings
 from jobs.catalogue import VIEWS
 from jobs.views import View
 from replay.late_rows import _create as create_repaired_events
+from sinks.clickhouse import ClickHouse
 from sinks.cluster import NotForClusters, spread
 from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS, create_raw_table, create_raw_view
 from sinks.pointers import create_pointers, plain_view
@@ -112,6 +115,21 @@ def test_pointers_are_together_so_that_a_switch_is_one_insert_on_one_shard() -> 
     local, distributed = clustered(create_pointers())
     assert "ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')" in local
     assert "ENGINE = Distributed(`kappa`, `views`, `view_pointers_local`, 0)" in distributed
+
+
+def test_the_identity_of_a_table_is_that_of_its_rows() -> None:
+    names = {"counts_v1": "Distributed", "counts_v1_local": "ReplicatedReplacingMergeTree"}
+
+    def ids(**own: str) -> dict[str, str]:
+        rows = [(name, identity, names[name]) for name, identity in own.items()]
+        clickhouse = ClickHouse(Settings())
+        answer = SimpleNamespace(result_rows=rows)
+        clickhouse._client = SimpleNamespace(query=lambda *_, **__: answer)
+        return clickhouse.table_ids()
+
+    assert ids(counts_v1="a", counts_v1_local="b")["counts_v1"] == "b"
+    # A table whose rows were dropped alone is created anew, and loaded from the start.
+    assert ids(counts_v1="a") == {}
 
 
 def test_queries_and_inserts_stay_as_they_are() -> None:
