@@ -49,8 +49,20 @@ def _time_ms(text: str) -> int:
     return min(max(int(text), _FIRST_MS), _LAST_MS)
 
 
+def _whole(bits: int) -> Callable[[str], int]:
+    """Return what reads a number that a column without sign of so many bits holds."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if not 0 <= number < 2**bits:
+            raise ValueError(f"{number} does not fit into {bits} bits")
+        return number
+
+    return read
+
+
 def _schema_id(text: str) -> int | None:
-    return int(text) if text else None
+    return _whole(32)(text) if text else None
 
 
 def _text(name: str, doc: str, type_name: str = "LowCardinality(String)") -> RawColumn:
@@ -63,8 +75,8 @@ def _instant(name: str, doc: str) -> RawColumn:
 
 _COORDINATES = (
     _text("topic", "Topic of the event."),
-    RawColumn(TableColumn("partition", "UInt32", "Its partition."), pa.uint32(), int),
-    RawColumn(TableColumn("offset", "UInt64", "Its offset."), pa.uint64(), int),
+    RawColumn(TableColumn("partition", "UInt32", "Its partition."), pa.uint32(), _whole(32)),
+    RawColumn(TableColumn("offset", "UInt64", "Its offset."), pa.uint64(), _whole(64)),
     _instant("timestamp", "The time of its record."),
 )
 _ORIGIN = (
@@ -176,14 +188,15 @@ def raw_rows(source: DeadLetterTopic | LateTopic, records: Sequence[Record]) -> 
 
 
 def _header_values(record: Record, headers: tuple[RawColumn, ...]) -> list[Any]:
-    given: Mapping[str, bytes] = dict(record.headers() or ())
+    given: Mapping[str, Any] = dict(record.headers() or ())
     try:
         return [header.read(given[header.column.name].decode()) for header in headers]
-    except (KeyError, ValueError) as error:
+    # A header may be there without a value.
+    except (AttributeError, KeyError, ValueError) as error:
         needed = ", ".join(header.column.name for header in headers)
         raise BadRecord(
-            f"{place_of(record)}: its headers are {dict(given)} and must hold {needed}, as text; "
-            "it was not written by a job."
+            f"{place_of(record)}: its headers are {dict(given)} and must hold {needed}, as text, "
+            "with numbers in the columns' ranges; it was not written by a job."
         ) from error
 
 

@@ -16,7 +16,6 @@ EMITTED_AT = "_emitted_at"
 
 _TYPES = {
     "string": "String",
-    "bytes": "String",
     "int": "Int32",
     "long": "Int64",
     "float": "Float32",
@@ -24,6 +23,7 @@ _TYPES = {
     "boolean": "Bool",
     "timestamp-millis": "DateTime64(3, 'UTC')",
 }
+_LONGEST_MS = timedelta.max // timedelta(milliseconds=1)
 
 
 class InvalidViewSchema(ValueError):
@@ -67,12 +67,13 @@ class TableSpec:
         return f"{self.view}_v{version}"
 
 
-def table_spec(view: str, schema: Mapping[str, Any]) -> TableSpec:
+def table_spec(view: str, schema: Any) -> TableSpec:
     """Return the table of `view` as the Avro schema of its rows has it.
 
     The schema's attributes `key` and `retention_ms` are the view's own. Raises
     `InvalidViewSchema`.
     """
+    _check_kinds(view, schema)
     columns = tuple(_column(view, field) for field in schema["fields"])
     key = tuple(schema.get("key") or ())
     retention_ms = schema.get("retention_ms")
@@ -83,7 +84,7 @@ def table_spec(view: str, schema: Mapping[str, Any]) -> TableSpec:
             "declare the view without retention."
         )
     retention = None if retention_ms is None else timedelta(milliseconds=retention_ms)
-    return TableSpec(view, columns, key, retention, schema.get("doc", ""))
+    return TableSpec(view, columns, key, retention, _doc(schema))
 
 
 def column_list(columns: tuple[TableColumn, ...]) -> str:
@@ -156,9 +157,13 @@ def _seconds(retention: timedelta) -> int:
 
 
 def _column(view: str, field: Mapping[str, Any]) -> TableColumn:
-    return TableColumn(
-        field["name"], _type(f"{view}.{field['name']}", field["type"]), field.get("doc", "")
-    )
+    kind = _type(f"{view}.{field['name']}", field["type"])
+    return TableColumn(field["name"], kind, _doc(field))
+
+
+def _doc(declared: Mapping[str, Any]) -> str:
+    doc = declared.get("doc")
+    return doc if isinstance(doc, str) else ""
 
 
 def _type(subject: str, avro: Any) -> str:
@@ -166,13 +171,39 @@ def _type(subject: str, avro: Any) -> str:
         others = [branch for branch in avro if branch != "null"]
         if len(others) == 1 and len(avro) == 2:
             return f"Nullable({_type(subject, others[0])})"
-    name = avro.get("logicalType", avro.get("type")) if isinstance(avro, Mapping) else avro
+    name = _type_name(avro) if isinstance(avro, Mapping) else avro
     if isinstance(name, str) and name in _TYPES:
         return _TYPES[name]
     raise InvalidViewSchema(
         f"{subject}: Avro type {avro!r} has no column type; use one of {', '.join(_TYPES)}, "
         "or a union of one of them with null."
     )
+
+
+def _type_name(avro: Mapping[str, Any]) -> Any:
+    # A logical type may stand on any type, but rows are decoded by what it stands on.
+    if avro.get("type") == "long":
+        return avro.get("logicalType", "long")
+    return None if "logicalType" in avro else avro.get("type")
+
+
+def _check_kinds(view: str, schema: Any) -> None:
+    """Raise `InvalidViewSchema` for what Avro allows in a schema and no view's job writes."""
+    if not isinstance(schema, Mapping) or not isinstance(schema.get("fields"), list):
+        raise InvalidViewSchema(
+            f"{view}: its schema is no record; register the schema that the view's declaration "
+            "gives."
+        )
+    key, retention_ms = schema.get("key") or [], schema.get("retention_ms")
+    named = isinstance(key, list) and all(isinstance(name, str) for name in key)
+    kept = retention_ms is None or (
+        isinstance(retention_ms, int) and 0 < retention_ms <= _LONGEST_MS
+    )
+    if not named or not kept:
+        raise InvalidViewSchema(
+            f'{view}: its schema must have names of columns as "key" and milliseconds or null as '
+            '"retention_ms"; register the schema that the view\'s declaration gives.'
+        )
 
 
 def _check_key(view: str, key: tuple[str, ...], columns: tuple[TableColumn, ...]) -> None:

@@ -76,11 +76,30 @@ def test_a_late_event_names_the_window_it_missed() -> None:
     assert row["window_end"] == datetime(2024, 5, 1, 0, 1)
 
 
-@pytest.mark.parametrize("broken", [{"reason": None}, {"offset": "many"}])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"reason": None},
+        {"offset": "many"},
+        {"offset": "18446744073709551616"},
+        {"partition": "-1"},
+        {"partition": "4294967296"},
+        {"schema_id": "-1"},
+        {"schema_id": "4294967296"},
+    ],
+)
 def test_a_letter_without_its_headers_is_named(broken: dict[str, str | None]) -> None:
     headers = {k: v for k, v in {**DEAD_HEADERS, **broken}.items() if v is not None}
     with pytest.raises(BadRecord, match=r"topic dlq\.page_views, partition 1, offset 5"):
         raw_rows(DeadLetterTopic("page_views", 1), [letter(headers)])
+
+
+@pytest.mark.parametrize("name", DEAD_HEADERS)
+def test_a_header_without_a_value_is_named(name: str) -> None:
+    made = letter(DEAD_HEADERS)
+    made.set_headers([*(made.headers() or ()), (name, None)])
+    with pytest.raises(BadRecord, match=r"topic dlq\.page_views, partition 1, offset 5"):
+        raw_rows(DeadLetterTopic("page_views", 1), [made])
 
 
 def test_the_loaded_table_keeps_one_row_of_an_event() -> None:

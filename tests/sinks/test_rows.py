@@ -11,6 +11,7 @@ from confluent_kafka import Message
 
 from schemas.framing import frame
 from sinks.rows import BadRecord, by_schema, newest_revisions, view_rows
+from sinks.tables import _TYPES, table_spec
 from tests.sinks.samples import COUNTS, WIDER, body, record
 
 T0 = datetime(2024, 5, 1)
@@ -47,6 +48,17 @@ def test_a_later_schema_has_its_own_columns() -> None:
     row = {"page": "/a", "window_start": 1714521600000, "views": 3, "bots": 1}
     rows = view_rows([record(row, schema=WIDER)], WIDER)
     assert rows.column_names[:4] == ["page", "window_start", "views", "bots"]
+
+
+@pytest.mark.parametrize("name", _TYPES)
+def test_every_type_that_a_column_may_have_can_be_decoded(name: str) -> None:
+    kind = {"type": "long", "logicalType": name} if name == "timestamp-millis" else name
+    value: Any = {"string": "/a", "boolean": True}.get(name, 1)
+    fields = [{"name": "a", "type": kind}, {"name": "b", "type": ["null", kind]}]
+    schema = {**COUNTS, "key": ["a"], "fields": fields}
+    assert len(table_spec("counts", schema).columns) == 2
+    for row in ({"a": value, "b": value}, {"a": value, "b": None}):
+        assert view_rows([record(row, schema=schema)], schema).num_rows == 1
 
 
 def test_only_the_newest_revision_of_a_key_stays() -> None:

@@ -39,6 +39,7 @@ REVENUE: dict[str, Any] = {
         {"name": "is_open", "type": "boolean"},
     ],
 }
+_FIXED_TIME = {"type": "fixed", "name": "f", "size": 8, "logicalType": "timestamp-millis"}
 
 
 def test_the_table_of_a_view_in_full() -> None:
@@ -138,11 +139,31 @@ def test_columns_that_a_table_lacks_are_added() -> None:
         ({"key": ["mean_price"]}, "key column mean_price must exist and never be null"),
         ({"fields": [{"name": "shop", "type": {"type": "map", "values": "long"}}]}, "revenue.shop"),
         ({"fields": [{"name": "shop", "type": "string"}], "key": ["shop"]}, "window_end"),
+        ({"fields": None}, "its schema is no record"),
+        ({"key": 1}, 'names of columns as "key"'),
+        ({"key": [["shop"]]}, 'names of columns as "key"'),
+        ({"retention_ms": "a day"}, '"retention_ms"'),
+        ({"retention_ms": 10**30}, '"retention_ms"'),
+        ({"retention_ms": -1}, '"retention_ms"'),
+        ({"fields": [{"name": "shop", "type": "bytes"}]}, "revenue.shop"),
+        ({"fields": [{"name": "shop", "type": _FIXED_TIME}]}, "revenue.shop"),
     ],
 )
 def test_a_schema_without_a_table_says_why(schema: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidViewSchema, match=complaint):
         table_spec("revenue", changed(**schema))
+
+
+@pytest.mark.parametrize("schema", ["string", ["null", "long"], {"type": "enum", "name": "e"}])
+def test_rows_that_are_no_records_have_no_table(schema: Any) -> None:
+    with pytest.raises(InvalidViewSchema, match="revenue: its schema is no record"):
+        table_spec("revenue", schema)
+
+
+def test_a_doc_that_is_no_text_is_none() -> None:
+    fields = [{**field, "doc": 5} for field in REVENUE["fields"]]
+    spec = table_spec("revenue", changed(doc=None, fields=fields))
+    assert (spec.doc, {column.doc for column in spec.columns}) == ("", {""})
 
 
 def test_a_retention_is_rounded_up_to_seconds() -> None:
