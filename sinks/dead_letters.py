@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sinks.rows import BadRecord, Record, place_of, with_origin
 from sinks.sql import identifier, literal
-from sinks.tables import INTERNAL_COLUMNS, REVISION, TableColumn, column_list
+from sinks.tables import DURABLE, INTERNAL_COLUMNS, REVISION, TableColumn, column_list
 from sinks.topics import DeadLetterTopic, LateTopic
 
 REASONS = (
@@ -146,6 +146,7 @@ def create_raw_table(table: RawTable) -> str:
             column_list((*table.columns, *INTERNAL_COLUMNS)),
             f"ENGINE = ReplacingMergeTree({identifier(REVISION)})",
             f"ORDER BY ({', '.join(identifier(name) for name in _KEY)})",
+            DURABLE,
             f"COMMENT {literal(table.doc)}",
         )
     )

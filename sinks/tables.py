@@ -14,6 +14,9 @@ REVISION = "_revision"
 PARTITION = "_partition"
 EMITTED_AT = "_emitted_at"
 
+# Kafka is told that rows are loaded once an insert returns; by then they must be on the disk.
+DURABLE = "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1"
+
 _TYPES = {
     "string": "String",
     "int": "Int32",
@@ -105,6 +108,7 @@ def create_table(spec: TableSpec, version: int) -> str:
     lines.append(f"ORDER BY ({', '.join(identifier(name) for name in spec.key)})")
     if spec.retention is not None:
         lines.append(f"TTL {_expiry(spec.retention)}")
+    lines.append(DURABLE)
     if spec.doc:
         lines.append(f"COMMENT {literal(spec.doc)}")
     return "\n".join(lines)

@@ -62,6 +62,7 @@ def test_a_views_table_is_replicated_and_spread_by_its_key() -> None:
         "PARTITION BY toYYYYMM(`window_start`)\n"
         "ORDER BY (`window_start`, `shop`)\n"
         "TTL `window_end` + toIntervalSecond(86400)\n"
+        "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1\n"
         "COMMENT 'What each shop\\'s customers pay.'",
         "CREATE TABLE IF NOT EXISTS `revenue_v2` ON CLUSTER `kappa`\n"
         f"{columns}"

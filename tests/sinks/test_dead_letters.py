@@ -106,6 +106,7 @@ def test_the_loaded_table_keeps_one_row_of_an_event() -> None:
     statement = create_raw_table(DEAD_LETTERS)
     assert "ENGINE = ReplacingMergeTree(`_revision`)" in statement
     assert "ORDER BY (`stream`, `version`, `topic`, `partition`, `offset`)" in statement
+    assert "fsync_after_insert = 1" in statement
 
 
 def test_the_public_name_shows_no_event_twice() -> None:

@@ -62,6 +62,7 @@ def test_the_table_of_a_view_in_full() -> None:
         "PARTITION BY toYYYYMM(`window_start`)\n"
         "ORDER BY (`window_start`, `shop`)\n"
         "TTL `window_end` + toIntervalSecond(86400)\n"
+        "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1\n"
         "COMMENT 'What each shop\\'s customers pay.'"
     )
 
