@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,10 @@ LOOPBACK = "127.0.0.1"
 _EVERYWHERE = ("0.0.0.0", "::")
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# From proc_pid_stat(5): what follows the name, which may hold anything, begins with field 3.
+_STATE, _START_TICKS = 0, 22 - 3
+_DEAD = ("Z", "X")
 
 
 def mark(home: Path, part: str) -> str:
@@ -30,9 +36,22 @@ def mark(home: Path, part: str) -> str:
     return f"{home}:{part}"
 
 
+@cache
+def _boot() -> str:
+    """Return what names this start of the machine."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return "unknown"
+
+
 @dataclass(frozen=True)
 class Record:
-    """A process as written to its pid file; the create time tells it from a later namesake."""
+    """A process as written to its pid file; when it was created tells it from a later namesake.
+
+    `created` is in seconds since the machine's start, which `boot` names: a clock that is set
+    changes neither. A record without `boot`, as older versions wrote, has seconds since the epoch.
+    """
 
     pid: int
     created: float
@@ -40,10 +59,22 @@ class Record:
     restarts: int = 0
     last_exit: int | None = None
     detail: str = ""
+    boot: str = field(default_factory=_boot)
 
     def alive(self) -> bool:
-        """Whether that very process still runs."""
-        return alive(self.pid, self.created)
+        """Whether that very process still runs, and is not a zombie."""
+        told = _stat(self.pid)
+        if told is None or told[0] in _DEAD:
+            return False
+        if not self.boot:
+            return abs(psutil.boot_time() + told[1] - self.created) < 1.0
+        return (told[1], _boot()) == (self.created, self.boot)
+
+    def seconds(self) -> float:
+        """Return for how long the process, which is alive, has run."""
+        if not self.boot:
+            return time.time() - self.created
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.created
 
     def write(self, path: Path) -> None:
         """Replace `path` by this record, whole or not at all."""
@@ -55,27 +86,55 @@ class Record:
 def read_record(path: Path) -> Record | None:
     """Return the record in `path`; None where there is none or it is torn."""
     try:
-        return Record(**json.loads(path.read_text()))
+        return Record(**{"boot": "", **json.loads(path.read_text())})
     except (OSError, ValueError, TypeError):
         return None
 
 
 def created(pid: int) -> float:
-    """Return the create time of `pid`, in seconds since the epoch; 0 if it is gone."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return 0.0
+    """Return when `pid` was created, in seconds since the machine's start; 0 if it is gone."""
+    told = _stat(pid)
+    return told[1] if told is not None else 0.0
 
 
-def alive(pid: int, created_at: float) -> bool:
-    """Whether `pid` is the process that was created then, and not a zombie."""
+def _stat(pid: int) -> tuple[str, float] | None:
+    """Return a process's state and when it was created, as `created` has it; None if it is gone."""
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - created_at) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[_STATE], int(fields[_START_TICKS]) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the lock `path`, with this process's record in it; yield False where another has it."""
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        lock.truncate(0)
+        json.dump(asdict(Record(os.getpid(), created(os.getpid()))), lock)
+        lock.flush()
+        yield True
+
+
+def lock_holder(path: Path) -> Record | None:
+    """Return the process that holds the lock `path`; None where none does, or it does not tell.
+
+    Not while one may just try to get it: it would find it held.
+    """
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = read_record(path)
+        return holder if holder is not None and holder.alive() else None
+    except OSError:
+        return None
+    return None
 
 
 def members(home: Path, parts: Iterable[str] | None = None) -> list[psutil.Process]:
@@ -120,10 +179,10 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def wait_until_gone(pid: int, created_at: float, seconds: float) -> bool:
+def wait_until_gone(record: Record, seconds: float) -> bool:
     """Wait for a process that need not be a child; whether it ended in time."""
     deadline = time.monotonic() + seconds
-    while alive(pid, created_at):
+    while record.alive():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

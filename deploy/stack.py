@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from deploy.processes import (
     Record,
     created,
     end,
+    lock_holder,
     members,
     port_owner,
     read_record,
@@ -94,15 +96,13 @@ class Stack:
         CommandError where a port is taken, or a part or a job does not come up.
         """
         before = {one.name: one.restarts for one in self.status()}
-        self.place.run.mkdir(parents=True, exist_ok=True)
-        with (self.place.run / "up.lock").open("w") as lock:
-            # Two that come at once must not both start a supervisor.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._alone():
             if self._supervised():
                 self._check_parts()
                 self._check_base()
                 self._ask_to_resume()
             else:
+                self._end_unrecorded()
                 end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=15)
                 self._check_ports()
                 self._start_supervisor()
@@ -111,18 +111,43 @@ class Stack:
 
     def down(self) -> None:
         """Stop everything of this home, in reverse order; nothing stays behind."""
-        record = self._supervisor_record()
-        if record is not None and record.alive():
-            self._end_supervisor(record)
-        for part in reversed(self.parts):
-            found = members(self.place.home, [part.name])
-            end(found, stop_signal=part.stop_signal, seconds=part.stop_seconds)
-            (self.place.run / f"{part.name}.json").unlink(missing_ok=True)
-        end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=10)
-        (self.place.run / f"{SUPERVISOR}.json").unlink(missing_ok=True)
+        # What an `up` waits for after it let go of the lock, this may stop.
+        with self._alone():
+            record = self._supervisor_record()
+            if record is not None and record.alive():
+                self._end_supervisor(record)
+            self._end_unrecorded()
+            for part in reversed(self.parts):
+                found = members(self.place.home, [part.name])
+                end(found, stop_signal=part.stop_signal, seconds=part.stop_seconds)
+                (self.place.run / f"{part.name}.json").unlink(missing_ok=True)
+            end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=10)
+            (self.place.run / f"{SUPERVISOR}.json").unlink(missing_ok=True)
         if self._supervisor is not None:
             self._supervisor.wait()
             self._supervisor = None
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold off whoever else starts or stops this home's stack.
+
+        Two that start it at once must not both start a supervisor, and one that stops it must not
+        end, or forget, what another has just started.
+        """
+        self.place.run.mkdir(parents=True, exist_ok=True)
+        # Read only, as far as another user may: what he then can't do has an error of its own.
+        lock = os.open(self.place.run / "up.lock", os.O_RDONLY | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _end_unrecorded(self) -> None:
+        """End a supervisor that holds its lock though no record tells of it."""
+        holder = lock_holder(self.place.run / f"{SUPERVISOR}.lock")
+        if holder is not None:
+            self._end_supervisor(holder)
 
     def _end_supervisor(self, record: Record) -> None:
         # One that hangs would hold its lock against the next.
@@ -136,13 +161,12 @@ class Stack:
                     f"The stack in {self.place.home} is another user's (its supervisor is pid "
                     f"{record.pid}): be that user to stop it."
                 ) from error
-            if wait_until_gone(record.pid, record.created, seconds):
+            if wait_until_gone(record, seconds):
                 return
 
     def status(self) -> list[PartStatus]:
         """Return how each part is, from the supervisor's records and the process table."""
-        now = time.time()
-        return [self._part_status(part, now) for part in self.parts]
+        return [self._part_status(part) for part in self.parts]
 
     def supervisor_pid(self) -> int | None:
         """Return the supervisor's process id, None if it does not run."""
@@ -172,7 +196,7 @@ class Stack:
                 raise TimeoutError(f"{name} is {found.state} after {deadline:.0f} s")
             time.sleep(0.05)
 
-    def _part_status(self, part: Part, now: float) -> PartStatus:
+    def _part_status(self, part: Part) -> PartStatus:
         record = read_record(self.place.run / f"{part.name}.json")
         running = record is not None and record.alive()
         known = record or Record(pid=0, created=0.0)
@@ -189,7 +213,7 @@ class Stack:
             pid=known.pid if running else None,
             port=part.ports[0],
             restarts=known.restarts,
-            uptime_seconds=now - known.created if running else None,
+            uptime_seconds=known.seconds() if running else None,
             last_exit=known.last_exit,
             detail=known.detail,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -15,7 +14,7 @@ from types import FrameType
 from typing import IO
 
 from deploy.parts import Folders, Part, folders
-from deploy.processes import MARK, Record, created, end, mark, members, read_record
+from deploy.processes import MARK, Record, created, end, locked, mark, members, read_record
 from deploy.services import runnable
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import RESUME, SUPERVISOR, all_parts, part_names
@@ -254,10 +253,8 @@ def main() -> None:
     place = folders(settings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with (place.run / f"{SUPERVISOR}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with locked(place.run / f"{SUPERVISOR}.lock") as alone:
+        if not alone:
             log.warning("another supervisor holds %s", place.home)
             return
         record = place.run / f"{SUPERVISOR}.json"

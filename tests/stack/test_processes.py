@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.flink import TASKMANAGER_METRICS_PORT, configuration, taskmanager
@@ -18,6 +22,8 @@ from deploy.processes import (
     Record,
     created,
     end,
+    lock_holder,
+    locked,
     mark,
     members,
     port_owner,
@@ -36,6 +42,49 @@ def test_record_of_a_later_process_with_the_same_pid_is_not_alive() -> None:
 
     assert Record(pid=os.getpid(), created=now).alive()
     assert not Record(pid=os.getpid(), created=now - 60).alive()
+    assert not Record(pid=os.getpid(), created=now, boot="another").alive()
+
+
+def test_process_is_known_and_as_old_as_it_is_though_the_clock_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = Record(pid=os.getpid(), created=created(os.getpid()))
+    age = record.seconds()
+    later, earlier = time.time() + 3_600, psutil.boot_time() - 3_600
+
+    monkeypatch.setattr("time.time", lambda: later)
+    monkeypatch.setattr("psutil.boot_time", lambda: earlier)
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: earlier)
+
+    assert record.alive()
+    assert age <= record.seconds() < age + 60
+
+
+def test_record_of_an_older_version_holds_until_its_process_ends(tmp_path: Path) -> None:
+    path = tmp_path / "supervisor.json"
+    born = psutil.Process().create_time()
+
+    for at, lives in ((born, True), (born - 60, False)):
+        path.write_text(json.dumps({"pid": os.getpid(), "created": at, "state": "healthy"}))
+        record = read_record(path)
+        assert record is not None
+        assert record.alive() is lives
+
+
+def test_lock_tells_who_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "supervisor.lock"
+    assert lock_holder(path) is None
+    with locked(path) as first, locked(path) as second:
+        assert (first, second) == (True, False)
+        holder = lock_holder(path)
+        assert holder is not None
+        assert (holder.pid, holder.alive()) == (os.getpid(), True)
+    assert lock_holder(path) is None
+    # As an older version left it.
+    path.write_text("")
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert lock_holder(path) is None
 
 
 def test_record_is_read_back_as_written_and_a_torn_one_counts_as_none(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from deploy.console import CommandError
 from deploy.processes import Record, created, read_record
-from deploy.settings import Settings
+from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import SUPERVISOR, Stack, part_names
 from deploy.supervisor import Supervisor
 
@@ -147,6 +149,61 @@ def test_down_ends_a_supervisor_that_hangs(tmp_path: Path, monkeypatch: pytest.M
         ended = hanging.poll()
         hanging.kill()
     assert ended == -signal.SIGKILL
+
+
+_HOLDS = """
+import signal, sys
+from pathlib import Path
+from deploy.processes import locked
+with locked(Path(sys.argv[1])):
+    print("ready", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_a_supervisor_without_a_record_is_ended(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(Settings(home=tmp_path))
+    stack.place.run.mkdir()
+    held = str(stack.place.run / f"{SUPERVISOR}.lock")
+    monkeypatch.setattr(stack, "_check_ports", lambda: None)
+    monkeypatch.setattr(stack, "_start_supervisor", lambda: None)
+    monkeypatch.setattr(stack, "_wait", lambda *_: None)
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDS, held], cwd=PROJECT_ROOT, stdout=subprocess.PIPE
+    ) as holding:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == b"ready\n"
+        getattr(stack, command)()
+        ended = holding.poll()
+        holding.kill()
+    assert ended == -signal.SIGTERM
+
+
+def test_down_does_not_end_what_an_up_has_just_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, other = (Stack(Settings(home=tmp_path)) for _ in range(2))
+    happened = []
+
+    def found(*_: object) -> list[psutil.Process]:
+        if threading.current_thread() is not starting:
+            starting.start()
+            starting.join(0.3)
+            happened.append("down looked")
+        return []
+
+    starting = threading.Thread(target=other.up)
+    monkeypatch.setattr(stack, "parts", [])
+    monkeypatch.setattr("deploy.stack.members", found)
+    monkeypatch.setattr(other, "_check_ports", lambda: None)
+    monkeypatch.setattr(other, "_start_supervisor", lambda: happened.append("up started"))
+    monkeypatch.setattr(other, "_wait", lambda *_: None)
+    stack.down()
+    starting.join()
+    assert happened == ["down looked", "up started"]
 
 
 def test_down_says_that_a_stack_is_another_users(
