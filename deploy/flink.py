@@ -23,6 +23,7 @@ SLOTS = 12
 
 _JOBMANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _CLIENT = "org.apache.flink.client.cli.CliFrontend"
+_CLIENT_NAME = "flink-client"
 _TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 # What Flink's own scripts would compute from a process size of 4.2 GB; started without the
 # scripts (which cost two JVM starts), the TaskManager wants each of them given.
@@ -103,13 +104,14 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "jobmanager.bind-host": "127.0.0.1",
         "jobmanager.rpc.port": settings.port(JOBMANAGER_RPC_PORT),
         "blob.server.port": str(settings.port(BLOB_PORT)),
-        "blob.storage.directory": str(place.temporary("flink")),
         # REST runs any code sent to it: it never leaves loopback.
         "rest.address": "127.0.0.1",
         "rest.bind-address": "127.0.0.1",
         "rest.port": settings.port(REST_PORT),
         "rest.bind-port": str(settings.port(REST_PORT)),
-        "web.submit.enable": True,
+        # Nobody uploads a jar through its page, and no other site's page is to read its answers.
+        "web.submit.enable": False,
+        "web.access-control-allow-origin": f"http://127.0.0.1:{settings.port(REST_PORT)}",
         "taskmanager.host": "127.0.0.1",
         "taskmanager.bind-host": "127.0.0.1",
         # A free port each time: where a new TaskManager takes a killed one's address before the
@@ -120,7 +122,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "taskmanager.cpu.cores": float(SLOTS),
         **{name: f"{size}m" for name, size in _MEMORY_MB.items()},
         "jobmanager.memory.heap.size": "1024m",
-        "io.tmp.dirs": str(place.temporary("flink")),
         "parallelism.default": settings.parallelism,
         "state.backend.type": "rocksdb",
         "execution.checkpointing.incremental": True,
@@ -165,7 +166,7 @@ def client(settings: Settings) -> list[str]:
         return [str(Path(settings.flink_home) / "bin" / "flink")]
     write_cluster_files(settings)
     # It lives for seconds: what the optimising compiler does for it is never used.
-    return _java(settings, "flink-client", [_CLIENT], START_QUICKLY)
+    return _java(settings, _CLIENT_NAME, [_CLIENT], START_QUICKLY)
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -195,7 +196,7 @@ def write_cluster_files(settings: Settings) -> None:
     base = place_of(settings)
     for name in ("conf", "lib", "checkpoints", "savepoints"):
         (base / name).mkdir(parents=True, exist_ok=True)
-    folders(settings).temporary("flink").mkdir(parents=True, exist_ok=True)
+    folders(settings).temporary(_CLIENT_NAME).mkdir(parents=True, exist_ok=True)
     lines = [f"{key}: {json.dumps(value)}" for key, value in configuration(settings).items()]
     # Flink's scripts read this one line themselves, and would keep the quotes.
     lines.append(f"env.java.home: {java_home()}")
@@ -296,7 +297,12 @@ def _command(
     extra: dict[str, str] | None = None,
 ) -> list[str]:
     conf = place_of(settings) / "conf"
-    given = {"metrics.reporter.prom.port": str(settings.port(metrics_port)), **(extra or {})}
+    given = {
+        "metrics.reporter.prom.port": str(settings.port(metrics_port)),
+        # Killed, it leaves there its state and copies of jars; see the supervisor.
+        "io.tmp.dirs": str(folders(settings).temporary(name)),
+        **(extra or {}),
+    }
     dynamic = [word for key, value in given.items() for word in ("-D", f"{key}={value}")]
     return _java(settings, name, [main, "--configDir", str(conf), *dynamic], options)
 
@@ -311,7 +317,7 @@ def _java(settings: Settings, name: str, main: Sequence[str], options: Sequence[
     return java_command(
         main,
         options=[*options, *logging, *_module_options()],
-        temporary=place.temporary("flink"),
+        temporary=place.temporary(name),
         classpath=classpath([base / "lib"]),
     )
 

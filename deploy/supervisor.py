@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,8 @@ class Supervisor:
     def _start(self, one: Watched) -> None:
         part = one.part
         try:
+            # What was killed leaves its temporary files: a TaskManager all its state.
+            shutil.rmtree(self.place.temporary(part.name), ignore_errors=True)
             for folder in (self.place.data(part.name), self.place.temporary(part.name)):
                 folder.mkdir(parents=True, exist_ok=True)
             part.prepare()

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.flink import TASKMANAGER_METRICS_PORT, configuration, taskmanager
+from deploy.flink import TASKMANAGER_METRICS_PORT, configuration, jobmanager, taskmanager
 from deploy.kafka import server_properties
 from deploy.processes import (
     MARK,
@@ -184,6 +184,25 @@ def test_flink_listens_on_loopback_only_and_sets_no_job_jars(tmp_path: Path) -> 
     addresses = {value for key, value in options.items() if key.endswith(("address", "host"))}
     assert addresses == {"127.0.0.1"}
     assert "pipeline.jars" not in options
+
+
+def test_flinks_page_takes_no_jars_and_no_other_site_reads_its_answers(tmp_path: Path) -> None:
+    options = configuration(Settings(home=tmp_path, port_base=30_000))
+
+    assert options["web.submit.enable"] is False
+    assert options["web.access-control-allow-origin"] == "http://127.0.0.1:30080"
+
+
+def test_flinks_processes_write_temporary_files_to_folders_of_their_own(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    (tmp_path / "run").mkdir()
+
+    for part in (jobmanager(settings), taskmanager(settings)):
+        part.prepare()
+        command = part.command()
+        folder = tmp_path / "tmp" / part.name
+        assert f"-Djava.io.tmpdir={folder}" in command
+        assert f"io.tmp.dirs={folder}" in command
 
 
 def test_files_of_settings_are_found_from_any_folder(

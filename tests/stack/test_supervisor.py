@@ -120,6 +120,20 @@ def test_a_full_disk_does_not_end_the_supervisor(
     assert not world.supervisor.owed
 
 
+def test_what_a_killed_part_left_of_temporary_files_is_gone_when_it_starts_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, one = world.stack.place, world.supervisor.watched["taskmanager"]
+    for folder in (place.temporary("taskmanager"), place.data("taskmanager")):
+        (folder / "left").mkdir(parents=True)
+    process = SimpleNamespace(pid=os.getpid())
+    monkeypatch.setattr(world.supervisor, "_spawn", lambda _: process)
+    world.supervisor._start(one)
+    assert one.record.state == "starting"
+    assert list(place.temporary("taskmanager").iterdir()) == []
+    assert (place.data("taskmanager") / "left").exists()
+
+
 def state_of(world: World, name: str) -> str:
     """Return how `name` is, as `kappa status` reads it."""
     record = read_record(world.stack.place.run / f"{name}.json")
