@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -358,11 +359,24 @@ def test_production_is_reached_under_a_name_that_the_server_answers_to() -> None
     assert target["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
 
 
-def test_the_prometheus_operator_gets_the_same_alerts() -> None:
+def test_the_prometheus_operator_gets_the_same_alerts_on_the_namespace_alone() -> None:
     (rule,) = of_kind(build(ROOT / COMPONENT), "PrometheusRule")
-    assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
+    (namespace,) = of_kind(build(ROOT / "base"), "Namespace")
+    ours = f'namespace="{namespace["metadata"]["name"]}"'
+    shared = re.compile(r"\b(?:up|flink_\w+)\b(.{0,19})", re.DOTALL)
+    uses = [use for expr in _expressions(rule["spec"]) for use in shared.findall(expr)]
+    assert uses
+    assert all(use.startswith(f"{{{ours}") for use in uses), uses
+    written = json.dumps(rule["spec"])
+    for added in (f"{{{ours}}}", f"{ours}, "):
+        written = written.replace(json.dumps(added)[1:-1], "")
+    assert json.loads(written) == yaml.safe_load(ALERTS.read_text())
     written = (ROOT / COMPONENT / "rules.yaml").read_text()
     assert written == prometheus_rule(ALERTS.read_text()), "run python -m deploy.rules"
+
+
+def _expressions(rules: dict[str, Any]) -> list[str]:
+    return [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
 
 
 def test_the_prometheus_operator_scrapes_every_pod_that_has_metrics() -> None:

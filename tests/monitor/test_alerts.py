@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_every_alert_fires_in_a_test() -> None:
         name = alert["alert"]
         fires = f'alertname="{name}", alertstate="firing", severity="{alert["labels"]["severity"]}"'
         assert fires in written or f"alertname: {name}\n        exp_alerts:" in written, name
+
+
+def test_every_job_that_is_scraped_is_a_part_that_may_be_down() -> None:
+    (down,) = (alert["expr"] for alert in alerts() if alert["alert"] == "PartDown")
+    scraped = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    told = re.fullmatch(r'up\{job=~"(.*)"\} == 0', down)
+    assert told
+    assert told[1].split("|") == [job["job_name"] for job in scraped]
 
 
 def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
