@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,11 +108,12 @@ class Cluster:
     def look(self) -> tuple[list[RunningJob], list[ClusterUnavailable]]:
         """Return the jobs of the clusters that answer, newest first, and who does not answer."""
         jobs, silent = [], []
-        for cluster in self._clusters:
-            try:
-                overview = self._ask(cluster, "GET", "/jobs/overview")["jobs"]
-            except ClusterUnavailable as error:
-                silent.append(error)
+        # Of many that don't answer, as after a lost network, each would be waited for.
+        with ThreadPoolExecutor(len(self._clusters)) as at_once:
+            overviews = list(at_once.map(self._overview, self._clusters))
+        for cluster, overview in zip(self._clusters, overviews, strict=True):
+            if isinstance(overview, ClusterUnavailable):
+                silent.append(overview)
                 continue
             for found in overview:
                 self._homes[found["jid"]] = cluster
@@ -119,6 +121,13 @@ class Cluster:
                     RunningJob(found["jid"], found["name"], found["state"], found["start-time"])
                 )
         return sorted(jobs, key=lambda job: -job.started_ms), silent
+
+    def _overview(self, cluster: httpx.Client) -> list[dict[str, Any]] | ClusterUnavailable:
+        try:
+            jobs: list[dict[str, Any]] = self._ask(cluster, "GET", "/jobs/overview")["jobs"]
+        except ClusterUnavailable as error:
+            return error
+        return jobs
 
     def live_job(self, name: str) -> RunningJob | None:
         """Return the job called `name` that has not ended; None where no cluster has it.

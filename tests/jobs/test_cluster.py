@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -79,6 +81,19 @@ def test_a_cluster_that_does_not_answer_leaves_the_jobs_of_others_to_be_seen() -
         assert jobs == [found]
         (error,) = silent
         assert nobody in str(error)
+
+
+def test_clusters_that_accept_and_never_answer_are_waited_for_at_once() -> None:
+    with ExitStack() as listening, flink("a" * 32, "orders", 5, "RUNNING") as first:
+        hanging = []
+        for _ in range(4):
+            listener = listening.enter_context(socket.create_server(("127.0.0.1", 0)))
+            hanging.append(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        began = time.monotonic()
+        jobs, silent = Cluster(*hanging, first, timeout=1).look()
+        assert time.monotonic() - began < 3
+    assert [job.name for job in jobs] == ["orders"]
+    assert all(nobody in str(error) for nobody, error in zip(hanging, silent, strict=True))
 
 
 def test_a_vertex_has_the_watermark_that_all_its_subtasks_have_got() -> None:
