@@ -37,14 +37,22 @@ _FAILURES = (*FAILURES, KafkaUnavailable)
 
 
 class Keeper:
-    """Looks after the jobs of one namespace; `jobs` are those to begin."""
+    """Looks after the jobs of one namespace; `jobs` are those to begin.
+
+    `ill` is called as soon as one that should live is found not to.
+    """
 
     def __init__(
-        self, settings: Settings, cluster: Cluster, jobs: Mapping[str, Job] = JOBS
+        self,
+        settings: Settings,
+        cluster: Cluster,
+        jobs: Mapping[str, Job] = JOBS,
+        ill: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._cluster = cluster
         self._jobs = jobs
+        self._ill = ill
         self._forgotten: set[str] | None = None
         self._live: set[str] = set()
 
@@ -53,12 +61,18 @@ class Keeper:
         try:
             found = self._cluster.jobs()
             self._note_forgotten(found)
+            if not self._all_live(found):
+                # Each takes its time to resume.
+                self._ill()
             well = self._resume() and self._begin()
-            live = {job.name for job in self._cluster.jobs() if job.state in LIVE_STATES}
+            return well and self._all_live(self._cluster.jobs())
         except _FAILURES as error:
             log.warning("%s", error)
             return False
-        return well and live >= {desired.name for desired in desired_jobs(self._settings)}
+
+    def _all_live(self, found: list[RunningJob]) -> bool:
+        live = {job.name for job in found if job.state in LIVE_STATES}
+        return live >= {desired.name for desired in desired_jobs(self._settings)}
 
     def _note_forgotten(self, found: list[RunningJob]) -> None:
         """Note which jobs are to be resumed: a cluster that lists others may be about to get one.
@@ -121,13 +135,19 @@ def main() -> int:
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     healthy, settings = Path(sys.argv[1]), Settings()
-    keeper = Keeper(settings, Cluster(*settings.flink_clusters))
+
+    def ill() -> None:
+        healthy.unlink(missing_ok=True)
+
+    # A container that starts again has the file of before.
+    ill()
+    keeper = Keeper(settings, Cluster(*settings.flink_clusters), ill=ill)
     stop, pause = stop_signal(), threading.Event()
     while not stop():
         if keeper.look():
             healthy.touch()
         else:
-            healthy.unlink(missing_ok=True)
+            ill()
         # A signal ends the wait early only on the main thread: this is it.
         pause.wait(_EVERY_SECONDS)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -44,8 +45,8 @@ class World:
     def again(self, settings: Settings, desired: DesiredJob) -> None:
         self.submit(settings, desired.job, desired.version)
 
-    def keeper(self) -> Keeper:
-        return Keeper(self.settings, cast(Cluster, self), CHOSEN)
+    def keeper(self, ill: Callable[[], None] = lambda: None) -> Keeper:
+        return Keeper(self.settings, cast(Cluster, self), CHOSEN, ill)
 
     def news(self) -> list[str]:
         """Return what was submitted since the last call."""
@@ -158,3 +159,35 @@ def test_a_cluster_that_came_back_with_some_jobs_gets_the_others(world: World) -
     del world.listed["words"]
     assert keeper.look()
     assert world.news() == ["words"]
+
+
+def test_a_job_that_is_missing_is_told_before_it_is_resumed(world: World) -> None:
+    told: list[list[str]] = []
+    keeper = world.keeper(lambda: told.append(list(world.submitted)))
+    assert keeper.look()
+    assert keeper.look()
+    world.news()
+    assert told == []
+    del world.listed["words"]
+    assert keeper.look()
+    assert told == [[]]
+    assert world.news() == ["words"]
+
+
+def test_a_keeper_that_starts_does_not_find_the_jobs_well_by_the_file_of_before(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy = tmp_path / "all-jobs-run"
+    healthy.touch()
+    found: list[bool] = []
+
+    def look(_: Keeper) -> bool:
+        found.append(healthy.exists())
+        return True
+
+    monkeypatch.setattr(sys, "argv", ["keeping", str(healthy)])
+    monkeypatch.setattr(keeping, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "stop_signal", lambda: lambda: len(found) == 2)
+    monkeypatch.setattr(Keeper, "look", look)
+    assert keeping.main() == 0
+    assert found == [False, True]
