@@ -25,6 +25,8 @@ _TICK_SECONDS = 0.1
 _BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.5, 30.0
 # A part that has run this long starts the next backoff from the beginning.
 _STEADY_SECONDS = 60.0
+# Besides the log of before, which is as long at most.
+_LOG_BYTES, _LOG_SECONDS = 50_000_000, 10.0
 # A busy machine takes minutes; ending what starts slowly and starting it anew makes it slower yet.
 _STARTUP_DEADLINE_SECONDS = 300.0
 # Jobs do not survive their JobManager: this module, where it exists, submits them again.
@@ -59,6 +61,7 @@ class Supervisor:
         self.resume: subprocess.Popen[bytes] | None = None
         self.resume_again = False
         self.owed: dict[str, Record] = {}
+        self.next_shortening = 0.0
 
     def run(self) -> None:
         """Start and watch until SIGTERM or SIGINT, then stop everything in reverse order."""
@@ -70,6 +73,7 @@ class Supervisor:
                 self._look_after(one)
             self._resume_jobs()
             self._write_owed()
+            self._shorten_logs()
             time.sleep(_TICK_SECONDS)
         self._stop_all()
 
@@ -126,10 +130,20 @@ class Supervisor:
             )
 
     def _log_file(self, name: str) -> IO[bytes]:
-        path = self.place.log(name)
-        if path.exists() and path.stat().st_size > 50_000_000:
-            path.replace(path.with_suffix(".log.1"))
-        return path.open("ab")
+        return self.place.log(name).open("ab")
+
+    def _shorten_logs(self) -> None:
+        """Move what is in a log that has grown long to the one of before."""
+        if time.monotonic() < self.next_shortening:
+            return
+        self.next_shortening = time.monotonic() + _LOG_SECONDS
+        for path in map(self.place.log, (SUPERVISOR, RESUME, *self.watched)):
+            # Without room for a copy nothing is taken away.
+            with contextlib.suppress(OSError):
+                if path.stat().st_size > _LOG_BYTES:
+                    shutil.copyfile(path, path.with_suffix(".log.1"))
+                    # Who writes it has it open, and goes on at its end.
+                    os.truncate(path, 0)
 
     def _check(self, one: Watched) -> None:
         with contextlib.suppress(Exception):

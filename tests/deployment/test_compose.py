@@ -103,6 +103,7 @@ def test_a_service_has_a_health_check_and_asks_only_for_what_exists(service: str
     asked = SERVICES[service]
     assert asked["healthcheck"]["test"][0] == "CMD"
     assert asked["restart"] == "unless-stopped", "`up --wait` fails where a service ends"
+    assert set(asked["logging"]["options"]) == {"max-size", "max-file"}, "no log grows for ever"
     for name, how in asked.get("depends_on", {}).items():
         assert how == {"condition": "service_healthy"}
         assert "healthcheck" in SERVICES[name]

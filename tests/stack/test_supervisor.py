@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ import pytest
 from deploy.console import CommandError
 from deploy.processes import Record, created, read_record
 from deploy.settings import PROJECT_ROOT, Settings
-from deploy.stack import SUPERVISOR, Stack, part_names
+from deploy.stack import RESUME, SUPERVISOR, Stack, part_names
 from deploy.supervisor import Supervisor
 
 
@@ -132,6 +133,29 @@ def test_what_a_killed_part_left_of_temporary_files_is_gone_when_it_starts_again
     assert one.record.state == "starting"
     assert list(place.temporary("taskmanager").iterdir()) == []
     assert (place.data("taskmanager") / "left").exists()
+
+
+def test_a_log_that_grew_long_is_shortened_under_who_writes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.supervisor._LOG_BYTES", 10)
+    names = ("kafka", RESUME, SUPERVISOR)
+    with ExitStack() as open_until_end:
+        written = [open_until_end.enter_context(world.supervisor._log_file(n)) for n in names]
+        for log in written:
+            log.write(b"much of it\n")
+            log.flush()
+        world.supervisor._shorten_logs()
+        for log in written:
+            log.write(b"more\n")
+            log.flush()
+        # Not each tick, of which there are ten a second.
+        world.supervisor._shorten_logs()
+    world.now += 10
+    world.supervisor._shorten_logs()
+    for path in map(world.stack.place.log, names):
+        assert path.read_bytes() == b"more\n"
+        assert path.with_suffix(".log.1").read_bytes() == b"much of it\n"
 
 
 def state_of(world: World, name: str) -> str:
