@@ -122,6 +122,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "taskmanager.cpu.cores": float(SLOTS),
         **{name: f"{size}m" for name, size in _MEMORY_MB.items()},
         "jobmanager.memory.heap.size": "1024m",
+        # Those of the cluster's two processes are given on their command lines.
+        "io.tmp.dirs": str(place.temporary(_CLIENT_NAME)),
         "parallelism.default": settings.parallelism,
         "state.backend.type": "rocksdb",
         "execution.checkpointing.incremental": True,

@@ -197,6 +197,7 @@ def test_flinks_processes_write_temporary_files_to_folders_of_their_own(tmp_path
     settings = Settings(home=tmp_path)
     (tmp_path / "run").mkdir()
 
+    assert configuration(settings)["io.tmp.dirs"] == str(tmp_path / "tmp" / "flink-client")
     for part in (jobmanager(settings), taskmanager(settings)):
         part.prepare()
         command = part.command()
