@@ -84,7 +84,8 @@ def test_a_loader_killed_before_its_commit(written: Sandbox, stack: Stack) -> No
 
 @pytest.mark.long
 def test_a_loader_killed_after_its_commit(written: Sandbox) -> None:
-    everything = written.lag()
+    # Partitions show a transaction a moment after it is committed.
+    everything = wait_for(written.lag, 60, "rows can be read")
     with written.process() as process:
         wait_for(written.lag, 60, "an offset is committed", until=lambda lag: lag < everything)
         kill(process)
