@@ -18,6 +18,7 @@ from jobs import (
     words,
 )
 from jobs.views import Job, View
+from jobs.views.names import check_once
 
 
 class UnknownView(LookupError):
@@ -44,6 +45,7 @@ JOBS: dict[str, Job] = {
         words.JOB,
     )
 }
+check_once((view.name for job in JOBS.values() for view in job.views), "the jobs have")
 VIEWS: dict[str, View] = {view.name: view for job in JOBS.values() for view in job.views}
 
 

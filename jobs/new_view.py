@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.catalogue import VIEWS, job_named
-from schemas.streams import Stream
+from jobs.views import InvalidView
+from jobs.views.names import check_name
+from schemas.streams import STREAMS, Stream
 
 _IMPORTS = {
     "datetime": ("timedelta",),
@@ -110,8 +111,10 @@ def new_view(name: str, job_name: str, dimension: str, module_text: str) -> Writ
 
 
 def _check(name: str, dimension: str, stream: Stream) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise CannotWrite(f'"{name}" is no name of a view: use small letters, digits and "_".')
+    try:
+        check_name(name, STREAMS)
+    except InvalidView as error:
+        raise CannotWrite(str(error)) from error
     if name in VIEWS:
         raise CannotWrite(f"there is a view {name} already; choose another name.")
     texts = [f["name"] for f in stream.schema["fields"] if _is_text(f["type"])]

@@ -26,6 +26,7 @@ from jobs.views import (
     View,
     WindowView,
 )
+from jobs.views.names import accounting_name
 from schemas.streams import Stream
 from udfs.anomalies import AnomalyStore
 from udfs.avro_columns import wide_type
@@ -49,11 +50,6 @@ _ARRIVALS = "-arrivals"
 def group_of_job(group: str) -> str:
     """Return the consumer group of the job that reads in `group`, be it as events arrive."""
     return group.removesuffix(_ARRIVALS)
-
-
-def accounting_name(stream: str) -> str:
-    """Return the name of the view that accounts for the events of `stream`."""
-    return f"{stream}_accounting"
 
 
 def accounting_view(stream: Stream) -> WindowView:

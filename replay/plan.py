@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs.plan import accounting_name
+from jobs.views.names import accounting_name
 from replay.differences import Expectation, UnusableExpectation, expectations
 from replay.offsets import Offsets
 from replay.records import ReplayPlan, ReplayRecord, ReplayState, VersionState

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from jobs.views.base import InvalidView, View
+from jobs.views.names import check_name, check_once
 from jobs.views.queried import QueryView
-from schemas.streams import Stream
+from schemas.streams import STREAMS, Stream
 
 
 class SeveralStreams(ValueError):
@@ -22,6 +23,11 @@ class Job:
     views: tuple[View, ...]
 
     def __post_init__(self) -> None:
+        # Those of other jobs have tables, too.
+        streams = {*STREAMS, *(stream.name for stream in self.streams)}
+        for view in self.views:
+            check_name(view.name, streams)
+        check_once((view.name for view in self.views), f"job {self.name} has")
         for view in self.views:
             if strangers := [s.name for s in view.streams if s not in self.streams]:
                 raise InvalidView(f"{view.name} reads {strangers}, which job {self.name} does not.")

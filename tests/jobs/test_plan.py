@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,12 +23,16 @@ from jobs.page_views import (
     TOP_PAGES_PER_HOUR,
     TRAFFIC_ANOMALIES,
 )
-from jobs.plan import plan
+from jobs.plan import accounting_view, plan
 from jobs.submit import _is_same
 from jobs.views import InvalidView, Job, JoinView, Keeps, Tumbling, WindowView
 from jobs.words import WORD_COUNTS
+from replay.late_rows import REPAIRED_EVENTS
 from schemas.columns import ColumnType
-from schemas.streams import DEVICE_READINGS, PAGE_REQUESTS, PAGE_VIEWS, Stream
+from schemas.streams import DEVICE_READINGS, ORDERS, PAGE_REQUESTS, PAGE_VIEWS, Stream
+from sinks.cluster import LOCAL
+from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
+from sinks.pointers import POINTERS
 from udfs.joins import Left, Right
 from udfs.measures import CountDistinct, CountDistinctApprox, First, Max, Mean, Min, Sum
 from udfs.panes import PaneStore
@@ -338,6 +343,33 @@ def test_totals_are_of_a_key_and_rows_of_all_time() -> None:
 def test_a_job_reads_a_topic_once() -> None:
     with pytest.raises(InvalidView, match="job twice reads a topic twice"):
         Job("twice", (PAGE_VIEWS, PAGE_REQUESTS), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Has-Dash; x", "is no name of a view: use small letters"),
+        ("a" * 151, "150 letters are the most"),
+        *((one, "a table of the project's own") for one in (DEAD_LETTERS.name, LATE_EVENTS.name)),
+        *((one, "a table of the project's own") for one in (POINTERS, REPAIRED_EVENTS)),
+        (accounting_view(ORDERS).name, "a table of the project's own"),
+        (DEAD_LETTERS.table, 'tables end in "_loaded"'),
+        (PAGE_STATS.table(1), 'tables end in "_v1"'),
+        (f"{PAGE_STATS.table(2)}{LOCAL}", 'tables end in "_local"'),
+    ],
+)
+def test_a_view_is_not_called_like_something_else(name: str, said: str) -> None:
+    with pytest.raises(InvalidView, match=said):
+        Job("mine", (PAGE_VIEWS,), (replace(PAGE_STATS, name=name),))
+
+
+def test_a_name_is_that_of_one_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidView, match="job mine has more than one view page_stats"):
+        Job("mine", (PAGE_VIEWS,), (PAGE_STATS, PAGE_STATS))
+    double = Job("words", (PAGE_VIEWS,), (PAGE_STATS,))
+    monkeypatch.setattr("jobs.words.JOB", double)
+    with pytest.raises(InvalidView, match="the jobs have more than one view page_stats"):
+        runpy.run_path(str(PROJECT_ROOT / "jobs" / "catalogue.py"))
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
