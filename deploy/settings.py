@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +20,35 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SECRETS_DIR = "KAPPA_SECRETS_DIR"
 """Names a folder whose files hold settings, named like their variables in lower case."""
 PREFIX = "KAPPA_"
+_LAST_PORT = 65535
+
+
+def _made_of(characters: str, said: str) -> AfterValidator:
+    """Return what refuses a value with any but `characters`, a class of a pattern."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(f"[{characters}]*", value):
+            raise ValueError(f"use only {said}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _check_urls(value: str) -> str:
+    """Refuse what is no list of HTTP addresses, and quote none: they may hold secrets."""
+    if value and not _urls(value):
+        raise ValueError("give an address such as http://host:8081, or leave it empty")
+    if not all(re.match(r"https?://[^\s/]", url) for url in _urls(value)):
+        raise ValueError("give addresses with http:// or https://, such as http://host:8081")
+    return value
+
+
+def _urls(value: str) -> tuple[str, ...]:
+    """Return the addresses in a list with commas, no trailing slashes."""
+    return tuple(url.strip().rstrip("/") for url in value.split(",") if url.strip())
+
+
+_Urls = Annotated[str, AfterValidator(_check_urls)]
 
 
 class Settings(BaseSettings):
@@ -39,9 +69,8 @@ class Settings(BaseSettings):
     home: Path = Field(
         default=PROJECT_ROOT / ".kappa", description="Data, logs and process records."
     )
-    namespace: str = Field(
+    namespace: Annotated[str, _made_of("a-z0-9_", "small letters, digits and underscores")] = Field(
         default="",
-        pattern=r"^[a-z0-9_]*$",
         description="Prefix of topics, databases and job names, so environments share a stack.",
     )
     port_base: int = Field(default=18000, ge=1024, le=65000, description="First embedded port.")
@@ -60,10 +89,10 @@ class Settings(BaseSettings):
     )
     kafka_sasl_username: str = Field(default="", description="User of Kafka, with SASL.")
     kafka_sasl_password: SecretStr = Field(default=SecretStr(""), description="Its password.")
-    registry_url: str = Field(default="", description="Schema registry, Confluent API.")
+    registry_url: _Urls = Field(default="", description="Schema registry, Confluent API.")
     registry_user: str = Field(default="", description="User of the registry, if it asks for one.")
     registry_password: SecretStr = Field(default=SecretStr(""), description="Its password.")
-    flink_url: str = Field(
+    flink_url: _Urls = Field(
         default="",
         description="Flink REST addresses, comma-separated; new jobs go to the first.",
     )
@@ -74,11 +103,14 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="Host of ClickHouse; where it or the port is given, none starts here.",
     )
-    clickhouse_port: int = Field(default=0, description="ClickHouse HTTP port; the embedded one's.")
+    clickhouse_port: int = Field(
+        default=0, ge=0, le=_LAST_PORT, description="ClickHouse HTTP port; the embedded one's."
+    )
     clickhouse_tls: bool = Field(default=False, description="Whether that port speaks TLS.")
-    clickhouse_cluster: str = Field(
+    clickhouse_cluster: Annotated[
+        str, _made_of("A-Za-z0-9_", "letters, digits and underscores")
+    ] = Field(
         default="",
-        pattern=r"^[A-Za-z0-9_]*$",
         description="Cluster whose shards and replicas hold the tables; one server without.",
     )
     clickhouse_database: str = Field(
@@ -106,16 +138,22 @@ class Settings(BaseSettings):
     serving_host: str = Field(
         default="127.0.0.1", description="Address on which the API and the dashboard listen."
     )
-    serving_port: int = Field(default=0, description="Their port; the embedded one.")
+    serving_port: int = Field(
+        default=0, ge=0, le=_LAST_PORT, description="Their port; the embedded one."
+    )
     serving_names: str = Field(
         default="",
         description='Host names under which they are reached, with commas; "*" for any.',
     )
 
-    checkpoint_seconds: float = Field(default=2.0, gt=0, description="Checkpoint interval.")
+    # Flink takes none below ten milliseconds.
+    checkpoint_seconds: float = Field(
+        default=2.0, ge=0.01, allow_inf_nan=False, description="Checkpoint interval."
+    )
     early_fire_seconds: float = Field(
         default=1.0,
         ge=0,
+        allow_inf_nan=False,
         description="How often open windows and totals are written; 0 for never, and for totals "
         "ten times a second. While a job catches up open windows wait, and totals come less often.",
     )
@@ -249,8 +287,7 @@ class Settings(BaseSettings):
     @cached_property
     def flink_clusters(self) -> tuple[str, ...]:
         """Base addresses of the REST APIs of all Flink clusters, no trailing slashes."""
-        given = self.flink_url or f"http://127.0.0.1:{self.port(80)}"
-        return tuple(url.strip().rstrip("/") for url in given.split(",") if url.strip())
+        return _urls(self.flink_url or f"http://127.0.0.1:{self.port(80)}")
 
     @cached_property
     def flink(self) -> str:

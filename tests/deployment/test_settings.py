@@ -160,6 +160,35 @@ def test_no_secret_is_shown_with_the_settings(secure: Path) -> None:
     assert SECRET not in repr(Settings(_env_file=None, clickhouse_password=SECRET))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CHECKPOINT_SECONDS", "inf", "input should be a finite number"),
+        ("CHECKPOINT_SECONDS", "0.0001", "input should be greater than or equal to 0.01"),
+        ("EARLY_FIRE_SECONDS", "inf", "input should be a finite number"),
+        ("CLICKHOUSE_PORT", "-1", "input should be greater than or equal to 0"),
+        ("CLICKHOUSE_PORT", "99999", "input should be less than or equal to 65535"),
+        ("SERVING_PORT", "65536", "input should be less than or equal to 65535"),
+        ("FLINK_URL", ",", "give an address such as http://host:8081, or leave it empty"),
+        (
+            "FLINK_URL",
+            "http://a:8081,b",
+            "give addresses with http:// or https://, such as http://h",
+        ),
+        ("REGISTRY_URL", "kappa:hush@registry", "give addresses with http:// or https://, such as"),
+        ("NAMESPACE", "Prod", "use only small letters, digits and underscores"),
+        ("CLICKHOUSE_CLUSTER", "a-b", "use only letters, digits and underscores"),
+    ],
+)
+def test_what_is_refused_says_what_would_do(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"KAPPA_{name}", value)
+    with pytest.raises(ValidationError) as refused:
+        Settings(_env_file=None)
+    assert refusal(refused.value).startswith(f"KAPPA_{name}: {said}")
+
+
 def test_certificates_that_are_not_there_are_told_of_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
