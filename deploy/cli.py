@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import importlib
 import sys
@@ -10,6 +9,7 @@ import sys
 import typer
 
 from deploy.console import CommandError, fail
+from deploy.failures import of_home, of_settings
 
 # Each module offers `register(app)`; the order is that of `kappa --help`.
 _COMMAND_MODULES = (
@@ -23,17 +23,6 @@ _COMMAND_MODULES = (
     "serving.commands",
     "bench.commands",
 )
-
-_OTHER_USER = "be the user whose it is, or choose another home with KAPPA_HOME=…"
-_FULL = "make room, or choose a home on a larger disk with KAPPA_HOME=…"
-_REMEDIES = {
-    errno.EACCES: _OTHER_USER,
-    errno.EPERM: _OTHER_USER,
-    errno.EROFS: "choose a home that can be written with KAPPA_HOME=…",
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-}
-"""What to do about an error of the system, where that is in the user's hands."""
 
 app = typer.Typer(
     name="kappa",
@@ -56,22 +45,11 @@ def main() -> None:
     except CommandError as error:
         fail(str(error))
         sys.exit(1)
-    except ValueError as error:
-        # Imported here: most commands that only print help need no settings.
-        from pydantic import ValidationError
-
-        from deploy.settings import Settings, refusal
-
-        if not isinstance(error, ValidationError) or error.title != Settings.__name__:
+    except (ValueError, OSError) as error:
+        said = of_home(error) if isinstance(error, OSError) else of_settings(error)
+        if not said:
             raise
-        fail(refusal(error))
-        sys.exit(1)
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0)
-        if remedy is None:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        fail(f"{where}{(error.strerror or str(error)).lower()}; {remedy}")
+        fail(said)
         sys.exit(1)
     except KeyboardInterrupt:
         fail("interrupted.")

@@ -17,6 +17,8 @@ from pydantic_settings import (
 )
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+ENV_FILE = ".env"
+"""Gives settings, too, in the folder that a command is run in."""
 SECRETS_DIR = "KAPPA_SECRETS_DIR"
 """Names a folder whose files hold settings, named like their variables in lower case."""
 PREFIX = "KAPPA_"
@@ -60,7 +62,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=".env",
+        env_file=ENV_FILE,
         extra="ignore",
         # A refusal quotes what it refuses, which may be a secret.
         hide_input_in_errors=True,

@@ -13,12 +13,12 @@ from schemas.registry import Registry, RegistryError
 from sinks.batches import Limits
 from sinks.clickhouse import ClickHouse
 from sinks.member import Loader, LoaderStopped, TopicChanged
-from sinks.metrics import Health, LoaderMetrics, serve
+from sinks.metrics import Health, LoaderMetrics, NotServed, serve
 from sinks.rows import BadRecord
 from sinks.tables import InvalidViewSchema
 
 METRICS_PORT = 251
-FAILURES = (BadRecord, InvalidViewSchema, LoaderStopped, RegistryError, TopicChanged)
+FAILURES = (BadRecord, InvalidViewSchema, LoaderStopped, NotServed, RegistryError, TopicChanged)
 
 _LOG = logging.getLogger("kappa.loader")
 _KAFKA_LOG = "kappa.loader.kafka"
@@ -113,8 +113,8 @@ def main() -> int:
     settings = Settings()
     stop = stop_signal()
     metrics, health = LoaderMetrics(), Health()
-    serve(metrics.registry, health, settings.metrics_host, settings.port(METRICS_PORT))
     try:
+        serve(metrics.registry, health, settings.metrics_host, settings.port(METRICS_PORT))
         open_loader(settings, metrics=metrics, health=health, keeps_going=True).run(stop)
     except Exception as error:
         _LOG.critical("the loader stops: %s", error, exc_info=not isinstance(error, FAILURES))

@@ -23,6 +23,10 @@ _LOG = logging.getLogger("kappa.loader")
 _SILENT_SECONDS = 90.0
 
 
+class NotServed(Exception):
+    """Metrics can't be served at the address that they are to be on."""
+
+
 class LoaderMetrics:
     """Counters and gauges of one loader; `wall_clock` returns seconds since the epoch."""
 
@@ -132,7 +136,10 @@ class _ServerSix(_Server):
 
 
 def serve(registry: CollectorRegistry, health: Health, host: str, port: int) -> WSGIServer:
-    """Serve /metrics and /healthz on `host` and `port`, or on a free port where it is taken."""
+    """Serve /metrics and /healthz on `host` and `port`, or on a free port where it is taken.
+
+    Raises `NotServed` where `host` is no address of this machine.
+    """
     prometheus = make_wsgi_app(registry)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -149,7 +156,13 @@ def serve(registry: CollectorRegistry, health: Health, host: str, port: int) -> 
         server = made(port)
     except OSError:
         # Several loaders of a group may share a machine.
-        server = made(0)
+        try:
+            server = made(0)
+        except OSError as error:
+            raise NotServed(
+                f"metrics can't be served on {host}: {error.strerror}; set KAPPA_METRICS_HOST to "
+                "an address of this machine."
+            ) from error
         _LOG.warning("port %d is taken; metrics are on port %d", port, server.server_port)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

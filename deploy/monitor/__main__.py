@@ -13,7 +13,7 @@ from deploy.monitor.metrics import FindingsCollector
 from deploy.services import MONITOR_METRICS_PORT
 from deploy.settings import Settings
 from sinks.loader import stop_signal
-from sinks.metrics import Health, serve
+from sinks.metrics import Health, NotServed, serve
 
 _EVERY_SECONDS = 5.0
 
@@ -30,14 +30,19 @@ def main() -> int:
     found = Findings()
     registry, health = CollectorRegistry(), Health(name="the monitor")
     registry.register(FindingsCollector(lambda: found))
-    serve(registry, health, settings.metrics_host, settings.port(MONITOR_METRICS_PORT))
+    log = logging.getLogger("kappa.monitor")
+    try:
+        serve(registry, health, settings.metrics_host, settings.port(MONITOR_METRICS_PORT))
+    except NotServed as error:
+        log.critical("the monitor stops: %s", error)
+        return 1
     lookout, stop, pause = Lookout(settings), stop_signal(), threading.Event()
     while not stop():
         try:
             found = lookout.look()
         except Exception:
             # Without a monitor nobody is told of anything; figures that are missing are told of.
-            logging.getLogger("kappa.monitor").exception("this look failed")
+            log.exception("this look failed")
             found = Findings(lost_known=False)
         health.beat()
         # A signal ends the wait early only on the main thread: this is it.

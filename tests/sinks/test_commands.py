@@ -18,7 +18,7 @@ from prometheus_client import generate_latest
 from deploy.console import print_table
 from deploy.settings import PROJECT_ROOT
 from sinks.dead_letters import REASONS
-from sinks.metrics import Health, LoaderMetrics, serve
+from sinks.metrics import Health, LoaderMetrics, NotServed, serve
 from sinks.queries import explain_unknown_table
 from sinks.topics import DeadLetterTopic, LateTopic, ViewTopic
 from tests.harness import wait_for
@@ -215,6 +215,11 @@ def test_a_loader_serves_metrics_even_where_the_port_is_taken() -> None:
     assert second.server_port != first.server_port
     first.shutdown()
     second.shutdown()
+
+
+def test_metrics_on_a_host_that_is_none_are_told_of_in_one_sentence() -> None:
+    with pytest.raises(NotServed, match=r"served on foo\.invalid: .*; set KAPPA_METRICS_HOST"):
+        serve(LoaderMetrics().registry, Health(), "foo.invalid", 0)
 
 
 def test_the_stacks_own_loader_is_healthy(sandbox: Sandbox) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from deploy import cli, console, demo
+from deploy import cli, console, demo, failures
 from deploy.console import CommandError
 from deploy.doctor import findings
 from deploy.doctor.findings import GIB, Finding, Verdict
@@ -167,6 +167,51 @@ def test_a_home_that_cant_be_written_is_one_sentence(
         cli.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == said
+
+
+def kappa(folder: Path, *words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *words],
+        env=os.environ | {"KAPPA_HOME": str(home), "PYTHONPATH": str(PROJECT_ROOT)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_a_home_that_is_no_folder_is_one_sentence(
+    command: str, place: str, tmp_path: Path, processes: None
+) -> None:
+    (tmp_path / "file").touch()
+    done = kappa(tmp_path, command, home=tmp_path / place)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path / place}/run")
+    assert done.stderr.endswith(
+        ": not a directory; choose a home that can be a folder with KAPPA_HOME=…\n"
+    )
+
+
+def test_what_is_lost_in_a_home_is_no_mistake_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAPPA_HOME", str(tmp_path))
+    lost = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "run"))
+    assert failures.of_home(lost) == ""
+    monkeypatch.setenv("KAPPA_HOME", str(tmp_path / "run"))
+    assert failures.of_home(lost) != ""
+    lost.filename = str(tmp_path / "elsewhere")
+    assert failures.of_home(lost) == ""
+
+
+def test_settings_that_are_no_text_are_one_sentence(tmp_path: Path, processes: None) -> None:
+    (tmp_path / ".env").write_bytes(b"KAPPA_NAMESPACE=\xff\n")
+    done = kappa(tmp_path, "settings", home=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    said = f"{tmp_path}/.env is no text in UTF-8; write its settings anew."
+    assert done.stderr == f"error: {said}\n"
 
 
 def test_a_demo_whose_kafka_is_away_is_one_sentence(
