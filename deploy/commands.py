@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.console import OUT, CommandError, print_json, print_table
+from deploy.console import ERR, OUT, CommandError, print_json, print_table
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -197,13 +197,17 @@ def settings(
     """
     import sys
 
-    from deploy.settings import Settings
+    from deploy.doctor.findings import settings_given
+    from deploy.settings import Settings, given, variable
     from deploy.settings_page import in_effect, page
 
     if markdown:
         sys.stdout.write(page())
         return
     found = in_effect(Settings())
+    judged = settings_given(given(), map(variable, Settings.model_fields))
+    if judged.remedy:
+        ERR.print(f"{judged.found}; {judged.remedy}", markup=False, soft_wrap=True)
     if as_json:
         print_json(found)
         return

@@ -349,6 +349,15 @@ def _is_in_file(name: str, secret: SecretStr) -> bool:
     return file.is_file() and file.read_text().strip() == secret.get_secret_value()
 
 
+def given() -> set[str]:
+    """Return the variables that are given here, in the environment, `.env` or as files."""
+    from dotenv import dotenv_values
+
+    folder = os.environ.get(SECRETS_DIR)
+    files = (file.name.upper() for file in Path(folder).iterdir()) if folder else ()
+    return {*os.environ, *dotenv_values(ENV_FILE), *files}
+
+
 def refusal(error: ValidationError) -> str:
     """Return what is wrong with the environment in one sentence, which quotes no value."""
     said = []

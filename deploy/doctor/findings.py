@@ -56,7 +56,7 @@ def settings_given(given: Iterable[str], known: Iterable[str]) -> Finding:
         if (near := difflib.get_close_matches(name, names, n=1, cutoff=0.9))
     }
     if not mistyped:
-        return well("settings", f"{len(names.intersection(given))} given in the environment")
+        return well("settings", f"{len(names.intersection(given))} given")
     remedy = "; ".join(f"did you mean {near} for {name}?" for name, near in mistyped.items())
     return warn("settings", f"{', '.join(mistyped)} unknown and ignored", remedy)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from deploy.doctor import findings
 from deploy.doctor.findings import Finding, bad, warn, well
 from deploy.java import jar_folder, java_binary
 from deploy.processes import members, port_owner
-from deploy.settings import PROJECT_ROOT, Settings, variable
+from deploy.settings import PROJECT_ROOT, Settings, given, variable
 from deploy.stack import Stack
 
 _PYTHON, _JAVA = (3, 11), "21"
@@ -32,7 +31,7 @@ _TOOLS = {
 
 def look(settings: Settings) -> Iterator[Finding]:
     """Return what this machine has, and for the embedded stack, if that is what is used."""
-    yield findings.settings_given(os.environ, map(variable, type(settings).model_fields))
+    yield findings.settings_given(given(), map(variable, type(settings).model_fields))
     yield _python()
     yield _java()
     yield findings.versions(*_packages())

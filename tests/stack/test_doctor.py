@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ SERVICES = ("kafka", "registry", "flink", "clickhouse", "postgres")
         (
             findings.settings_given(["PATH", "A_PORT"], ["A_PORT"]),
             WELL,
-            "1 given in the environment",
+            "1 given",
         ),
         (
             findings.settings_given(["KAPPA_CA_FIEL", "KAPPA_X"], ["KAPPA_CA_FILE"]),
@@ -204,6 +205,31 @@ def test_what_is_lost_in_a_home_is_no_mistake_of_the_users(
     assert failures.of_home(lost) != ""
     lost.filename = str(tmp_path / "elsewhere")
     assert failures.of_home(lost) == ""
+
+
+def test_a_mistyped_setting_is_told_of_wherever_it_is_given(
+    tmp_path: Path, processes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAPPA_PARALELISM", "3")
+    monkeypatch.setenv("KAPPA_SECRETS_DIR", str(tmp_path))
+    (tmp_path / ".env").write_text("KAPPA_NAMESPCE=a\n")
+    (tmp_path / "kappa_clickhouse_pasword").touch()
+    done = kappa(tmp_path, "settings", "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["variable"] == "KAPPA_HOME"
+    for typo, name in (
+        ("KAPPA_PARALELISM", "KAPPA_PARALLELISM"),
+        ("KAPPA_NAMESPCE", "KAPPA_NAMESPACE"),
+        ("KAPPA_CLICKHOUSE_PASWORD", "KAPPA_CLICKHOUSE_PASSWORD"),
+    ):
+        assert f"did you mean {name} for {typo}?" in done.stderr
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"kappa-views {metadata.version('kappa-views')}\n"
 
 
 def test_settings_that_are_no_text_are_one_sentence(tmp_path: Path, processes: None) -> None:
