@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import sys
-from importlib import metadata
+import tomllib
 from typing import Annotated
 
 import typer
@@ -37,7 +37,11 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"kappa-views {metadata.version('kappa-views')}")
+        from deploy.settings import PROJECT_ROOT
+
+        # In an image the code lies as in a checkout, and is not installed.
+        project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+        typer.echo(f"{project['name']} {project['version']}")
         raise typer.Exit
 
 
