@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deploy import completion
-from deploy.console import CommandError, print_json, print_table, progress_bar
+from deploy.console import ERR, CommandError, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
     from deploy.settings import Settings
@@ -51,25 +53,50 @@ def run_command(
 ) -> None:
     """Archive the committed events of a stream; goes on where the archive ends.
 
-    Killed at any moment, it leaves whole files, and the same command goes on after them.
+    Killed at any moment, it leaves whole files, and the same command goes on after them. With
+    --follow it tells of each look what it added, and goes on past an outage of Kafka or the store.
 
     Example: kappa archive run page_views --to s3://bucket/events
     """
     from replay.archive import catch_up, only_archiver
 
     with _opened(stream, to) as (settings, found, archive):
-        kafka = settings.kafka_client
+
+        def look() -> int:
+            with _bar("Offsets archived") as progress:
+                return catch_up(settings.kafka_client, found.topic, archive, progress)
+
         with only_archiver(settings.home, found.topic):
-            while True:
-                with _bar("Offsets archived") as progress:
-                    added = catch_up(kafka, found.topic, archive, progress)
-                if once:
-                    break
-                time.sleep(every)
+            if not once:
+                for added in _rounds(look, every):
+                    _print_added(stream, archive, added, as_json)
+            added = look()
         if as_json:
-            print_json({"stream": stream, "to": archive.url, "added": added})
+            _print_added(stream, archive, added, as_json)
         else:
             print_table("", ("archive", "offsets added"), [(archive.url, added)])
+
+
+def _rounds(look: Callable[[], int], every: float) -> Iterator[int]:
+    """Yield what each look added, without end; one that meets an outage says so."""
+    from replay.archive_files import ArchiveAway
+    from schemas.topics import KafkaUnavailable
+
+    while True:
+        try:
+            yield look()
+        except (ArchiveAway, KafkaUnavailable) as error:
+            ERR.print(f"{error} Next try in {every:g} s.", markup=False, soft_wrap=True)
+        time.sleep(every)
+
+
+def _print_added(stream: str, archive: Archive, added: int, as_json: bool) -> None:
+    if as_json:
+        print_json({"stream": stream, "to": archive.url, "added": added})
+    else:
+        typer.echo(f"{datetime.now():%H:%M:%S}  {added:,} offsets added to {archive.url}")
+    # Whoever reads them through a pipe is to have each line at once.
+    sys.stdout.flush()
 
 
 @_group.command("status")

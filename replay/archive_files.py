@@ -48,7 +48,7 @@ class ArchiveFailed(Exception):
 
 
 class ArchiveAway(ArchiveFailed):
-    """An archive whose store does not answer; what was read of it so far is right."""
+    """An archive whose store does not answer; what was read or written of it so far is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +164,17 @@ class Archive:
     ) -> None:
         """Add a file that covers `first` up to `next_offset`, whole or not at all.
 
-        Raises `ArchiveFailed` where a file begins there already: then somebody else archives too.
+        Raises `ArchiveFailed` where a file begins there already: then somebody else archives too;
+        `ArchiveAway` where it can't be written.
         """
         path = f"{self._partition_folder(partition)}/{file_name(first)}"
-        if self._fs.get_file_info(path).type != fs.FileType.NotFound:
-            raise ArchiveFailed(f"{path} is there already; does another process archive, too?")
         body = to_parquet(records, next_offset)
         try:
+            if self._fs.get_file_info(path).type != fs.FileType.NotFound:
+                raise ArchiveFailed(f"{path} is there already; does another process archive, too?")
             self._put(path, body)
         except OSError as error:
-            raise ArchiveFailed(f"can't write {path}: {error}.") from error
+            raise ArchiveAway(f"can't write {path}: {error}; the same command goes on.") from error
 
     def records(
         self, partition: int, start: int, end: int, files: Sequence[ArchiveFile] | None = None

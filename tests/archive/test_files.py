@@ -124,3 +124,12 @@ def test_a_file_is_full_by_bytes_too() -> None:
 def test_a_place_that_pyarrow_does_not_know_is_refused() -> None:
     with pytest.raises(ArchiveFailed, match="no place for an archive"):
         Archive("ftp://somewhere", TOPIC)
+
+
+def test_what_cannot_be_written_now_may_be_later(tmp_path: Path) -> None:
+    archive = Archive(str(tmp_path), TOPIC)
+    (tmp_path / TOPIC).touch()
+    with pytest.raises(ArchiveAway, match="can't write"):
+        archive.write(0, 0, [record(0)], 1)
+    (tmp_path / TOPIC).unlink()
+    archive.write(0, 0, [record(0)], 1)
