@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _WORLD_EVENTS = 2_000
+_EVENTS = 5_000
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +35,13 @@ def generate(
             help="Whose streams, as `kappa views` names the jobs.", autocompletion=completion.jobs
         ),
     ],
-    events: Annotated[int, typer.Option(min=1, help="About how many events.")] = 5_000,
+    events: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"About how many events; without, {_EVENTS:,}, and with --rate until Ctrl-C.",
+        ),
+    ] = None,
     rate: Annotated[
         float, typer.Option(min=0, help="Send live, so many a second; 0 for all at once.")
     ] = 0,
@@ -44,9 +53,10 @@ def generate(
 ) -> None:
     """Send generated events to the streams of a job, out of order as real ones are.
 
-    Without --rate they lie in the past hours and are sent at once; with it they happen now.
+    Without --rate they lie in the past hours and are sent at once; with it they happen now, until
+    there are as many as --events says, or Ctrl-C.
 
-    Example: kappa generate orders --events 20000 --rate 50
+    Example: kappa generate orders --rate 50
     """
     from dataclasses import replace
 
@@ -70,17 +80,17 @@ def generate(
                 for name, stream in streams.items()
             }
             bar = stack.enter_context(progress_bar(unit="events"))
+            if rate:
+                worlds = _live(job, streams, seed, events, rate)
+            else:
+                events = events or _EVENTS
+                worlds = _past(job, streams, seed, events, hours * 3_600_000)
             task = bar.add_task(job, total=events)
-            sent, seed_now = 0, seed
-            begin_ms = time.time() * 1000 - (0 if rate else hours * 3_600_000)
-            while sent < events:
-                count = min(_WORLD_EVENTS, events - sent) if rate else events
-                span_ms = count / rate * 1000 if rate else hours * 3_600_000
-                for arrival in _arrivals(job, streams, seed_now, count, begin_ms, span_ms):
+            # That is how one ends what is live: all that was sent is confirmed and counted then.
+            with suppress(KeyboardInterrupt) if rate else nullcontext():
+                for arrival in chain.from_iterable(worlds):
                     _send(producers, arrival, live=bool(rate))
-                    sent += 1
-                    bar.update(task, completed=min(sent, events))
-                begin_ms, seed_now = begin_ms + span_ms, seed_now + 1
+                    bar.advance(task)
     except (
         DeliveryFailed,
         InvalidEvent,
@@ -96,6 +106,26 @@ def generate(
         print_json(counts)
     else:
         print_table("Sent", ("stream", "events"), list(counts.items()))
+
+
+def _past(
+    job: str, streams: dict[str, Stream], seed: int, events: int, span_ms: float
+) -> Iterator[list[Arrival]]:
+    """Yield the arrivals of about so many events up to now."""
+    yield _arrivals(job, streams, seed, events, time.time() * 1000 - span_ms, span_ms)
+
+
+def _live(
+    job: str, streams: dict[str, Stream], seed: int, events: int | None, rate: float
+) -> Iterator[list[Arrival]]:
+    """Yield the arrivals of one world after another from now on, until there are `events`."""
+    given, begin_ms = 0, time.time() * 1000
+    while events is None or given < events:
+        count = _WORLD_EVENTS if events is None else min(_WORLD_EVENTS, events - given)
+        span_ms = count / rate * 1000
+        world = _arrivals(job, streams, seed, count, begin_ms, span_ms)
+        yield world
+        given, begin_ms, seed = given + len(world), begin_ms + span_ms, seed + 1
 
 
 def _arrivals(
