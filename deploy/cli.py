@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from deploy.console import CommandError, fail
-from deploy.failures import of_home, of_settings
+from deploy.failures import of_home, of_settings, stopped_stack
 
 # Each module offers `register(app)`; the order is that of `kappa --help`.
 _COMMAND_MODULES = (
@@ -68,7 +68,7 @@ def main() -> None:
     try:
         app()
     except CommandError as error:
-        fail(str(error))
+        fail(" ".join(filter(None, (str(error), stopped_stack(error)))))
         sys.exit(1)
     except (ValueError, OSError) as error:
         said = of_home(error) if isinstance(error, OSError) else of_settings(error)

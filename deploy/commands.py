@@ -82,7 +82,11 @@ def down(as_json: _AsJson = False) -> None:
 
 
 def status(as_json: _AsJson = False) -> None:
-    """Show every part of the stack and every job. Example: kappa status --json"""
+    """Show every part of the stack and every job; exits with 1 where the stack is stopped.
+
+    Example: kappa status --json
+    """
+    from deploy.failures import STOPPED
     from deploy.settings import Settings
     from deploy.stack import Stack
     from jobs.status import report
@@ -90,11 +94,14 @@ def status(as_json: _AsJson = False) -> None:
     settings = Settings()
     # Elsewhere the parts are containers or pods, which this command knows nothing of.
     parts = Stack(settings).status() if settings.embedded else []
+    stopped = CommandError(STOPPED) if {one.state for one in parts} == {"stopped"} else None
     jobs = report(settings)
     names, unknown = _names(settings)
     if as_json:
         shown = None if unknown else [one.as_json() for one in names]
         print_json({"parts": [asdict(one) for one in parts], "jobs": jobs, "astray": shown})
+        if stopped:
+            raise stopped
         return
     if parts:
         columns = ("part", "state", "pid", "port", "restarts", "up, s", "note")
@@ -107,6 +114,8 @@ def status(as_json: _AsJson = False) -> None:
         OUT.print(
             "No stream is found that has events; `kappa doctor` asks each service.", markup=False
         )
+    if stopped:
+        raise stopped
     for text in (*(one.sentence for one in names), *filter(None, [unknown])):
         OUT.print(text, style="yellow", markup=False, highlight=False)
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.console import CommandError
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
 
 _OTHER_USER = "be the user whose it is, or choose another home with KAPPA_HOME=…"
 _FULL = "make room, or choose a home on a larger disk with KAPPA_HOME=…"
@@ -15,7 +21,40 @@ _REMEDIES = {
     errno.EDQUOT: _FULL,
 }
 """What to do about an error of the system, where that is in the user's hands."""
+STOPPED = "The embedded stack is stopped: `kappa up` starts it."
 _NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
+
+
+def stopped_stack(error: CommandError) -> str:
+    """Return what to do where `error` comes of the embedded stack's being stopped, else nothing."""
+    cause = error.__cause__
+    if cause is None:
+        return ""
+    # Imported here: a command that fails for want of them has imported most already.
+    from deploy.settings import Settings
+    from jobs.cluster import ClusterUnavailable
+    from replay.control import ControlUnavailable
+    from schemas.registry import RegistryUnavailable
+    from schemas.topics import KafkaUnavailable
+    from sinks.clickhouse import ClickHouseFailed
+
+    settings = Settings()
+    embedded = {
+        ClickHouseFailed: settings.clickhouse_embedded,
+        ClusterUnavailable: not settings.flink_url,
+        ControlUnavailable: not settings.postgres_dsn.get_secret_value(),
+        KafkaUnavailable: not settings.kafka_bootstrap,
+        RegistryUnavailable: not settings.registry_url,
+    }
+    ours = any(here for kind, here in embedded.items() if isinstance(cause, kind))
+    answered = isinstance(cause, ClickHouseFailed) and cause.code
+    return STOPPED if ours and not answered and not _runs(settings) else ""
+
+
+def _runs(settings: Settings) -> bool:
+    from deploy.stack import Stack
+
+    return Stack(settings).supervisor_pid() is not None
 
 
 def of_home(error: OSError) -> str:

@@ -92,7 +92,7 @@ class Cluster:
         except httpx.HTTPError as error:
             raise ClusterUnavailable(
                 f"no Flink cluster answers at {str(cluster.base_url).rstrip('/')} ({error}); "
-                "is `kappa up` running?"
+                "is it running?"
             ) from error
         if response.is_error:
             raise ClusterError(f"Flink refused {method} {path}: {_reason(response)}")

@@ -414,8 +414,9 @@ class Control:
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self.close()
             raise ControlUnavailable(
-                f"PostgreSQL, the control plane, does not answer ({_reason(error)}); data flows "
-                "on, and the same command goes on where it stopped once it is back. Is it running?"
+                f"PostgreSQL, the control plane, does not answer ({_reason(error)}); jobs do "
+                "without it, and the same command goes on where it stopped once it is back. Is it "
+                "running?"
             ) from error
 
     def _connect(self) -> psycopg.Connection[dict[str, Any]]:

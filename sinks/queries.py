@@ -119,7 +119,7 @@ def _explanation(clickhouse: ClickHouse, error: ClickHouseFailed) -> str:
     if "FORMAT Native" in message or "FORMAT CSVWithNames" in message:
         return "leave out FORMAT from the query; --json and --csv choose the output."
     if not error.code:
-        return f"{message} Start the embedded stack with: kappa up"
+        return message
     return f"ClickHouse refuses the query: {message}"
 
 

@@ -158,7 +158,7 @@ def test_without_control_plane_data_flows_and_a_promotion_waits(
     with held(stack, "postgres"):
         sentence = refused(env, "promote", "--yes")
         assert "PostgreSQL, the control plane, does not answer" in sentence
-        assert "data flows on, and the same command goes on where it stopped" in sentence
+        assert "jobs do without it, and the same command goes on where it stopped" in sentence
         flow(env)
         wait_for(lambda: flowed(env, 1) and flowed(env, 2), 240, "events are in both versions")
         with readers(env, "SELECT count() FROM page_views_per_minute", threads=1) as reading:
