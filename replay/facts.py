@@ -45,9 +45,10 @@ def chosen_job(
     Without any they are the live ones, of all jobs or of `of_job`. Raises `UnknownView`,
     `UnknownJob` or `DifferentJobs`.
     """
+    asked = job_named(of_job) if of_job else None
     views = wished or live_views(settings)
-    if of_job:
-        own = {view.name for view in job_named(of_job).views}
+    if asked:
+        own = {view.name for view in asked.views}
         if strangers := set(wished) - own:
             raise DifferentJobs(f"job {of_job} does not write {', '.join(sorted(strangers))}.")
         views = [name for name in views if name in own]

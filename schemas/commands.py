@@ -169,10 +169,10 @@ def check_schema(
     from deploy.console import OUT, CommandError, print_json
     from deploy.settings import Settings
 
-    settings = Settings()
+    settings, schema = Settings(), _schema_in(file)
     with _plain_errors(), _registry(settings) as registry:
         target = _stream(stream or file.stem, settings)
-        reasons = registry.check(target.subject, _schema_in(file))
+        reasons = registry.check(target.subject, schema)
     if as_json:
         print_json({"subject": target.subject, "compatible": not reasons, "reasons": reasons})
         if reasons:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from pydantic import SecretStr
 
 from deploy.settings import Settings
-from jobs.catalogue import job_named
+from jobs.catalogue import UnknownJob, job_named
 from jobs.plan import plan
-from replay.facts import _bytes, _bytes_free
+from replay.facts import _bytes, _bytes_free, chosen_job
 from sinks.clickhouse import Answer, ClickHouse
 
 VIEW = "page_views_per_minute"
@@ -50,3 +51,11 @@ def test_the_homes_disk_counts_only_where_topics_and_state_are_on_it(tmp_path: P
         postgres_dsn=SecretStr("postgresql://control"),
     )
     assert _bytes_free(elsewhere, 1 << 80) == 1 << 80
+
+
+def test_a_job_that_is_none_is_told_of_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("replay.facts.live_views", lambda _: pytest.fail("ClickHouse is asked"))
+    with pytest.raises(UnknownJob, match='"nosuch" is no job'):
+        chosen_job(Settings(), (), "nosuch")

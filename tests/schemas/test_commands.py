@@ -147,6 +147,13 @@ def test_check_refuses_what_is_no_schema_before_any_is_registered(
         check_schema(path)
 
 
+def test_check_tells_of_a_file_that_is_not_there_before_it_asks_for_its_stream() -> None:
+    with pytest.raises(
+        CommandError, match=r"can't read an Avro schema from nowhere\.avsc: .*No such"
+    ):
+        check_schema(Path("nowhere.avsc"))
+
+
 def test_misspelt_stream_and_format_end_in_one_sentence(settings: Settings) -> None:
     stream = kappa(settings, "produce", "--stream", "page_view", code=1)
     assert 'did you mean "page_views"?' in stream.stderr
