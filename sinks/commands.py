@@ -43,6 +43,8 @@ def sql(
     from sinks.clickhouse import ClickHouse
     from sinks.queries import failures_explained
 
+    if as_json and as_csv:
+        raise CommandError("--json and --csv exclude each other; choose one.")
     text = sys.stdin.read() if query == "-" else query
     clickhouse = ClickHouse(Settings(), reader=True)
     with failures_explained(clickhouse):
@@ -100,6 +102,8 @@ def load(
     """
     from sinks import loader
 
+    if as_json and not once:
+        raise CommandError("--json goes with --once; a loader that goes on prints no count.")
     if not once:
         raise typer.Exit(loader.main())
     from sinks.catching_up import catch_up

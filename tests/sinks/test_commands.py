@@ -15,8 +15,9 @@ import pytest
 from confluent_kafka import Message
 from prometheus_client import generate_latest
 
-from deploy.console import print_table
+from deploy.console import CommandError, print_table
 from deploy.settings import PROJECT_ROOT
+from sinks.commands import load, sql
 from sinks.dead_letters import REASONS
 from sinks.metrics import Health, LoaderMetrics, NotServed, serve
 from sinks.queries import explain_unknown_table
@@ -100,6 +101,13 @@ def test_sql_says_in_one_sentence_what_is_wrong(filled: Sandbox) -> None:
         assert sentence in done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
     assert len(filled.counts()) == 2
+
+
+def test_options_that_could_not_both_be_heeded_are_refused() -> None:
+    with pytest.raises(CommandError, match="--json and --csv exclude each other"):
+        sql("SELECT 1", as_json=True, as_csv=True)
+    with pytest.raises(CommandError, match="--json goes with --once"):
+        load(once=False, as_json=True)
 
 
 def test_sql_says_where_it_found_nobody(sandbox: Sandbox) -> None:
