@@ -88,28 +88,31 @@ def submit(
     settings = Settings()
     options: dict[str, str | float] = {} if parallelism is None else {"parallelism": parallelism}
     started = []
-    with plain_errors():
-        for job in jobs:
-            if accept_dead_letters:
-                options |= accepted_option(_ends(settings, job))
-            with ERR.status(f"Submitting {job} …"):
-                number = version or _usual_version(settings, job)
-                done = submit_job(
-                    settings,
-                    job,
-                    version=number,
-                    views=_of_job(job, views or ()),
-                    restore=restore,
-                    options=options,
-                    lost_rows_accepted=accept_lost_rows,
-                )
-            started.append(asdict(done))
-            if not as_json:
-                origin = done.restored_from or "offset zero"
-                said = f"{done.name} runs as {done.job_id}, from {origin}."
-                OUT.print(said, highlight=False, soft_wrap=True)
-    if as_json:
-        print_json(started)
+    try:
+        with plain_errors():
+            for job in jobs:
+                if accept_dead_letters:
+                    options |= accepted_option(_ends(settings, job))
+                with ERR.status(f"Submitting {job} …"):
+                    number = version or _usual_version(settings, job)
+                    done = submit_job(
+                        settings,
+                        job,
+                        version=number,
+                        views=_of_job(job, views or ()),
+                        restore=restore,
+                        options=options,
+                        lost_rows_accepted=accept_lost_rows,
+                    )
+                started.append(asdict(done))
+                if not as_json:
+                    origin = done.restored_from or "offset zero"
+                    said = f"{done.name} runs as {done.job_id}, from {origin}."
+                    OUT.print(said, highlight=False, soft_wrap=True)
+    finally:
+        # Where a job fails, those before it run all the same.
+        if as_json:
+            print_json(started)
 
 
 def _ends(settings: Settings, job: str) -> dict[str, dict[int, int]]:
