@@ -113,6 +113,7 @@ CLICK_THROUGH_PER_MINUTE = QueryView(
             FROM impressions AS i
             JOIN clicks AS c
                 ON c.request_id = i.request_id
+                AND c.campaign_id = i.campaign_id
                 AND c.event_time BETWEEN i.event_time AND i.event_time + INTERVAL '10' MINUTE)
         SELECT campaign_id, window_start, window_end,
             COUNT(DISTINCT request_id), COUNT(DISTINCT clicked),

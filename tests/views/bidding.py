@@ -54,12 +54,18 @@ WHERE = dict.fromkeys(COLUMNS, f"window_start < {_LATEST}")
 def events() -> World:
     """Return nine hundred offers with what follows, before and past midnight, and odd ones.
 
-    One bid and one advertisement in twenty is told of twice.
+    One bid and one advertisement in twenty is told of twice. Of another one in twenty another
+    campaign tells of a click, which is none on it.
     """
     world = market.generate(seed=17, count=2_700, start_ms=START + 15 * 3_600_000 + 20 * MINUTE)
     odd = {"impressions": _spenders()}
     for name in ("bids", "impressions"):
         odd[name] = odd.get(name, []) + [dict(event) for event in world[name][::20]]
+    odd["clicks"] = [
+        market.click(shown["event_time"] + 1, shown["request_id"], "stranger")
+        | {"event_id": f"strange-{number}"}
+        for number, shown in enumerate(world["impressions"][1::20])
+    ]
     return {
         name: sorted(found + odd.get(name, []), key=lambda e: e["event_time"])
         for name, found in world.items()
@@ -117,7 +123,7 @@ def expected(world: World) -> dict[str, list[tuple[Any, ...]]]:
         "click_through_per_minute": [
             (*key, len(found), hits, hits / len(found))
             for key, found in _by_minute(shown, "campaign_id").items()
-            for hits in [sum(_followed(e, clicks, 10 * MINUTE) for e in found)]
+            for hits in [sum(_followed(e, clicks, 10 * MINUTE, "campaign_id") for e in found)]
         ],
         "campaign_spend_per_minute": [
             (*row[:6], before[5] if before else None, *row[6:])
