@@ -33,7 +33,8 @@ TRENDING_HASHTAGS = QueryView(
     sql=f"""
         WITH named AS (
             SELECT event_time, event_id, LOWER(tag) AS hashtag
-            FROM posts CROSS JOIN UNNEST(hashtags) AS tags (tag)),
+            FROM posts CROSS JOIN UNNEST(hashtags) AS tags (tag)
+            WHERE tag <> ''),
         counted AS (
             SELECT hashtag, window_time AS counted_at, COUNT(DISTINCT event_id) AS mentions
             FROM TABLE(HOP(
