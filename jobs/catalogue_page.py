@@ -32,7 +32,8 @@ made-up events, and `kappa sql "SELECT * FROM VIEW LIMIT 5"` shows what came of 
 
 Times are those of the events, in UTC. *Disorder* is how far events may come out of order; what
 comes later than that still counts within the *allowed lateness*, and beyond it goes to the stream's
-late topic instead."""
+late topic instead. A view's time is that of the partition furthest behind, of all that it reads and
+that are not *idle*."""
 
 
 def page(jobs: Iterable[Job]) -> str:
@@ -58,7 +59,10 @@ def _lines(jobs: tuple[Job, ...]) -> Iterator[str]:
 
 def _stream(stream: Stream) -> Iterator[str]:
     yield f"Stream [`{stream.name}`](../schemas/{stream.schema_path}): {stream.description}"
-    yield f"Disorder {span(stream.disorder)}, allowed lateness {span(stream.allowed_lateness)}."
+    yield (
+        f"Disorder {span(stream.disorder)}, allowed lateness {span(stream.allowed_lateness)}. A "
+        f"partition without events for {span(stream.idle_timeout)} is idle: no longer waited for."
+    )
     yield ""
 
 
@@ -85,27 +89,26 @@ def nature(view: View) -> str:
     elif isinstance(view, SessionView):
         how = (
             f"Sessions without a pause of more than {span(view.gap)}. A row comes at the latest "
-            f"once events {span(_delay(view) + view.gap)} newer than its last have been read, and "
-            "state ends with it."
+            f"{_once_read(_delay(view) + view.gap, than='its last')}, and state ends with it."
         )
     elif isinstance(view, MilestoneView):
         how = (
-            f"Each {view.every:,}th event in the order of time. A row comes at the latest once "
-            f"events {span(_delay(view))} newer have been read; state ends "
-            f"{span(view.state_retention)} after a key's last event."
+            f"Each {view.every:,}th event in the order of time. A row comes at the latest "
+            f"{_once_read(_delay(view))}; state ends {span(view.state_retention)} after a key's "
+            "last event."
         )
     elif isinstance(view, RankedView):
         how = (
             f"The {view.top} with the most events of windows of {span(view.window.size)}. A row "
-            f"comes at the latest once events {span(_delay(view))} newer than the window have been "
-            "read, and state ends with it."
+            f"comes at the latest {_once_read(_delay(view), than='the window')}, and state ends "
+            "with it."
         )
     elif isinstance(view, AnomalyView):
         reach = view.lookback + timedelta(milliseconds=anomaly_store(view).span)
         how = (
             f"Windows of {span(view.window.size)}, held against those of the {span(view.lookback)} "
-            f"before. A row comes at the latest once events {span(_delay(view))} newer than the "
-            f"window have been read; state ends {span(reach)} after that."
+            f"before. A row comes at the latest {_once_read(_delay(view), than='the window')}; "
+            f"state ends {span(reach)} after that."
         )
     elif isinstance(view, TotalsView):
         distinct = any(isinstance(one, CountDistinct) for one in view.measures.values())
@@ -115,7 +118,7 @@ def nature(view: View) -> str:
             f"it grows with the keys{more}."
         )
     elif isinstance(view, JoinView):
-        comes = f"once events {span(_delay(view) + view.settled_after)} newer have been read"
+        comes = _once_read(_delay(view) + view.settled_after)
         when = f"An event without a partner becomes a row, and its state ends, {comes}"
         if view.keeps is Keeps.PAIRS:
             when = (
@@ -130,7 +133,7 @@ def nature(view: View) -> str:
     elif isinstance(view, ArrivalView):
         how = f"Flink SQL that answers each event as it arrives; {_state(view)}."
     elif isinstance(view, QueryView):
-        how = f"Flink SQL. {_moment(view)}; {_state(view)}."
+        how = f"Flink SQL. {_moment(view)}; {_state(view)}.{_never_held(view)}"
     kept = view.retention
     rows = "for good" if kept is None else f"{span(kept)} past their window"
     return f"{how} Rows are kept {rows}."
@@ -140,9 +143,21 @@ def _moment(view: QueryView) -> str:
     """Return when the rows of `view` come: with time, where it or what it reads goes by time."""
     read = plan(job_of(view), 1, (view.name,)).read_queries
     if any(re.search(r"\b(INTERVAL|DESCRIPTOR|SYSTEM_TIME)\b", one.sql) for one in read):
-        delay = span(_delay(view) + view.settled_after)
-        return f"Rows come at the latest once events {delay} newer than them have been read"
+        delay = _delay(view) + view.settled_after
+        return f"Rows come at the latest {_once_read(delay, than='them')}"
     return "A row is renewed with each event"
+
+
+def _never_held(view: QueryView) -> str:
+    """Return which events never hold, of streams whose events hold until the next."""
+    queries = [one for one in job_of(view).views if isinstance(one, QueryView)]
+    return "".join(
+        f" An event of `{one.name}` that is {span(one.disorder + one.allowed_lateness)} or more "
+        "older than the newest of its partition, whatever that one's key, may be late: then it "
+        "never holds, nor after a rebuild."
+        for one in view.streams
+        if any(query.joins(one) for query in queries)
+    )
 
 
 def _state(view: QueryView) -> str:
@@ -171,6 +186,12 @@ def _outlasting(view: QueryView) -> str:
     if "MATCH_RECOGNIZE" in view.sql:
         return ", but a few bytes stay for each key that its pattern looks at"
     return ""
+
+
+def _once_read(delay: timedelta, than: str = "") -> str:
+    """Return when time has come `delay` past something, which is `than` where it is named."""
+    newer = f"newer than {than}" if than else "newer"
+    return f"once events {span(delay)} {newer} have been read from every partition not idle"
 
 
 def _delay(view: View) -> timedelta:

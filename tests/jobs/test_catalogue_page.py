@@ -33,6 +33,18 @@ def test_a_view_says_when_its_rows_come() -> None:
     assert "by 16 bytes with each distinct value" in nature(VIEWS["page_stats"])
 
 
+def test_a_view_says_from_where_events_must_have_been_read() -> None:
+    for name in ("page_view_sessions", "page_milestones", "top_pages", "traffic_anomalies"):
+        assert "have been read from every partition not idle" in nature(VIEWS[name])
+    for name in ("unmatched_orders", "daily_sales"):
+        assert "have been read from every partition not idle" in nature(VIEWS[name])
+
+
+def test_a_stream_says_after_how_long_a_partition_is_idle() -> None:
+    _, orders = page(JOBS.values()).split("\nStream [`orders`]")
+    assert "A partition without events for 1 h is idle" in orders.split("\n\n")[0]
+
+
 def test_a_view_says_what_of_its_state_outlasts_its_windows() -> None:
     ends = "state ends with its windows"
     versions = f"{ends}, but the newest version of each key ends %d years after its last event."
@@ -42,6 +54,15 @@ def test_a_view_says_what_of_its_state_outlasts_its_windows() -> None:
     assert versions % 5 in nature(VIEWS["sales_by_segment"])
     pattern = f"{ends}, but a few bytes stay for each key that its pattern looks at."
     assert pattern in nature(VIEWS["device_alerts"])
+
+
+def test_a_view_says_which_changes_never_hold() -> None:
+    lost = "that is 40 s or more older than the newest of its partition"
+    for name in ("current_categories", "category_traffic_per_minute"):
+        assert nature(VIEWS[name]).count(f"`pages` {lost}") == 1
+    for name in ("current_segments", "sales_by_segment"):
+        assert nature(VIEWS[name]).count(f"`customer_segments` {lost}") == 1
+    assert lost not in nature(VIEWS["daily_sales"])
 
 
 def test_spans_are_told_in_words() -> None:
