@@ -206,7 +206,8 @@ PACING_ALERTS = QueryView(
               <= budget_before * minutes_before / 1440 + budget_before / 10
     """,
     time_columns=("window_start", "window_end"),
-    description="Campaigns whose spend begins to run ahead of their budget's even pace.",
+    description="Campaigns whose spend begins to run ahead: above what an even pace would have "
+    "spent and a tenth of the day's budget more.",
 )
 
 JOB = Job(

@@ -15,7 +15,11 @@ CURRENT_CATEGORIES = QueryView(
     query_columns=(
         Column("page_id", ColumnType.STRING, doc="The page."),
         Column("category", ColumnType.STRING, doc="The page's newest category."),
-        Column("since", ColumnType.TIMESTAMP, doc="From when the category holds."),
+        Column(
+            "since",
+            ColumnType.TIMESTAMP,
+            doc="Time of the newest event that told it, also where it told the same again.",
+        ),
     ),
     sql="""
         SELECT page_id, category, event_time

@@ -39,7 +39,8 @@ DEVICE_HEALTH_PER_MINUTE = QueryView(
         GROUP BY device_id, window_start, window_end
     """,
     time_columns=("window_start", "window_end"),
-    description="What each device measured minute by minute, and how many readings are missing.",
+    description="What each device measured minute by minute, and how many readings are missing of "
+    "the minutes with one; a minute without any has no row (see `devices_quiet`).",
 )
 
 DEVICE_ALERTS = QueryView(

@@ -147,7 +147,8 @@ DAILY_SALES = QueryView(
     grows=("orders_placed", "refunds", "refunded_cents"),
     state_retention=_KEPT,
     description="Sales by category and day of order; a refund corrects the day it belongs to. An "
-    "event sent twice, with the same id and time, counts once.",
+    "event sent twice, with the same id and time, counts once. A day's category that changes again "
+    "after five years without a change is counted anew.",
 )
 
 CUSTOMER_ORDERS = QueryView(
@@ -173,7 +174,8 @@ CUSTOMER_ORDERS = QueryView(
     grows=("orders_placed", "total_cents", "last_order_at"),
     state_retention=_KEPT,
     description="How often, and for how much, each customer has ordered. An event sent twice, with "
-    "the same id and time, counts once.",
+    "the same id and time, counts once. A customer who orders again after five years without an "
+    "order is counted anew.",
 )
 
 ORDER_FUNNEL = QueryView(
@@ -210,7 +212,11 @@ CURRENT_SEGMENTS = QueryView(
     query_columns=(
         _CUSTOMER_ID,
         Column("segment", ColumnType.STRING, doc="The customer's newest segment."),
-        Column("since", ColumnType.TIMESTAMP, doc="From when the segment holds."),
+        Column(
+            "since",
+            ColumnType.TIMESTAMP,
+            doc="Time of the newest event that told it, also where it told the same again.",
+        ),
     ),
     sql="""
         SELECT customer_id, segment, event_time

@@ -29,7 +29,8 @@ USER_SPENDING = WindowView(
         "average_cents": Mean("amount_cents", doc="What was paid on average, cents."),
     },
     retention=timedelta(days=2 * 365),
-    description="What each user spent over the last five minutes, each minute anew.",
+    description="What each user spent over the last five minutes, each minute anew; a transaction "
+    "sent twice counts twice.",
 )
 
 _USER = Column("user_id", ColumnType.STRING, doc="The holder of the card.")
@@ -41,8 +42,8 @@ _REASONS = Column(
     "reasons",
     ColumnType.STRING,
     doc="`amount` (0.4): over 5 times the average of the user's last 20. `distance` (0.5): over "
-    "1,000 km from the previous place within an hour. `frequency` (0.3): the fifth or a later "
-    "transaction within 5 minutes.",
+    "1,000 km from the previous place within an hour. `frequency` (0.3): no more "
+    "than 5 minutes from the user's fourth transaction before it, as they arrived.",
 )
 
 FRAUD_ALERTS = ArrivalView(
@@ -123,8 +124,9 @@ FRAUD_ALERTS = ArrivalView(
     time_columns=("event_time", "event_time"),
     state_retention=2 * PAUSE,
     description=f"Transactions that look like fraud, told as they arrive; after a pause of more "
-    f"than {PAUSE.days} days a user's history begins anew. Once a partition was added, a rebuild "
-    "may find users' events in another order, and so other alerts.",
+    f"than {PAUSE.days} days a user's history begins anew. A transaction sent twice counts twice "
+    "in it. Once a partition was added, a rebuild may find users' events in another order, and so "
+    "other alerts.",
 )
 
 CARD_BLOCKS = ArrivalView(
