@@ -75,14 +75,28 @@ class BlockReader:
         return b"".join(parts)
 
 
+def _zstd(data: bytes, size: int) -> bytes:
+    frame = zstd.ZstdDecompressor()
+    # One more, so that what exceeds the stated size shows.
+    plain = frame.decompress(data, max_length=size + 1)
+    if len(plain) == size and not frame.eof:
+        raise bad_body("A compressed block ends amid its data.")
+    return plain
+
+
 def _plain(method: int, data: bytes, size: int) -> bytes:
+    """Return the `size` bytes that a block's `data` stands for, and never hold many more."""
     try:
         if method == _LZ4:
-            return bytes(lz4.block.decompress(data, uncompressed_size=size))
-        if method == _ZSTD:
-            return zstd.decompress(data)
+            plain = bytes(lz4.block.decompress(data, uncompressed_size=size))
+        elif method == _ZSTD:
+            plain = _zstd(data, size)
+        elif method == _PLAIN:
+            plain = data
+        else:
+            raise bad_body(f"A compressed block has the unknown method {method:#x}.")
     except (lz4.block.LZ4BlockError, zstd.ZstdError) as error:
         raise bad_body(f"A compressed block is damaged: {error}") from None
-    if method == _PLAIN:
-        return data
-    raise bad_body(f"A compressed block has the unknown method {method:#x}.")
+    if len(plain) != size:
+        raise bad_body(f"A compressed block does not have the {size} bytes that it states.")
+    return plain

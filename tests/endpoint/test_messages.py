@@ -6,11 +6,15 @@ import base64
 import errno
 import gzip
 import io
+import struct
+import tracemalloc
 import zlib
 
+import lz4.block
 import lz4.frame
 import pytest
 from backports import zstd
+from clickhouse_cityhash.cityhash import CityHash128
 
 from deploy.clickhouse_endpoint import access, blocks, coding, errors
 from deploy.clickhouse_endpoint.access import User, Users
@@ -24,6 +28,7 @@ OWNER = User("kappa", "secret", reader=False)
 READER = User("reader", "other", reader=True)
 USERS = Users([OWNER, READER])
 PLAIN = bytes(range(256)) * 20_000
+ZSTD = zstd.compress(PLAIN)
 
 
 def test_a_user_is_known_by_name_and_password() -> None:
@@ -200,6 +205,40 @@ def test_a_damaged_native_block_is_an_error(position: int) -> None:
     packed[position] ^= 0xFF
     with pytest.raises(QueryError):
         read_all(blocks.BlockReader(io.BytesIO(bytes(packed))))
+
+
+def _block(method: int, data: bytes, size: int) -> bytes:
+    block = struct.pack("<BII", method, len(data) + 9, size) + data
+    number = CityHash128(block)
+    return struct.pack("<QQ", number >> 64, number & (1 << 64) - 1) + block
+
+
+def test_native_blocks_of_any_method_come_back() -> None:
+    packed = _block(0x02, PLAIN, len(PLAIN)) + _block(0x90, zstd.compress(PLAIN), len(PLAIN))
+    assert read_all(blocks.BlockReader(io.BytesIO(packed))) == PLAIN * 2
+
+
+@pytest.mark.parametrize("size", [0, 1, len(PLAIN) - 1, len(PLAIN) + 1])
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [(0x02, PLAIN), (0x82, lz4.block.compress(PLAIN, store_size=False)), (0x90, ZSTD)],
+)
+def test_a_native_block_of_another_size_than_it_states_is_an_error(
+    method: int, data: bytes, size: int
+) -> None:
+    with pytest.raises(QueryError, match="compressed block"):
+        read_all(blocks.BlockReader(io.BytesIO(_block(method, data, size))))
+
+
+def test_a_native_block_takes_no_more_memory_than_it_states() -> None:
+    bomb = _block(0x90, zstd.compress(bytes(256 * 1024 * 1024)), 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(QueryError, match="does not have the 1 bytes"):
+            read_all(blocks.BlockReader(io.BytesIO(bomb)))
+        assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_native_block_that_breaks_off_is_an_error() -> None:
