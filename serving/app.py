@@ -18,11 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from deploy.hosts import Names
 from deploy.settings import Settings
 from serving.api import add_api
 from serving.build import build_id
 from serving.errors import ApiError, unknown
-from serving.guard import Guard, Names
+from serving.guard import Guard
 from serving.live import MAX_CLIENTS, Hub, refuse
 from serving.metrics import ServingMetrics
 from serving.reading import QUERY_SECONDS, Readers

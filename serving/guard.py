@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-from collections.abc import Iterable, Mapping
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deploy.hosts import Names
 
 MAX_TARGET_BYTES = 16_384
 # Probes and scrapers come by address, and learn nothing there that a name would protect.
 _ANY_NAME = ("/healthz", "/readyz", "/metrics")
-_LOOPBACK = ("localhost",)
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
@@ -32,41 +31,6 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-
-
-class Names:
-    """The host names under which the server is reached.
-
-    A page of another site must not reach it by letting its own name point here (DNS rebinding).
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = {name.strip().lower() for name in names if name.strip()}
-        self._any = "*" in self._names
-
-    def known(self, host: str) -> bool:
-        """Whether a request's Host header names this server; the port does not count."""
-        name = _parsed(f"//{host}").hostname or ""
-        return self._any or name in self._names or name in _LOOPBACK or _is_loopback(name)
-
-    def same_origin(self, origin: str | None, host: str) -> bool:
-        """Whether a page of `origin` may open a socket; programs send none and may."""
-        return origin is None or _parsed(origin).netloc == host.lower()
-
-
-def _parsed(address: str) -> SplitResult:
-    """Return the parts of `address` in lower case, all empty where it is none."""
-    try:
-        return urlsplit(address.lower())
-    except ValueError:
-        return SplitResult("", "", "", "", "")
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 class Guard:

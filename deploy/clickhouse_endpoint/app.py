@@ -12,8 +12,11 @@ from deploy.clickhouse_endpoint.errors import QueryError, of_endpoint
 from deploy.clickhouse_endpoint.messages import Request, Response, plain
 from deploy.clickhouse_endpoint.metrics import CONTENT_TYPE, Metrics
 from deploy.clickhouse_endpoint.queries import Queries
+from deploy.hosts import Names
 
 _log = logging.getLogger(__name__)
+# It listens on loopback only, and so has no other names.
+_NAMES = Names(())
 _DRAIN_BYTES = 4 * 1024 * 1024
 
 
@@ -74,7 +77,24 @@ class Application:
             return Response(200, headers, (text,))
         if request.path != "/":
             return plain(404, f"There is no handle {request.path}\n")
+        refused = _refusal(request.headers)
+        if refused is not None:
+            return refused
         if request.method == "GET" and not request.parameters:
             return plain(200, "Ok.\n")
         name, password = access.credentials(request.headers, request.parameters)
         return self._queries.answer(request, self._users.authenticate(name, password))
+
+
+def _refusal(headers: Mapping[str, str]) -> Response | None:
+    """Return the answer to what a page of some other site makes a browser ask.
+
+    Such a page can know the password, which often is the default one.
+    """
+    host = headers.get("host", "")
+    if not _NAMES.known(host):
+        return plain(421, "ClickHouse is reached as localhost here, or by a loopback address.\n")
+    foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    if foreign or not _NAMES.same_origin(headers.get("origin"), host):
+        return plain(403, "Pages of other sites may not ask ClickHouse here.\n")
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.message
 import email.parser
 import email.policy
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from deploy.clickhouse_endpoint.errors import syntax
 from deploy.clickhouse_endpoint.streams import Received
 
 TEXT = "text/plain; charset=UTF-8"
+_QUERY_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Wire(Protocol):
@@ -45,8 +47,9 @@ class Request:
 
     @cached_property
     def query_id(self) -> str:
-        """The client's own id for the query, or a new one."""
-        return self.parameters.get("query_id") or str(uuid.uuid4())
+        """The client's own id for the query where a header can carry it, or a new one."""
+        given = self.parameters.get("query_id", "")
+        return given if _QUERY_ID.fullmatch(given) else str(uuid.uuid4())
 
     def bound(self) -> dict[str, str]:
         """Return the values of the statement's placeholders by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 import time
@@ -31,6 +32,7 @@ from deploy.clickhouse_endpoint.streams import (
 from deploy.clickhouse_endpoint.watch import Watch
 
 _HEAD_BYTES = 64 * 1024
+_FORMAT = re.compile(r"[A-Za-z0-9_]+")
 # Blocks of these can be strung together; others have a head or an end.
 _STREAMED = frozenset(
     """
@@ -264,12 +266,16 @@ def _check(request: Request, statement: Statement) -> None:
 
 
 def _output_format(request: Request, statement: Statement) -> str:
-    return (
+    asked = (
         statement.format
         or request.headers.get("x-clickhouse-format")
         or request.parameters.get("default_format")
         or "TabSeparated"
     )
+    # The answer's headers name it, also where the engine writes nothing in it.
+    if not _FORMAT.fullmatch(asked):
+        raise QueryError(73, "UNKNOWN_FORMAT", f"Unknown format {asked}")
+    return asked
 
 
 def _wants_later_blocks(request: Request, output_format: str) -> bool:

@@ -122,7 +122,7 @@ def test_no_rows_are_left_behind_on_disk(endpoint: Endpoint, table: str) -> None
 def test_an_insert_whose_client_dies_inserts_nothing(endpoint: Endpoint, table: str) -> None:
     credentials = b64encode(f"{OWNER}:{OWNER_PASSWORD}".encode()).decode()
     head = (
-        f"POST /?query=INSERT%20INTO%20{table}%20FORMAT%20CSV HTTP/1.1\r\nHost: x\r\n"
+        f"POST /?query=INSERT%20INTO%20{table}%20FORMAT%20CSV HTTP/1.1\r\nHost: localhost\r\n"
         f"Authorization: Basic {credentials}\r\n"
     )
     bodies = {

@@ -180,7 +180,7 @@ def test_a_query_whose_client_goes_is_cancelled(fresh: Start, ending: str) -> No
     sql = _SLOW + ending
     credentials = b64encode(f"{OWNER}:{OWNER_PASSWORD}".encode()).decode()
     request = (
-        f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {credentials}\r\n"
+        f"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {credentials}\r\n"
         f"Content-Length: {len(sql)}\r\n\r\n{sql}"
     )
     with socket.create_connection(("127.0.0.1", endpoint.port)) as client:
@@ -232,7 +232,7 @@ def test_a_silent_client_is_hung_up_on(fresh: Start) -> None:
     credentials = b64encode(f"{OWNER}:{OWNER_PASSWORD}".encode()).decode()
     for begun in (
         "POST / HTT",
-        f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {credentials}\r\n"
+        f"POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {credentials}\r\n"
         "Content-Length: 100\r\n\r\nSELECT",
     ):
         with socket.create_connection(("127.0.0.1", endpoint.port), timeout=20) as client:

@@ -87,6 +87,50 @@ def test_paths_and_methods(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://example.org"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:3000"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Host": "example.org"}, 421),
+        ({"Host": "example.org", "Origin": "http://example.org"}, 421),
+        ({"Host": "127.0.0.1.example.org"}, 421),
+        ({"Host": ""}, 421),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "[::1]:8123"}, 200),
+        ({"Host": "127.0.0.1:1", "Origin": "http://127.0.0.1:1"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+    ],
+)
+def test_pages_of_other_sites_are_refused_whatever_password_they_know(
+    endpoint: Endpoint, table: str, headers: dict[str, str], status: int
+) -> None:
+    known = {"user": OWNER, "password": OWNER_PASSWORD}
+    insert = f"INSERT INTO {table} VALUES (1, 'x')"
+    post = endpoint.http.post(endpoint.url, content=insert, params=known, headers=headers)
+    asked = {**known, "query": "SELECT 1"}
+    got = endpoint.http.get(endpoint.url, params=asked, headers=headers)
+    assert (post.status_code, got.status_code) == (status, status)
+    assert endpoint.text(f"SELECT count() FROM {table}") == f"{int(status == 200)}\n"
+
+
+def test_nothing_of_a_request_becomes_a_header_of_its_own(endpoint: Endpoint) -> None:
+    for query_id in ("a\r\nX-Injected: 1", "a\nX-Injected: 1", "ä", "a b", "x" * 129):
+        answer = endpoint.query("SELECT 1", query_id=query_id)
+        assert answer.text == "1\n"
+        assert "X-Injected" not in answer.headers
+        assert len(answer.headers["X-ClickHouse-Query-Id"]) == 36
+    mine = endpoint.query("SELECT 1", query_id="x" * 128)
+    assert mine.headers["X-ClickHouse-Query-Id"] == "x" * 128
+    answer = endpoint.query("USE kappa", default_format="CSV\r\nX-Injected: 1")
+    assert answer.headers["X-ClickHouse-Exception-Code"] == "73"
+    assert "X-Injected" not in answer.headers
+
+
+@pytest.mark.parametrize(
     ("sql", "status", "code", "name"),
     [
         ("SELEKT 1", 400, 62, "SYNTAX_ERROR"),

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from deploy.hosts import Names
 from serving import patience
-from serving.guard import Names
 from serving.patience import REQUEST_SECONDS, PatientProtocol
 from tests.endpoint.running import Endpoint, wait_for
 from tests.serving.conftest import settings_over
