@@ -22,6 +22,7 @@ _TRANSPORT = frozenset(
     """.split()  # noqa: SIM905
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_AMOUNT = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 
 
 @dataclass(frozen=True)
@@ -60,34 +61,35 @@ def request_context(
     """
     settings = base_settings(limits, reads=reads or user.reader)
     for name, value in parameters.items():
-        refused = guard.setting_refusal(name, value) if user.reader else None
-        if refused is not None:
-            raise refused
         if name in _TRANSPORT or name.startswith("param_"):
             continue
         if not _NAME.fullmatch(name):
             raise QueryError(115, "UNKNOWN_SETTING", f"Unknown setting '{name}'")
-        settings[name] = _lowered(name, value, settings.get(name)) if user.reader else value
-    asked = parameters.get("readonly", "0")
-    if asked not in ("0", "1", "2"):
-        raise readonly(f"readonly is 0, 1 or 2, and not '{asked}'.")
+        refused = guard.setting_refusal(name) if user.reader else None
+        if refused is not None:
+            raise refused
+        bound = settings.get(name) if user.reader else None
+        settings[name] = value if bound is None else _lowered(value, bound)
+    asked = parameters.get("readonly", "1" if user.reader else "0")
+    if asked not in (("1", "2") if user.reader else ("0", "1", "2")):
+        raise readonly(f"readonly can't be '{asked}' here.")
     return Context(database, tuple(sorted(settings.items())), 1 if user.reader else int(asked))
 
 
-def _lowered(name: str, value: str, bound: str | None) -> str:
-    """Return a reader's `value`, or the bound that it may not exceed; 0 stands for no bound."""
-    if bound is None or name not in ("max_execution_time", "max_memory_usage"):
-        return value
-    try:
-        wanted = float(value)
-    except ValueError:
+def _lowered(value: str, bound: str) -> str:
+    """Return a reader's `value`, or the `bound` that it may not exceed.
+
+    The engine takes 0 for no bound, and what rounds to 0 as well.
+    """
+    if not _AMOUNT.fullmatch(value):
         return bound
-    return value if 0 < wanted < float(bound) else bound
+    return value if 0.001 <= float(value) < float(bound) else bound
 
 
-def buffered(context: Context, limits: Limits) -> Context:
+def buffered(context: Context, user: User, limits: Limits) -> Context:
     """Return `context` with a bound on an answer that is held in memory as a whole."""
-    if any(name == "max_result_bytes" for name, _ in context.settings):
-        return context
-    bound = (("max_result_bytes", str(limits.max_result_bytes)),)
-    return Context(context.database, context.settings + bound, context.readonly)
+    settings = dict(context.settings)
+    bound = str(limits.max_result_bytes)
+    given = settings.get("max_result_bytes", bound)
+    settings["max_result_bytes"] = _lowered(given, bound) if user.reader else given
+    return Context(context.database, tuple(sorted(settings.items())), context.readonly)

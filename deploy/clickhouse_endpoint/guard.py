@@ -3,16 +3,16 @@
 The engine's own `readonly = 1` refuses writing, settings and nearly every table function. It
 leaves holes: the scalar function `file`, `DESCRIBE url(…)`, `KILL QUERY`, files written by
 `INTO OUTFILE`. They are closed here on the statement as the engine renders it, in which comments
-are gone and quoting is uniform.
+are gone and quoting is uniform. Settings that name files, or hold expressions that no statement
+shows, arrive beside it; a reader may send those that are known to do neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from itertools import pairwise
+from collections.abc import Collection, Mapping
 
 from deploy.clickhouse_endpoint.errors import QueryError, readonly, syntax
-from deploy.clickhouse_endpoint.statement import READING, parse, tokens
+from deploy.clickhouse_endpoint.statement import READING, Token, parse, tokens
 
 # Table functions over what the engine holds already, or over nothing.
 _HARMLESS = frozenset(
@@ -21,9 +21,25 @@ _HARMLESS = frozenset(
     numbers_mt zeros zeros_mt primes generateseries generate_series generaterandom format
     """.split()  # noqa: SIM905
 )
-_SCALARS = frozenset({"file", "catboostevaluate"})
-# These change how text is read or what is allowed, and so what was checked.
-_FIXED = frozenset({"readonly", "allow_ddl", "dialect", "implicit_select"})
+# Read files, or ask the network with the owner's credentials. `arrayMap(file, …)` and
+# `APPLY file` call a function without a bracket after its name.
+_SCALARS = frozenset(
+    """
+    file catboostevaluate aiclassify aiembed aiextract aifilter aigenerate airedact aisimilarity
+    aitranslate
+    """.split()  # noqa: SIM905
+)
+# What bounds a query or shapes its answer, and what drivers send by themselves.
+_HARMLESS_SETTINGS = frozenset(
+    """
+    aggregate_functions_null_for_empty async_insert cast_string_to_dynamic_use_inference extremes
+    final group_by_use_nulls join_use_nulls limit offset prefer_column_name_to_alias
+    select_sequential_consistency session_timezone transform_null_in union_default_mode
+    """.split()  # noqa: SIM905
+)
+_HARMLESS_PREFIXES = ("max_", "output_format_", "date_time_")
+# The first names a file that is written, the other lets memory go uncounted.
+_HARMFUL_SETTINGS = frozenset({"output_format_schema", "max_untracked_memory"})
 
 
 def denied_functions(table_functions: Collection[str]) -> frozenset[str]:
@@ -52,19 +68,57 @@ def refusal(canonical: bytes, denied: Collection[str]) -> QueryError | None:
     found = list(tokens(canonical))
     for token, after, last in zip(found, found[1:], found[2:], strict=False):
         # The engine overlooks the settings of a subquery.
-        if token.keyword == "SETTINGS" and after.kind == "word" and last.text == b"=":
+        if token.keyword == "SETTINGS" and _is_name(after) and last.text == b"=":
             return readonly("Cannot modify settings in readonly mode.")
-    for token, after in pairwise(found):
-        name = token.text.strip(b'`"').decode("utf-8", "replace")
-        if token.kind in ("word", "quoted") and after.text == b"(" and name.lower() in denied:
+    texts = [b"", *(token.text for token in found), b""]
+    for before, token, behind in zip(texts, found, texts[2:], strict=False):
+        if not _is_name(token):
+            continue
+        name = _name(token)
+        if behind == b"(" and name.lower() in denied:
             return readonly(f"Cannot use function {name} in readonly mode.")
+        # No function has a dot before its name; a column or a table may.
+        if before != b"." and name.lower() in _SCALARS:
+            return _maybe_a_function(name)
     return None
 
 
-def setting_refusal(name: str, value: str) -> QueryError | None:
+def identifiers(canonical: bytes) -> frozenset[str]:
+    """Return the parameters whose values the statement `canonical` uses as names."""
+    found = list(tokens(canonical))
+    return frozenset(
+        _name(name)
+        for name, colon, kind in zip(found, found[1:], found[2:], strict=False)
+        if colon.text == b":" and kind.text == b"Identifier"
+    )
+
+
+def identifier_refusal(names: Collection[str], values: Mapping[str, str]) -> QueryError | None:
+    """Return why a reader may not give the parameters `names`, used as names, these `values`."""
+    for value in (values.get(name, "") for name in names):
+        if value.lower() in _SCALARS:
+            return _maybe_a_function(value)
+    return None
+
+
+def setting_refusal(name: str) -> QueryError | None:
     """Return why a reader may not send the setting `name`."""
-    if name == "readonly" and value in ("1", "2"):
+    known = name in _HARMLESS_SETTINGS or name.startswith(_HARMLESS_PREFIXES)
+    if (known or name.endswith("_overflow_mode")) and name not in _HARMFUL_SETTINGS:
         return None
-    if name in _FIXED or name.startswith("allow_introspection"):
-        return readonly(f"Cannot modify '{name}' setting in readonly mode.")
-    return None
+    return readonly(f"Cannot modify '{name}' setting in readonly mode.")
+
+
+def _is_name(token: Token) -> bool:
+    return token.kind in ("word", "quoted")
+
+
+def _name(token: Token) -> str:
+    return token.text.strip(b'`"').decode("utf-8", "replace")
+
+
+def _maybe_a_function(name: str) -> QueryError:
+    return readonly(
+        f"Cannot use function {name} in readonly mode; a column of that name is named with its "
+        f"table, as in t.{name}."
+    )

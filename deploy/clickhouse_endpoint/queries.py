@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,8 @@ from deploy.clickhouse_endpoint.streams import (
 from deploy.clickhouse_endpoint.watch import Watch
 
 _HEAD_BYTES = 64 * 1024
+# As much as ClickHouse takes by default; each word or sign in it takes some 200 bytes here.
+_READER_STATEMENT_BYTES = 256 * 1024
 _FORMAT = re.compile(r"[A-Za-z0-9_]+")
 # Blocks of these can be strung together; others have a head or an end.
 _STREAMED = frozenset(
@@ -89,29 +91,21 @@ class Queries:
     def answer(self, request: Request, user: User) -> Response:
         """Run the statement of `request` and return its answer; raises QueryError."""
         body = self._decoded(request)
+        longest = self._limits.max_statement_bytes
+        if user.reader:
+            longest = min(longest, _READER_STATEMENT_BYTES)
         given = request.parameters.get("query", "").encode()
         if request.headers["content-type"].startswith("multipart/form-data"):
             form = read_all(Bounded(body, self._limits.max_statement_bytes, "form"))
             fields = messages.form_fields(request.headers["content-type"], form)
             given += fields.pop("query", "").encode()
             request = replace(request, parameters={**request.parameters, **fields})
-        sql, statement = self._statement(given, body)
+        sql, statement = _statement(given, body, longest)
         _check(request, statement)
         job = _Job(request, user, statement, self._context(request, user, statement))
         if statement.rows is not None:
             return self._insert(job, statement.rows, sql, body)
         return self._run(job, sql)
-
-    def _statement(self, given: bytes, body: Reader) -> tuple[bytes, Statement]:
-        """Return the SQL, with what came with it of an INSERT's rows, and what it is."""
-        head = read_up_to(body, _HEAD_BYTES)
-        sql = given + b"\n" + head if given and head else given + head
-        statement = parse(sql)
-        begun = statement.rows is not None and statement.rows.start < len(sql)
-        if not begun and len(head) == _HEAD_BYTES:
-            sql += read_all(Bounded(body, self._limits.max_statement_bytes, "statement"))
-            statement = parse(sql)
-        return sql, statement
 
     def _decoded(self, request: Request) -> Reader:
         encoding = request.headers.get("content-encoding", "").strip().lower()
@@ -133,11 +127,11 @@ class Queries:
         waits = request.parameters.get("wait_end_of_query") == "1"
         streams = job.statement.selects and output_format in _STREAMED and not waits
         if reads and not streams:
-            job = replace(job, context=buffered(job.context, self._limits))
+            job = replace(job, context=buffered(job.context, job.user, self._limits))
         with ExitStack() as holds:
             connection = self._lend(job, holds)
             if job.user.reader:
-                self._refuse_changes(connection, sql)
+                self._refuse_changes(connection, sql, request.bound())
             if reads:
                 holds.enter_context(self._watch.over(connection.tag, request.wire))
             if streams:
@@ -194,19 +188,26 @@ class Queries:
         finally:
             self._turns.release()
 
-    def _refuse_changes(self, connection: Connection, sql: bytes) -> None:
+    def _refuse_changes(
+        self, connection: Connection, sql: bytes, values: Mapping[str, str]
+    ) -> None:
         """Raise QueryError for what a reader may not run, judged by the engine's own parser."""
-        if sql in self._allowed:
-            return
-        canonical = connection.run(
-            "SELECT formatQuerySingleLine({statement:String})",
-            "TabSeparatedRaw",
-            {"statement": guard.as_parameter(sql)},
-        )
-        refused = guard.refusal(canonical.text().encode(), self._denied)
+        names = self._allowed.get(sql)
+        if names is None:
+            canonical = connection.run(
+                "SELECT formatQuerySingleLine({statement:String})",
+                "TabSeparatedRaw",
+                {"statement": guard.as_parameter(sql)},
+            )
+            rendered = canonical.text().encode()
+            refused = guard.refusal(rendered, self._denied)
+            if refused is not None:
+                raise refused
+            names = guard.identifiers(rendered)
+            self._allowed.add(sql, names)
+        refused = guard.identifier_refusal(names, values)
         if refused is not None:
             raise refused
-        self._allowed.add(sql)
 
     def _insert(self, job: _Job, rows: Rows, head: bytes, rest: Reader) -> Response:
         """Write the rows to a file and let the engine read that, which it does in parallel."""
@@ -228,29 +229,54 @@ class Queries:
 
 
 class _Remembered:
-    """Statements that a reader was allowed already; the longest unused are forgotten first."""
+    """Statements that a reader was allowed already, with the parameters that each uses as names.
+
+    The longest unused are forgotten first.
+    """
 
     _LIMIT = 1024
     _MAX_BYTES = 8192
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._seen: OrderedDict[bytes, frozenset[str]] = OrderedDict()
 
-    def __contains__(self, sql: bytes) -> bool:
+    def get(self, sql: bytes) -> frozenset[str] | None:
         with self._lock:
-            if sql not in self._seen:
-                return False
-            self._seen.move_to_end(sql)
-            return True
+            names = self._seen.get(sql)
+            if names is not None:
+                self._seen.move_to_end(sql)
+            return names
 
-    def add(self, sql: bytes) -> None:
+    def add(self, sql: bytes, names: frozenset[str]) -> None:
         if len(sql) > self._MAX_BYTES:
             return
         with self._lock:
-            self._seen[sql] = None
+            self._seen[sql] = names
             if len(self._seen) > self._LIMIT:
                 self._seen.popitem(last=False)
+
+
+def _statement(given: bytes, body: Reader, limit_bytes: int) -> tuple[bytes, Statement]:
+    """Return the SQL, with what came with it of an INSERT's rows, and what it is.
+
+    Raises QueryError for a statement of more than about `limit_bytes`.
+    """
+    head = read_up_to(body, _HEAD_BYTES)
+    sql = given + b"\n" + head if given and head else given + head
+    statement = _parsed(sql, limit_bytes)
+    begun = statement.rows is not None and statement.rows.start < len(sql)
+    if not begun and len(head) == _HEAD_BYTES:
+        sql += read_all(Bounded(body, limit_bytes, "statement"))
+        statement = _parsed(sql, limit_bytes)
+    return sql, statement
+
+
+def _parsed(sql: bytes, limit_bytes: int) -> Statement:
+    # What is read of a body at first may be an INSERT's rows.
+    if len(sql) > limit_bytes + _HEAD_BYTES:
+        raise errors.too_large(f"The statement is larger than {limit_bytes} bytes.")
+    return parse(sql)
 
 
 def _check(request: Request, statement: Statement) -> None:

@@ -34,7 +34,7 @@ READING = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Token:
     """A piece of SQL: its kind, its text as sent, where it starts and ends, and its depth."""
 

@@ -120,9 +120,27 @@ def test_settings_of_the_url_reach_the_engine_and_those_of_the_transport_do_not(
         ),
         0,
     )
-    assert ("max_result_bytes", "99") in buffered(
-        context, Limits.model_construct(max_result_bytes=99)
-    ).settings
+
+
+@pytest.mark.parametrize(
+    ("user", "given", "bound"),
+    [
+        (READER, {}, "99"),
+        (READER, {"max_result_bytes": "7"}, "7"),
+        (READER, {"max_result_bytes": "0"}, "99"),
+        (READER, {"max_result_bytes": "100"}, "99"),
+        (READER, {"max_result_bytes": "1e1"}, "99"),
+        (OWNER, {}, "99"),
+        (OWNER, {"max_result_bytes": "0"}, "0"),
+    ],
+)
+def test_a_reader_can_only_lower_the_bound_of_an_answer_held_in_memory(
+    user: User, given: dict[str, str], bound: str
+) -> None:
+    context = request_context(given, user, "", Limits(), reads=True)
+    held = buffered(context, user, Limits.model_construct(max_result_bytes=99))
+    assert dict(held.settings)["max_result_bytes"] == bound
+    assert len(held.settings) == len(dict(held.settings))
 
 
 def test_a_statement_that_writes_has_no_time_limit() -> None:

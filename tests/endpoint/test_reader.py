@@ -61,6 +61,10 @@ _WRITES = [
     "SELECT * FROM (SELECT 1 SETTINGS readonly = 0)",
     "SELECT * FROM (SELECT 1 SETTINGS max_execution_time = 0) SETTINGS max_threads = 1",
     "WITH x AS (SELECT 1 settings max_memory_usage = 0) SELECT * FROM x",
+    "SELECT * FROM (SELECT 1 SETTINGS `max_memory_usage` = 0)",
+    "SELECT 1 FORMAT Template SETTINGS format_template_row = '/etc/hostname'",
+    "SELECT * FROM (SELECT 1 SETTINGS additional_result_filter = 'file(1)')",
+    "SELECT 1 FORMAT Protobuf SETTINGS output_format_schema = '{f}'",
     "SELECT 1; INSERT INTO {t} VALUES (1, 'x')",
     "SELECT 1;\n;DROP TABLE {t}",
     "SELECT ';' ; DROP TABLE {t}",
@@ -96,6 +100,20 @@ _REACHES = [
     "WITH file('/etc/hostname') AS x SELECT x",
     "EXPLAIN SELECT file('/etc/hostname')",
     "EXPLAIN AST SELECT file('/etc/hostname')",
+    "SELECT * APPLY(file) FROM (SELECT '/etc/hostname')",
+    "SELECT * APPLY file FROM (SELECT '/etc/hostname')",
+    "SELECT COLUMNS('x') APPLY `file` FROM (SELECT '/etc/hostname' AS x)",
+    "SELECT COLUMNS('x') APPLY \"f\\x69le\" FROM (SELECT '/etc/hostname' AS x)",
+    "SELECT t.* APPLY file FROM (SELECT '/etc/hostname') AS t",
+    "SELECT arrayMap(file, ['/etc/hostname'])",
+    "SELECT arrayMap(`file`, ['/etc/hostname'])",
+    "SELECT arrayMap(`f\\x69le`, ['/etc/hostname'])",
+    "SELECT arrayMap(/**/file/**/, ['/etc/hostname'])",
+    "SELECT mapApply(file, map('/etc/hostname', 1))",
+    "WITH file AS f SELECT arrayMap(f, ['/etc/hostname'])",
+    "SELECT arrayMap(aiGenerate, ['x'])",
+    "SELECT aiGenerate('x', map('credentials', 'x'))",
+    "SELECT * FROM view(SELECT arrayMap(file, ['/etc/hostname']))",
     "DESCRIBE file('/etc/hostname', 'LineAsString')",
     "DESCRIBE TABLE file('/etc/hostname', 'LineAsString')",
     "DESC url('http://127.0.0.1:1/x', 'CSV')",
@@ -211,6 +229,11 @@ def test_reader_may_call_no_table_function_but_the_harmless_ones(endpoint: Endpo
         ("SELECT 1;", "1\n"),
         ("SELECT getSetting('readonly')", "1\n"),
         ("SELECT tupleElement((1, 2), 1), format('{{}}', 'a')", "1\ta\n"),
+        ("SELECT s.file FROM (SELECT * FROM values('file UInt8, url UInt8', (1, 2))) AS s", "1\n"),
+        ("SELECT url FROM values('file UInt8, url UInt8', (1, 2))", "2\n"),
+        ("SELECT COLUMNS('^file$') FROM values('file UInt8, url UInt8', (1, 2))", "1\n"),
+        ("SELECT 'file' = 'file'", "1\n"),
+        ("SELECT * APPLY toString FROM (SELECT 1)", "1\n"),
     ],
 )
 def test_reader_can_ask(endpoint: Endpoint, table: str, sql: str, rows: str) -> None:
@@ -238,12 +261,65 @@ def test_reader_cannot_send_a_setting_that_frees(
     assert _refused(endpoint.query("SELECT 1", reader=True, **parameters))
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"additional_result_filter": "file('/etc/hostname') = 'x'"},
+        {"additional_table_filters": "{'system.one': 'file(''/etc/hostname'') = 1'}"},
+        {"default_format": "Template", "format_template_row": "/etc/hostname"},
+        {"default_format": "Template", "format_template_resultset": "/etc/hostname"},
+        {"default_format": "Protobuf", "format_schema": "/etc/hostname:X"},
+        {"default_format": "Protobuf", "output_format_schema": "{f}"},
+        {"input_format_record_errors_file_path": "{f}"},
+        {"max_untracked_memory": "1000000000000"},
+        {"compile_expressions": "0"},
+        {"nothing": "1"},
+    ],
+)
+def test_reader_sends_no_setting_but_the_harmless_ones(
+    endpoint: Endpoint, tmp_path: Path, parameters: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    given = {name: value.replace("{f}", str(out)) for name, value in parameters.items()}
+    answer = endpoint.query("SELECT dummy FROM system.one", reader=True, **given)
+    *_, name = given
+    assert _refused(answer)
+    assert f"Cannot modify '{name}' setting in readonly mode." in answer.text
+    assert not out.exists()
+
+
+def test_reader_sends_what_shapes_an_answer_and_what_drivers_send(endpoint: Endpoint) -> None:
+    given = {
+        "async_insert": "0",
+        "date_time_input_format": "best_effort",
+        "date_time_output_format": "iso",
+        "extremes": "0",
+        "final": "1",
+        "join_use_nulls": "1",
+        "max_result_rows": "1",
+        "result_overflow_mode": "break",
+        "max_block_size": "1",
+        "output_format_arrow_string_as_string": "1",
+        "output_format_json_quote_64bit_integers": "0",
+        "session_timezone": "Asia/Tokyo",
+        "cancel_http_readonly_queries_on_client_close": "1",
+        "send_progress_in_http_headers": "1",
+        "http_headers_progress_interval_ms": "1000",
+        "log_comment": "a dashboard",
+        "readonly": "2",
+    }
+    sql = "SELECT toDateTime(number) AS at FROM numbers(9) FORMAT JSONEachRow"
+    assert endpoint.text(sql, reader=True, **given) == '{"at":"1970-01-01T00:00:00Z"}\n'
+
+
 def test_reader_lowers_limits_and_cannot_raise_them(endpoint: Endpoint) -> None:
     sql = "SELECT getSetting('max_execution_time'), getSetting('max_memory_usage')"
     default = endpoint.text(sql, reader=True)
     assert default == f"60\t{4096 * 1024 * 1024}\n"
     raised = {"max_execution_time": "0", "max_memory_usage": str(1 << 50)}
     assert endpoint.text(sql, reader=True, **raised) == default
+    for least in ("0.0000001", "1e-9", "-1", "1e99", "nan", ""):
+        assert endpoint.text(sql, reader=True, max_execution_time=least) == default
     assert endpoint.text(sql, reader=True, max_execution_time="5").startswith("5\t")
     assert endpoint.text("SELECT getSetting('max_threads')", reader=True, max_threads="1") == "1\n"
 
@@ -267,6 +343,30 @@ def test_an_allowed_statement_reaches_no_further_by_its_parameters(
     assert endpoint.text(sql, reader=True, param_place=table) == "0\n"
     assert _refused(endpoint.query(sql, reader=True, param_place="/etc/hostname"))
     assert _refused(endpoint.query(sql, reader=True, param_place="file('/etc/hostname')"))
+
+
+def test_a_parameter_names_no_function_that_reads_files(endpoint: Endpoint) -> None:
+    sql = "SELECT arrayMap({f:Identifier}, [{p:String}])"
+    path = {"param_p": "/etc/hostname"}
+    assert endpoint.text(sql, reader=True, param_f="upper", **path) == "['/ETC/HOSTNAME']\n"
+    # Also not of the statement that was allowed a moment ago.
+    for name in ("file", "FILE", "`file`", "f\\x69le", " file", "file\0"):
+        assert _refused(endpoint.query(sql, reader=True, param_f=name, **path)), name
+    kind = "SELECT {kind:String} = 'file'"
+    assert endpoint.text(kind, reader=True, param_kind="file") == "1\n"
+
+
+def test_readers_statements_are_short_and_the_owners_may_be_long(endpoint: Endpoint) -> None:
+    long, short = (f"SELECT length([{','.join('1' * n)}])" for n in (200_000, 100_000))
+    given = {"max_query_size": "1000000"}
+    answer = endpoint.query(long, reader=True, **given)
+    assert (answer.status_code, answer.text[:10]) == (413, "Code: 223.")
+    form = {"query": (None, long)}
+    auth = (READER, READER_PASSWORD)
+    answer = endpoint.http.post(endpoint.url, params=given, files=form, auth=auth)
+    assert (answer.status_code, answer.text[:10]) == (413, "Code: 223.")
+    assert endpoint.text(long, **given) == "200000\n"
+    assert endpoint.text(short, reader=True) == "100000\n"
 
 
 def test_statements_that_are_no_text_are_refused(endpoint: Endpoint) -> None:
