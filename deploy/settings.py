@@ -324,9 +324,14 @@ class Settings(BaseSettings):
         password = self.postgres_password.get_secret_value()
         if not password:
             return dsn
+        from psycopg import ProgrammingError
         from psycopg.conninfo import make_conninfo
 
-        return make_conninfo(dsn, password=password)
+        try:
+            return make_conninfo(dsn, password=password)
+        except ProgrammingError:
+            # The driver quotes what it can't read. Control says what is wrong when it connects.
+            return dsn
 
 
 def reached(host: str, port: int) -> str:

@@ -417,17 +417,17 @@ class Control:
                 f"PostgreSQL, the control plane, does not answer ({_reason(error)}); jobs do "
                 "without it, and the same command goes on where it stopped once it is back. Is it "
                 "running?"
-            ) from error
+            ) from None
 
     def _connect(self) -> psycopg.Connection[dict[str, Any]]:
         try:
             return self._connected()
-        except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError, UnicodeError) as error:
             # No address, or nobody who may write there.
             raise ControlUnavailable(
                 f"PostgreSQL, the control plane, can't be used ({_reason(error)}): see "
                 "KAPPA_POSTGRES_DSN."
-            ) from error
+            ) from None
 
     def _connected(self) -> psycopg.Connection[dict[str, Any]]:
         connection = psycopg.connect(
@@ -466,6 +466,19 @@ def _replay(row: Mapping[str, Any]) -> ReplayRecord:
     )
 
 
+_ESCAPED = "any of @/:#?% in a password is written as %40 and so on"
+
+
 def _reason(error: Exception) -> str:
+    """Return why there is no connection.
+
+    Of an address that it can't read the driver quotes a part, which may be one of the password.
+    """
+    if isinstance(error, UnicodeError) or (
+        isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
+    ):
+        return f"its address is none; one is postgresql://user:password@host/name, where {_ESCAPED}"
+    if str(error).startswith("failed to resolve host"):
+        return f"the name of its host is not known here; in its address {_ESCAPED}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
