@@ -79,9 +79,9 @@ class StateFolder:
         layout: dict[str, str] | None = self._read(_LAYOUT_FILE)
         return layout
 
-    def keep_layout(self, layout: Mapping[str, str]) -> None:
-        """Say what the views compute that state here is of."""
-        self._write(_LAYOUT_FILE, dict(layout))
+    def keep_layout(self, layout: Mapping[str, str] | None) -> None:
+        """Say what the views compute that state here is of, or with None that nothing says so."""
+        self._write(_LAYOUT_FILE, None if layout is None else dict(layout))
 
     def loss(self) -> Loss | None:
         """Return what the job whose state this is ever lost, None where that is nothing."""
@@ -90,9 +90,9 @@ class StateFolder:
             return None
         return Loss(tuple(found["transactions"]), found["seen"], found["accepted"])
 
-    def keep_loss(self, loss: Loss) -> None:
-        """Say what the job whose state this is lost."""
-        self._write(_LOSS_FILE, asdict(loss))
+    def keep_loss(self, loss: Loss | None) -> None:
+        """Say what the job whose state this is lost, or with None that it lost nothing."""
+        self._write(_LOSS_FILE, None if loss is None else asdict(loss))
 
     def passed(self) -> set[str]:
         """Return the aborted transactions of the job whose state this is that are no loss."""
@@ -122,7 +122,13 @@ class StateFolder:
                 return json.loads(file.read())
 
     def _write(self, file_name: str, content: Any) -> None:
+        """Keep `content` as JSON in a file here; None drops the file."""
         path, text = f"{self._path}/{file_name}", json.dumps(content, indent=2).encode() + b"\n"
+        if content is None:
+            with self._plain_errors():
+                if self._infos([path]):
+                    self._fs.delete_file(path)
+            return
         is_local = isinstance(self._fs, fs.LocalFileSystem)
         # An object store has all of it or nothing; a disk that is full may have a part.
         written = f"{path}.new" if is_local else path

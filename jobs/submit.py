@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,11 +18,20 @@ from deploy.settings import PROJECT_ROOT, Settings
 from jobs.catalogue import JOBS, job_named
 from jobs.cluster import CANCELLING, LIVE_STATES, Cluster, ClusterError, RunningJob
 from jobs.code import code_folder, drop_code, keep_code
-from jobs.desired import DesiredJob, alone, desired_jobs, forget, is_desired, remembered
+from jobs.desired import (
+    DesiredJob,
+    Kept,
+    alone,
+    desired_jobs,
+    forget,
+    is_desired,
+    remembered,
+)
 from jobs.plan import LATE, plan, reading_copy, versioned
 from jobs.state import (
     CHECKPOINT_DIR,
     SAVEPOINT_DIR,
+    StateFolder,
     accept_loss,
     checkpoint_folder,
     latest_state,
@@ -119,22 +129,29 @@ def submit(
             before=newest,
         )
         module = script or folder / "jobs" / f"{job_name}.py"
-        job_id = _start(settings, cluster, desired, module, location)
-        accept_loss(cluster, name)
-        if layout:
-            _keep_layout(cluster, name, layout)
+        job_id = _start(settings, cluster, desired, module, location, layout)
         drop_code(home, {one.code for one in desired_jobs(settings)})
     return Submitted(job_id, name, location, code)
 
 
 def _start(
-    settings: Settings, cluster: Cluster, desired: DesiredJob, module: Path, location: str | None
+    settings: Settings,
+    cluster: Cluster,
+    desired: DesiredJob,
+    module: Path,
+    location: str | None,
+    layout: Mapping[str, str],
 ) -> str:
-    """Have Flink run `desired` from the state at `location`; return the job's id once it runs."""
+    """Have Flink run `desired` from the state at `location`; return the job's id once it runs.
+
+    A `layout` is noted beside its state, whether or not somebody waits for it to run.
+    """
     name = desired.name
     arguments = {"version": desired.version, "views": ",".join(desired.views), **desired.options}
     folder = code_folder(settings.home.expanduser().resolve(), desired.code)
-    with remembered(settings, desired) as kept:
+    with remembered(settings, desired) as kept, _notes(cluster, name, kept) as folders:
+        # Before it runs: one whose loss is not accepted is stopped as soon as it is seen.
+        accept_loss(cluster, name)
         checkpoints = checkpoint_folder(cluster, name)
         job_id = _run_client(settings, module, location, arguments, folder, checkpoints)
         if not is_desired(settings, name):
@@ -143,12 +160,39 @@ def _start(
             raise SubmissionFailed(f"{name} was cancelled while it was being submitted.")
         # Whoever gives up waiting from here on leaves a job that a restart must not forget.
         kept.runs = True
+        for folder in folders:
+            if layout:
+                folder.keep_layout(layout)
+            if location is None:
+                # It reads again what it was that its views lack.
+                folder.keep_loss(None)
         try:
             _await_running(cluster, name, job_id)
         except SubmissionFailed:
             kept.runs = False
             raise
     return job_id
+
+
+@contextmanager
+def _notes(cluster: Cluster, name: str, kept: Kept) -> Iterator[list[StateFolder]]:
+    """Give where it is noted what state job `name` has; what stood there is back if none runs.
+
+    A job that was refused has written no state, so what there is is that of the job before it.
+    """
+    folders = state_folders(cluster, name)[:1]
+    before = [(folder.layout(), folder.loss()) for folder in folders]
+    try:
+        yield folders
+    except BaseException:
+        if not kept.runs:
+            for folder, (layout, loss) in zip(folders, before, strict=True):
+                folder.keep_layout(layout)
+                now = folder.loss()
+                # One that is not accepted was found since, and is why there is no job.
+                if now is None or now.accepted:
+                    folder.keep_loss(loss)
+        raise
 
 
 def flink_name(settings: Settings, job_name: str, version: int = 1) -> str:
@@ -212,11 +256,6 @@ def _check_loss(cluster: Cluster, name: str, job_name: str) -> None:
             '--force "rows were lost"`, or let it go on without these rows meanwhile: '
             f"`kappa submit {job_name} --accept-lost-rows`."
         )
-
-
-def _keep_layout(cluster: Cluster, name: str, layout: Mapping[str, str]) -> None:
-    for folder in state_folders(cluster, name)[:1]:
-        folder.keep_layout(layout)
 
 
 def cancel(settings: Settings, name: str) -> RunningJob:

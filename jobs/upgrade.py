@@ -37,7 +37,8 @@ def upgrade(
     A job whose state does not fit the new code is refused before it is stopped, and so is one in
     another cluster than that which new jobs go to: who keeps it there would start it again. Views
     and options stay as they were submitted; `parallelism` changes. Where the new job does not
-    start, nothing is lost: the `SubmissionFailed` names the savepoint and how to go back.
+    start, nothing is lost: the `SubmissionFailed` names the savepoint and how to go back, or says
+    that it is there and slow to start.
     """
     cluster = Cluster(*settings.flink_clusters)
     name = flink_name(settings, job_name, version)
@@ -63,8 +64,22 @@ def upgrade(
             settings, job_name, version=version, views=views, restore=location, options=options
         )
     except (SubmissionFailed, ClusterError, ClusterUnavailable, StateUnavailable) as error:
+        # One that is refused is cancelled; of the others Flink may have got the job.
+        if not isinstance(error, SubmissionFailed) and _is_live(cluster, name):
+            raise SubmissionFailed(
+                f"{error} {name} is there with the code as it is, and may only be slow to start: "
+                "see `kappa status`."
+            ) from error
         raise SubmissionFailed(
             f"{error} Its state is in {location}: put the former code back and run "
             f"`{again} --from {location}`."
         ) from error
     return Upgraded(stopped.id, location, started)
+
+
+def _is_live(cluster: Cluster, name: str) -> bool:
+    """Whether Flink says that the job called `name` is live."""
+    try:
+        return cluster.live_job(name) is not None
+    except (ClusterError, ClusterUnavailable):
+        return False

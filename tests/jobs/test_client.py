@@ -6,6 +6,9 @@ import itertools
 import logging
 import os
 import subprocess
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,12 @@ from deploy.settings import Settings
 from jobs import resume as resuming
 from jobs import submit as submitting
 from jobs import upgrade as upgrading
-from jobs.catalogue import UnknownJob
+from jobs.catalogue import JOBS, UnknownJob
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable, RunningJob
 from jobs.desired import DesiredJob, desired_jobs, remembered
+from jobs.plan import plan
 from jobs.resume import submit_again
+from jobs.state import Loss, keep_loss, loss_of, state_folders
 from jobs.submit import SubmissionFailed, Submitted, cancel, submit, take_savepoint
 from jobs.upgrade import upgrade
 from tests.flink_rest import flink
@@ -45,6 +50,10 @@ def test_a_job_keeps_its_checkpoints_where_the_cluster_does(
     assert given["-D"] == f"execution.checkpointing.dir={own}"
     assert command.index("-D") < command.index("-py"), "what follows -py is the job's"
     assert given["-m"] == url.removeprefix("http://")
+
+
+OLDER = "file:///elsewhere/savepoint-1"
+FOUND = Loss(("kappa-words-0-5",), "2026-01-02T00:00:00+00:00")
 
 
 def _runs(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
@@ -97,6 +106,77 @@ def test_a_job_that_is_cancelled_while_flinks_client_runs_ends(
             submit(settings, "words")
         assert ended == ["b" * 32]
         assert desired_jobs(settings) == []
+
+
+SLOW, REFUSED = ClusterUnavailable("no answer"), SubmissionFailed("words does not start")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "restore", "layout", "loss"),
+    [
+        # Whoever gives up waiting leaves a job that writes state of its own.
+        (SLOW, OLDER, "now", "accepted"),
+        (KeyboardInterrupt(), OLDER, "now", "accepted"),
+        (None, OLDER, "now", "accepted"),
+        (None, "none", "now", None),
+        (REFUSED, OLDER, "before", "found"),
+        (REFUSED, "none", "before", "found"),
+    ],
+)
+def test_what_is_noted_of_a_job_is_that_of_the_one_that_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: BaseException | None,
+    restore: str,
+    layout: str,
+    loss: str | None,
+) -> None:
+    def await_running(*_: object) -> None:
+        if outcome is not None:
+            raise outcome
+
+    accepted: list[bool] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        found = loss_of(Cluster(url), "words")
+        accepted.append(found is not None and found.accepted)
+        return _runs(command)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(submitting, "_await_running", await_running)
+    monkeypatch.setattr(submitting, "_check_layout", lambda *_: None)
+    kept = {"execution.checkpointing.dir": tmp_path.as_uri()}
+    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        folder = state_folders(Cluster(url), "words")[0]
+        folder.keep_layout({"words": "before"})
+        folder.keep_loss(FOUND)
+        with pytest.raises(type(outcome)) if outcome else nullcontext():
+            submit(settings, "words", restore=restore, lost_rows_accepted=True)
+        layouts = {"before": {"words": "before"}, "now": plan(JOBS["words"], 1).layout}
+        assert folder.layout() == layouts[layout]
+        losses = {"found": FOUND, "accepted": replace(FOUND, accepted=True), None: None}
+        assert folder.loss() == losses[loss]
+    # The watch over commits stops one that runs before that.
+    assert accepted == [True]
+
+
+def test_a_loss_that_stopped_a_job_while_it_started_stays_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(cluster: Cluster, name: str, job_id: str) -> None:
+        keep_loss(cluster, name, FOUND.transactions, datetime(2026, 1, 2, tzinfo=UTC))
+        raise SubmissionFailed("words was cancelled before all of it ran.")
+
+    monkeypatch.setattr(subprocess, "run", _runs)
+    monkeypatch.setattr(submitting, "_await_running", lost)
+    kept = {"execution.checkpointing.dir": tmp_path.as_uri()}
+    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        with pytest.raises(SubmissionFailed, match="was cancelled"):
+            submit(settings, "words")
+        folder = state_folders(Cluster(url), "words")[0]
+        assert (folder.layout(), folder.loss()) == (None, FOUND)
 
 
 def test_a_job_that_is_cancelled_while_it_starts_is_not_waited_for(tmp_path: Path) -> None:
@@ -233,6 +313,21 @@ def test_an_upgrade_that_does_not_start_tells_how_to_go_back_with_the_views_it_h
     assert refused_upgrade(tmp_path, kept, "RUNNING") == (
         "no slots. Its state is in file:/savepoint: put the former code back and run "
         "`kappa submit words --version 2 --view word_counts --from file:/savepoint`."
+    )
+
+
+def test_an_upgrade_that_is_slow_to_start_does_not_tell_to_go_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: Any, **__: Any) -> None:
+        raise ClusterError("words.v2: nothing came of it within 120 s.")
+
+    taken = RunningJob("a" * 32, "words.v2", "RUNNING", 5), "file:/savepoint"
+    monkeypatch.setattr(upgrading, "take_savepoint", lambda *_, **__: taken)
+    monkeypatch.setattr(upgrading, "submit", slow)
+    assert refused_upgrade(tmp_path, DesiredJob("words.v2", "words", 2), "RUNNING") == (
+        "words.v2: nothing came of it within 120 s. words.v2 is there with the code as it is, and "
+        "may only be slow to start: see `kappa status`."
     )
 
 
