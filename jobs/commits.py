@@ -147,6 +147,8 @@ class CommitWatch:
         Raises `KafkaUnavailable`, `ClusterUnavailable`, `ClusterError` or `StateUnavailable`.
         """
         suspects = self._suspects()
+        # Before the losses are read: a job is submitted only once what it lost is accepted.
+        live = self._live()
         kept = {name: loss_of(self._cluster, name) for name in suspects}
         lost = {name: self._lost(name, of_job, kept[name]) for name, of_job in suspects.items()}
         if any(lost.values()):
@@ -155,16 +157,26 @@ class CommitWatch:
             for name, transactions in lost.items():
                 if found := sorted(transactions & still):
                     self._stop(name, found)
+                    live.discard(name)
                     kept[name] = loss_of(self._cluster, name)
-        return {
+        open_losses = {
             name: len(loss.transactions)
             for name, loss in kept.items()
             if loss is not None and not loss.accepted
         }
+        for name in sorted(open_losses.keys() & live):
+            log.error("%s lost rows and runs still: it is stopped again.", name)
+            cancel(self._settings, name)
+        return open_losses
 
     def close(self) -> None:
         """Give back the connections."""
         self._coordinators.close()
+
+    def _live(self) -> set[str]:
+        """Return the names of the jobs that are live, as far as clusters answer."""
+        jobs, _ = self._cluster.look()
+        return {job.name for job in jobs if job.state in LIVE_STATES}
 
     def _suspects(self) -> dict[str, list[Transaction]]:
         """Return the aborted transactions by job, as last listed where no job is there to lose any.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.settings import Settings
-from jobs.cluster import Cluster
+from jobs.cluster import Cluster, ClusterUnavailable
 from jobs.commits import CommitWatch, Coordinators, Transaction, by_job, counted_on
 from jobs.state import CHECKPOINT_DIR, Loss, accept_loss, keep_loss, loss_of
 from tests.flink_rest import flink
@@ -136,3 +136,56 @@ def test_what_a_lower_parallelism_left_is_no_loss_once_it_is_raised_again(
         aborted.add(f"kappa-{NAME}-2-7")
         assert CommitWatch(settings, lambda: NOW).look() == {NAME: 1}
     assert stopped == [NAME]
+
+
+def test_a_job_that_could_not_be_stopped_is_stopped_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def cancel(settings: Settings, name: str) -> None:
+        tried.append(name)
+        if len(tried) == 1:
+            raise ClusterUnavailable("no answer")
+
+    monkeypatch.setattr(Coordinators, "aborted", lambda self: {f"kappa-{NAME}-0-5"})
+    monkeypatch.setattr(Cluster, "newest_checkpoint", lambda self, job_id: (5, 3))
+    monkeypatch.setattr(Cluster, "parallelism", lambda self, job_id: 1)
+    monkeypatch.setattr("jobs.commits.cancel", cancel)
+    with flink(JOB_ID, NAME, 0, "RUNNING", configuration=kept_in(tmp_path)) as url:
+        watch = CommitWatch(Settings(_env_file=None, flink_url=url), lambda: NOW)
+        with pytest.raises(ClusterUnavailable):
+            watch.look()
+        assert watch.look() == {NAME: 1}
+        assert tried == [NAME, NAME]
+        accept_loss(Cluster(url), NAME)
+        assert watch.look() == {}
+    assert tried == [NAME, NAME]
+
+
+def test_a_job_is_not_stopped_for_a_loss_that_is_accepted_before_it_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[str] = []
+    monkeypatch.setattr(Coordinators, "aborted", lambda self: {f"kappa-{NAME}-0-5"})
+    monkeypatch.setattr(Cluster, "newest_checkpoint", lambda self, job_id: (5, 5))
+    monkeypatch.setattr(Cluster, "parallelism", lambda self, job_id: 1)
+    monkeypatch.setattr("jobs.commits.cancel", lambda settings, name: stopped.append(name))
+    with (
+        flink(JOB_ID, "t1.orders", 0, "RUNNING", configuration=kept_in(tmp_path)) as before,
+        flink(JOB_ID, NAME, 0, "RUNNING", configuration=kept_in(tmp_path)) as after,
+    ):
+        keep_loss(Cluster(before), NAME, [f"kappa-{NAME}-0-5"], NOW)
+        watch = CommitWatch(Settings(_env_file=None, flink_url=before), lambda: NOW)
+
+        def submitted(cluster: Cluster, name: str) -> Loss | None:
+            found = loss_of(cluster, name)
+            watch._cluster = Cluster(after)
+            accept_loss(cluster, name)
+            return found
+
+        # What was lost is read, and only then does the job run.
+        monkeypatch.setattr("jobs.commits.loss_of", submitted)
+        assert watch.look() == {NAME: 1}
+        assert watch.look() == {}
+    assert stopped == []
