@@ -160,12 +160,12 @@ def _start(
             raise SubmissionFailed(f"{name} was cancelled while it was being submitted.")
         # Whoever gives up waiting from here on leaves a job that a restart must not forget.
         kept.runs = True
-        for folder in folders:
+        for noted in folders:
             if layout:
-                folder.keep_layout(layout)
+                noted.keep_layout(layout)
             if location is None:
                 # It reads again what it was that its views lack.
-                folder.keep_loss(None)
+                noted.keep_loss(None)
         try:
             _await_running(cluster, name, job_id)
         except SubmissionFailed:
@@ -277,6 +277,21 @@ def end_all(cluster: Cluster, name: str) -> None:
         if job.state in LIVE_STATES:
             cluster.cancel(job.id)
     _await_ended(cluster, jobs, name)
+
+
+def end_for_good(settings: Settings, name: str) -> None:
+    """Have no job called `name` run or be resumed any more, not one that is being submitted either.
+
+    There may be none.
+    """
+    cluster = Cluster(*settings.flink_clusters)
+    forget(settings, name)
+    # Whoever waits for it to run gives up once it is cancelled.
+    end_all(cluster, name)
+    with alone(settings, name):
+        # It may have been noted as kept just after it was forgotten.
+        forget(settings, name)
+        end_all(cluster, name)
 
 
 def _await_ended(cluster: Cluster, jobs: Sequence[RunningJob], name: str) -> None:

@@ -23,6 +23,7 @@ from replay.facts import BUILT_STEP
 from replay.handover import (
     HAND_OVER,
     begin_after,
+    carry_layout,
     drop_copy,
     handed_over,
     panes_of_stopped,
@@ -141,6 +142,7 @@ def _read_copy(
         if not goes_on:
             refuse_lost(replay.plan, *_begin(settings, second), {})
             panes = panes or stop_with_panes(settings, first, second)
+            carry_layout(settings, first, second)
             outcome.update(_submit(work, replay, panes, options))
         outcome["options"] = options
     return options

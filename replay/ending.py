@@ -13,10 +13,9 @@ from confluent_kafka.admin import AdminClient
 from deploy.settings import Settings
 from jobs.catalogue import job_named
 from jobs.cluster import Cluster
-from jobs.desired import forget
 from jobs.plan import JobPlan, plan
 from jobs.state import state_folders
-from jobs.submit import end_all
+from jobs.submit import end_for_good
 from replay import names
 from replay.build import output_topics, rebuilt_plan
 from replay.handover import drop_copy, reading_copy
@@ -162,7 +161,7 @@ def _remove_version(
     settings = work.settings
     job_plan = plan(job_named(replay.job).within(settings.namespace), version)
     with work.step(replay, f"{verb}: stop job", job=job_plan.name):
-        _stop_job(settings, job_plan.name)
+        end_for_good(settings, job_plan.name)
     with work.step(replay, f"{verb}: drop topics", topics=output_topics(job_plan)):
         delete_topics(settings.kafka_client, output_topics(job_plan))
         delete_consumer_groups(settings.kafka_client, job_plan.groups)
@@ -179,7 +178,6 @@ def _remove_copy(work: Work, replay: ReplayRecord) -> None:
     if replay.plan.archive:
         first = reading_copy(rebuilt_plan(work.settings, replay))
         with work.step(replay, "abort: drop copy", job=first.name):
-            _stop_job(work.settings, first.name)
             drop_copy(work, first)
 
 
@@ -188,11 +186,6 @@ def _drop_names(clickhouse: ClickHouse, views: Collection[str], version: int) ->
     shown = public_versions(clickhouse)
     for view in sorted(view for view in views if shown.get(view) == version):
         clickhouse.command(f"DROP VIEW IF EXISTS {identifier(view)}")
-
-
-def _stop_job(settings: Settings, name: str) -> None:
-    forget(settings, name)
-    end_all(Cluster(*settings.flink_clusters), name)
 
 
 def await_loader_gone(

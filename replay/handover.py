@@ -13,7 +13,7 @@ from jobs.cluster import Cluster
 from jobs.plan import JobPlan
 from jobs.start import Start
 from jobs.state import latest_state, state_folders
-from jobs.submit import take_savepoint
+from jobs.submit import end_for_good, take_savepoint
 from replay.quota import clear_groups
 from replay.records import ReplayRecord
 from replay.restored import copy_topic
@@ -65,9 +65,23 @@ def stop_with_panes(settings: Settings, first: JobPlan, second: JobPlan) -> str:
     return location
 
 
+def carry_layout(settings: Settings, first: JobPlan, second: JobPlan) -> None:
+    """Note beside the state of `second`, which is that of `first`, what it is of."""
+    cluster = Cluster(*settings.flink_clusters)
+    for old, new in zip(
+        state_folders(cluster, first.name)[:1],
+        state_folders(cluster, second.name)[:1],
+        strict=True,
+    ):
+        if layout := old.layout():
+            new.keep_layout(layout)
+
+
 def drop_copy(work: Work, first: JobPlan) -> None:
     """Drop the copy and all that the job which read it left; some of it may be gone already."""
     settings = work.settings
+    # Whoever was killed while it stopped left it to be resumed.
+    end_for_good(settings, first.name)
     delete_topics(settings.kafka_client, [first.events_topic])
     delete_consumer_groups(settings.kafka_client, first.groups)
     clear_groups(settings, first.groups, work.say)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from deploy.settings import Settings
 from jobs.cluster import CANCELLING, Cluster, ClusterError, RunningJob
-from jobs.submit import cancel, end_all
+from jobs.desired import DesiredJob, alone, desired_jobs, remembered
+from jobs.submit import cancel, end_all, end_for_good
 
 
 class TwoJobs(Cluster):
@@ -49,3 +52,23 @@ def test_a_job_that_does_not_run_is_not_cancelled(
     monkeypatch.setattr("jobs.submit.Cluster", lambda *_: TwoJobs("CANCELED"))
     with pytest.raises(ClusterError, match=r"no job orders\.v2 runs; running: orders"):
         cancel(Settings(_env_file=None, home=tmp_path), "orders.v2")
+
+
+def test_a_job_that_is_being_submitted_ends_for_good_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, settings = TwoJobs("RUNNING"), Settings(_env_file=None, home=tmp_path)
+    monkeypatch.setattr("jobs.submit.Cluster", lambda *_: cluster)
+    ending = threading.Thread(target=end_for_good, args=(settings, "orders.v2"))
+    with alone(settings, "orders.v2"):
+        ending.start()
+        deadline = time.monotonic() + 30
+        while cluster.states["job-0"] != "CANCELED" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        # The submission that holds the lock had not noted its job yet.
+        with remembered(settings, DesiredJob("orders.v2", "orders", 2)):
+            cluster.states["job-1"] = "RUNNING"
+    ending.join(30)
+    assert not ending.is_alive()
+    assert cluster.states == {"job-0": "CANCELED", "job-1": "CANCELED"}
+    assert desired_jobs(settings) == []
