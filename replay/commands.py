@@ -177,7 +177,7 @@ def retire_command(
 
     Example: kappa replay retire --grace 24 --yes
     """
-    from replay.ending import retire
+    from replay.ending import retire, undeclared_too
     from replay.records import ReplayState
 
     if now and not manner.yes:
@@ -186,7 +186,9 @@ def retire_command(
         replay = _locked(work, _current(work, job, ReplayState.RETIRED))
         if _ended(work, replay, manner):
             return
-        confirm(manner.yes, f"Drop {replaced(replay)} for good?")
+        also = undeclared_too(work, replay)
+        too = f", and with it {', '.join(also)}, which no job declares any more," if also else ""
+        confirm(manner.yes, f"Drop {replaced(replay)}{too} for good?")
         hours = timedelta() if now else timedelta(hours=grace)
         ended = retire(work, replay, now=datetime.now(UTC), grace=hours)
         print_replay(work, ended, manner.as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -11,11 +12,11 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 
 from deploy.settings import Settings
-from jobs.catalogue import job_named
+from jobs.catalogue import JOBS, job_named
 from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.state import state_folders
-from jobs.submit import end_for_good
+from jobs.submit import end_for_good, flink_name
 from replay import names
 from replay.build import output_topics, rebuilt_plan
 from replay.handover import drop_copy, reading_copy
@@ -30,6 +31,7 @@ from sinks.dead_letters import DEAD_LETTERS, LATE_EVENTS
 from sinks.loader import group_of
 from sinks.queries import public_versions
 from sinks.sql import identifier, literal
+from sinks.topics import ViewTopic
 
 _LOADER_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
@@ -53,17 +55,59 @@ def retire(work: Work, replay: ReplayRecord, *, now: datetime, grace: timedelta)
         replay = _begin_end(work, replay, ReplayState.RETIRING, states)
         shown = dict.fromkeys(replay.views, replay.to_version)
         _settle_names(work, replay, clickhouse, "retire", shown)
+        seen = _seen(clickhouse, replay)
         for version in old:
-            if seen := sorted({view for view, n in _shown(clickhouse, replay) if n == version}):
+            if views := seen.get(version):
                 work.say(
-                    f"Version {version} goes on, as people see {', '.join(seen)} in it; it is "
+                    f"Version {version} goes on, as people see {', '.join(views)} in it; it is "
                     "dropped when these are replayed and retired too."
                 )
             else:
+                replay = _retire_undeclared(work, replay, version)
                 _remove_version(work, replay, clickhouse, "retire", version)
     states = dict.fromkeys(replay.from_versions.items(), VersionState.RETIRED)
     with work.step(replay, "retire: record"):
         return work.control.change(replay, ReplayState.RETIRED, states)
+
+
+def undeclared_too(work: Work, replay: ReplayRecord) -> list[str]:
+    """Return the views that go with the old versions of `replay` though it did not replace them.
+
+    Nobody declares them any more.
+    """
+    with closing(ClickHouse(work.settings)) as clickhouse:
+        ending = set(replay.from_versions.values()) - _seen(clickhouse, replay).keys()
+    found = {view for version in ending for view in _undeclared(work.settings, replay, version)}
+    return sorted(found - set(replay.views))
+
+
+def _seen(clickhouse: ClickHouse, replay: ReplayRecord) -> dict[int, list[str]]:
+    """Return the views of the job that people see, by version."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for view, version in _shown(clickhouse, replay):
+        found[version].add(view)
+    return {version: sorted(views) for version, views in found.items()}
+
+
+def _undeclared(settings: Settings, replay: ReplayRecord, version: int) -> list[str]:
+    """Return the views of the job at `version` that no job declares any more.
+
+    What it wrote stands beside its state, as long as there is that.
+    """
+    name = flink_name(settings, replay.job, version)
+    folders = state_folders(Cluster(*settings.flink_clusters), name)[:1]
+    written = {view for folder in folders for view in folder.layout() or ()}
+    return sorted(written - {view.name for job in JOBS.values() for view in plan(job, 1).views})
+
+
+def _retire_undeclared(work: Work, replay: ReplayRecord, version: int) -> ReplayRecord:
+    """Record that views which nobody declares any more end with `version`, and show no other."""
+    if views := _undeclared(work.settings, replay, version):
+        work.say(f"No job declares {', '.join(views)} any more: that goes with version {version}.")
+        states = {(view, version): VersionState.RETIRED for view in views}
+        with work.step(replay, "retire: record undeclared views", views=views):
+            return work.control.change(replay, replay.state, states)
+    return replay
 
 
 def _require_retirable(replay: ReplayRecord, now: datetime, grace: timedelta) -> None:
@@ -160,14 +204,23 @@ def _remove_version(
     """Stop the job at `version` and drop all that it wrote; each step may find its work done."""
     settings = work.settings
     job_plan = plan(job_named(replay.job).within(settings.namespace), version)
+    undeclared = _undeclared(settings, replay, version)
+    topics = [
+        *output_topics(job_plan),
+        *(f"{settings.topic_prefix}views.{view}.v{version}" for view in undeclared),
+    ]
     with work.step(replay, f"{verb}: stop job", job=job_plan.name):
         end_for_good(settings, job_plan.name)
-    with work.step(replay, f"{verb}: drop topics", topics=output_topics(job_plan)):
-        delete_topics(settings.kafka_client, output_topics(job_plan))
+    with work.step(replay, f"{verb}: drop topics", topics=topics):
+        delete_topics(settings.kafka_client, topics)
         delete_consumer_groups(settings.kafka_client, job_plan.groups)
         clear_groups(settings, job_plan.groups, work.say)
-        await_loader_gone(settings, output_topics(job_plan))
+        await_loader_gone(settings, topics)
     with work.step(replay, f"{verb}: drop tables"):
+        _drop_names(clickhouse, undeclared, version)
+        for view in undeclared:
+            table = identifier(ViewTopic(view, version).table)
+            clickhouse.command(f"DROP TABLE IF EXISTS {table} SYNC")
         _drop_tables(clickhouse, job_plan)
     with work.step(replay, f"{verb}: drop state"):
         for folder in state_folders(Cluster(*settings.flink_clusters), job_plan.name):
@@ -182,7 +235,7 @@ def _remove_copy(work: Work, replay: ReplayRecord) -> None:
 
 
 def _drop_names(clickhouse: ClickHouse, views: Collection[str], version: int) -> None:
-    """Drop the public names of `views` that show `version`, whose tables are gone."""
+    """Drop the public names of `views` that show `version`, whose tables go."""
     shown = public_versions(clickhouse)
     for view in sorted(view for view in views if shown.get(view) == version):
         clickhouse.command(f"DROP VIEW IF EXISTS {identifier(view)}")
