@@ -12,11 +12,20 @@ from deploy.settings import Settings
 from jobs.catalogue import UnknownJob
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import DesiredJob, desired_jobs, is_desired
-from jobs.state import StateUnavailable, latest_state
-from jobs.submit import SubmissionFailed, Submitted, submit
+from jobs.state import StateUnavailable, latest_state, state_folders
+from jobs.submit import SubmissionFailed, Submitted, submit, submit_command
+from schemas.topics import KafkaUnavailable
+from sinks.lag import LagReader
 
 log = logging.getLogger("kappa.resume")
-FAILURES = (ClusterError, ClusterUnavailable, StateUnavailable, SubmissionFailed, UnknownJob)
+FAILURES = (
+    ClusterError,
+    ClusterUnavailable,
+    KafkaUnavailable,
+    StateUnavailable,
+    SubmissionFailed,
+    UnknownJob,
+)
 """What keeps one job from being submitted again, and no other."""
 
 
@@ -42,8 +51,12 @@ def submit_again(settings: Settings, desired: DesiredJob) -> Submitted:
     """Submit `desired` as it was submitted before, from its newest state since then.
 
     Without one it begins as it did: other states may be there that it was not to go on from.
+    Raises `SubmissionFailed` where it has had state that is gone.
     """
-    newest = latest_state(Cluster(*settings.flink_clusters), desired.name)
+    cluster = Cluster(*settings.flink_clusters)
+    newest = latest_state(cluster, desired.name)
+    if newest is None:
+        _refuse_gone(settings, cluster, desired)
     return submit(
         settings.model_copy(update={"namespace": desired.namespace}),
         desired.job,
@@ -54,6 +67,28 @@ def submit_again(settings: Settings, desired: DesiredJob) -> Submitted:
         code=desired.code,
         only_kept=True,
     )
+
+
+def _refuse_gone(settings: Settings, cluster: Cluster, desired: DesiredJob) -> None:
+    """Refuse to begin at offset zero, unasked, a job whose checkpoints covered more.
+
+    What a checkpoint covers, its consumer group has committed: one without any is as it began.
+    """
+    folders = state_folders(cluster, desired.name)
+    if desired.restore not in ("latest", "none") or not folders:
+        return
+    went_on = desired.restore == "latest" and desired.before is not None
+    if went_on or any(_committed(settings, desired.name).values()):
+        again = submit_command(desired.job, desired.version, desired.views, desired.options)
+        raise SubmissionFailed(
+            f"{desired.name} has read on, and its state is gone from "
+            f"{' and '.join(folder.location for folder in folders)}: bring that back, or begin at "
+            f"offset zero with `{again} --from none`."
+        )
+
+
+def _committed(settings: Settings, name: str) -> dict[tuple[str, int], int]:
+    return LagReader(settings.kafka_client).committed(f"kappa-{name}")
 
 
 def main() -> None:

@@ -200,6 +200,15 @@ def flink_name(settings: Settings, job_name: str, version: int = 1) -> str:
     return versioned(f"{settings.topic_prefix}{job_name}", version)
 
 
+def submit_command(
+    job_name: str, version: int, views: Sequence[str], options: Mapping[str, str | float]
+) -> str:
+    """Return the command with which people submit a job as it was submitted."""
+    words = ["kappa submit", job_name, f"--version {version}", *(f"--view {one}" for one in views)]
+    words += [f"--parallelism {given}" for key, given in options.items() if key == "parallelism"]
+    return " ".join(words)
+
+
 def _declared_layout(
     settings: Settings, job_name: str, version: int, views: tuple[str, ...]
 ) -> dict[str, str]:

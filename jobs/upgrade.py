@@ -16,6 +16,7 @@ from jobs.submit import (
     check_place,
     flink_name,
     submit,
+    submit_command,
     take_savepoint,
 )
 
@@ -49,9 +50,7 @@ def upgrade(
         options = {**options, "parallelism": parallelism}
     check_place(settings, cluster, name)
     # So that what is submitted is what was upgraded, and fits the state.
-    words = ["kappa submit", job_name, f"--version {version}", *(f"--view {one}" for one in views)]
-    words += [f"--parallelism {given}" for key, given in options.items() if key == "parallelism"]
-    again = " ".join(words)
+    again = submit_command(job_name, version, views, options)
     if kept and cluster.live_job(name) is None:
         raise SubmissionFailed(
             f"{name} does not run, so there is nothing to stop: `{again}` goes on from its newest "

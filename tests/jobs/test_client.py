@@ -26,6 +26,7 @@ from jobs.resume import submit_again
 from jobs.state import Loss, keep_loss, loss_of, state_folders
 from jobs.submit import SubmissionFailed, Submitted, cancel, submit, take_savepoint
 from jobs.upgrade import upgrade
+from sinks.lag import LagReader
 from tests.flink_rest import flink
 
 
@@ -86,6 +87,63 @@ def test_what_was_begun_anew_is_resumed_so_until_it_has_state_of_its_own(
         own = state(3_000)
         (desired,) = desired_jobs(settings)
         assert submit_again(settings, desired).restored_from == own
+
+
+@pytest.mark.parametrize(
+    ("desired", "committed", "begun"),
+    [
+        (DesiredJob("words", "words", 1), {}, True),
+        (DesiredJob("words", "words", 1), {("events.words", 0): 0}, True),
+        (DesiredJob("words", "words", 1), {("events.words", 0): 7}, False),
+        (DesiredJob("words", "words", 1, restore="none"), {("events.words", 0): 7}, False),
+        (DesiredJob("words", "words", 1, restore="none", before=OLDER), {}, True),
+        (DesiredJob("words", "words", 1, before=OLDER), {}, False),
+        (DesiredJob("words", "words", 1, restore=OLDER), {("events.words", 0): 7}, True),
+    ],
+)
+def test_a_job_whose_state_is_gone_does_not_begin_anew_by_itself(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    desired: DesiredJob,
+    committed: dict[tuple[str, int], int],
+    begun: bool,
+) -> None:
+    submitted: list[str] = []
+    groups: list[str] = []
+    monkeypatch.setattr(
+        LagReader, "committed", lambda self, group: groups.append(group) or committed
+    )
+    monkeypatch.setattr(
+        resuming, "submit", lambda settings, job, **how: submitted.append(how["restore"])
+    )
+    kept = {"execution.checkpointing.dir": tmp_path.as_uri()}
+    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        if begun:
+            submit_again(settings, desired)
+            assert submitted in ([desired.restore], ["latest"])
+        else:
+            with pytest.raises(SubmissionFailed) as refused:
+                submit_again(settings, desired)
+            assert str(refused.value) == (
+                f"words has read on, and its state is gone from {tmp_path.as_uri()}/words: bring "
+                "that back, or begin at offset zero with `kappa submit words --version 1 --from "
+                "none`."
+            )
+    assert set(groups) <= {"kappa-words"}
+
+
+def test_a_cluster_that_keeps_no_state_begins_its_jobs_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[str] = []
+    monkeypatch.setattr(
+        resuming, "submit", lambda settings, job, **how: submitted.append(how["restore"])
+    )
+    with flink("a" * 32, "orders", 5, "RUNNING") as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        submit_again(settings, DesiredJob("words", "words", 1, restore="none"))
+    assert submitted == ["none"]
 
 
 def test_a_job_that_is_cancelled_while_flinks_client_runs_ends(
