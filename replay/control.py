@@ -355,12 +355,14 @@ class Control:
         if self._try_lock(connection, name):
             return
         holder = connection.execute(
-            "SELECT pid, application_name AS name FROM pg_locks JOIN pg_stat_activity USING (pid)"
+            "SELECT pid, application_name AS name,"
+            " application_name = current_setting('application_name') AS is_own"
+            " FROM pg_locks JOIN pg_stat_activity USING (pid)"
             " WHERE locktype = 'advisory' AND granted"
             " AND ((classid::bigint << 32) | objid::bigint) = hashtextextended(%s, 0)",
             (name,),
         ).fetchone()
-        if had and holder and holder["name"] == self.holder:
+        if had and self.holder and holder and holder["is_own"]:
             # A server that did not see the former connection end keeps its lock for hours.
             connection.execute("SELECT pg_terminate_backend(%s, 5000)", (holder["pid"],))
             if self._try_lock(connection, name):
@@ -441,7 +443,8 @@ class Control:
             keepalives_interval=5,
             keepalives_count=4,
             tcp_user_timeout=30_000,
-            application_name=self.holder[:63] or "kappa",
+            # It takes 63 bytes of ASCII; what tells processes apart stands last.
+            application_name=self.holder.encode("ascii", "replace")[-63:].decode() or "kappa",
         )
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))

@@ -84,6 +84,24 @@ def test_a_lock_that_only_the_server_keeps_is_taken_back(empty: Environment) -> 
             other.lock("page_views")
 
 
+def test_a_lock_is_taken_back_by_a_process_of_a_long_name_and_not_by_its_neighbour(
+    empty: Environment,
+) -> None:
+    place = empty.settings.postgres, empty.settings.namespace
+    names = [f"zoë@{'pod' * 20}, process {number}" for number in (1, 2)]
+    with Control(*place, names[0]) as plane, Control(*place, names[1]) as neighbour:
+        plane.lock("page_views")
+        lost, plane._connection = plane._connection, None
+        assert plane.leases() == []
+        assert lost is not None
+        with pytest.raises(psycopg.OperationalError):
+            lost.execute("SELECT 1")
+        # As if it had had the lock before.
+        neighbour._locked_job = "page_views"
+        with pytest.raises(Busy, match="process 1"):
+            neighbour.leases()
+
+
 def test_a_step_does_not_begin_once_another_process_ended_the_replay(empty: Environment) -> None:
     plan = plan_replay(FACTS, Expectation(), from_earliest=False)
     with control(empty) as first, control(empty) as second:
