@@ -32,7 +32,7 @@ from replay.handover import (
 )
 from replay.offsets import Offsets
 from replay.pace import Limits
-from replay.plan import refuse_lost
+from replay.plan import accounting_of, refuse_lost
 from replay.records import ReplayRecord, ReplayState, events_before
 from replay.replaced import replaced_plan
 from replay.restored import restore
@@ -288,8 +288,13 @@ def _refuse_dropped(
 
 
 def live_version(replay: ReplayRecord) -> int:
-    """Return the version of the job that writes what the replay is to replace, or most of it."""
-    versions = Counter(replay.from_versions.values())
+    """Return the version of the job that writes what the replay is to replace, or most of it.
+
+    What accounts for its streams, of which there may be more than of its views, counts only where
+    it writes nothing else.
+    """
+    own = replay.from_versions.keys() - accounting_of(replay)
+    versions = Counter(replay.from_versions[view] for view in own or replay.from_versions)
     return max(versions, key=lambda one: (versions[one], -one))
 
 

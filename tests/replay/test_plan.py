@@ -284,6 +284,15 @@ def test_the_live_job_is_the_one_that_writes_most_of_the_views() -> None:
     assert live_version(record) == 1
 
 
+def test_the_live_job_is_not_the_one_that_accounts_for_most_streams() -> None:
+    accounting = {"orders_accounting": 1, "payments_accounting": 1}
+    record = recorded("orders", {"revenue_per_minute": 2, **accounting})
+    record = replace(record, plan=replace(record.plan, pinned={"orders": {}, "payments": {}}))
+    assert live_version(record) == 2
+    only = replace(record.plan, from_versions=accounting)
+    assert live_version(replace(record, plan=only)) == 1
+
+
 def test_a_stream_that_is_new_to_the_job_has_no_accounting_to_be_replaced() -> None:
     facts = replace(
         SEVERAL,
