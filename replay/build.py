@@ -263,7 +263,7 @@ def _await_read(
         read = job_offsets(reader, job_plan)
         done = events_before(read, replay.plan)
         spared = spared_job(Cluster(*settings.flink_clusters), live.name)
-        lag = _lag(settings, reader, live) if spared else 0
+        lag = events_behind(settings, reader, live) if spared else 0
         most_lag = max(most_lag, lag)
         rate = pace.rate(done)
         left = (replay.plan.events - done) / rate if rate else None
@@ -304,7 +304,7 @@ def old_plan(settings: Settings, replay: ReplayRecord, version: int) -> JobPlan:
     return replaced_plan(job, replay, version, topic_names(settings.kafka_client))
 
 
-def _lag(settings: Settings, reader: LagReader, job_plan: JobPlan) -> int:
+def events_behind(settings: Settings, reader: LagReader, job_plan: JobPlan) -> int:
     """Return how many events of all its streams a job is behind."""
     read = job_offsets(reader, job_plan)
     return sum(

@@ -34,6 +34,7 @@ _POLL_SECONDS = 0.5
 _CATCH_UP_SECONDS = 300.0
 _ASKED_ANEW_SECONDS = 1.5
 
+_GONE = "does not run"
 _CHECKABLE = (ReplayState.BUILT, ReplayState.PROMOTED, ReplayState.ROLLED_BACK)
 
 
@@ -128,18 +129,24 @@ def _refuse_stopped(settings: Settings, *versions: JobPlan) -> None:
     """Raise `NotAllowed` where one of `versions` does not run, or fails again and again."""
     cluster = Cluster(*settings.flink_clusters)
     for one in versions:
-        job = cluster.live_job(one.name)
-        if job is None:
-            how, remedy = "does not run", "start it with `kappa submit`"
-        elif job.state in DOWN_STATES and _fails_again(cluster, job):
-            how = f"fails again and again ({cluster.failure(job.id)})"
-            remedy = "verify again once it runs"
-        else:
+        how = stands_still(cluster, one.name)
+        if how is None:
             continue
+        remedy = "start it with `kappa submit`" if how == _GONE else "verify again once it runs"
         raise NotAllowed(
             f"{one.name} {how}, so its rows stand still and can't be compared; {remedy}, or "
             "promote with --force and a reason."
         )
+
+
+def stands_still(cluster: Cluster, name: str) -> str | None:
+    """Return what the job called `name` does where its rows stand still, None where it runs."""
+    job = cluster.live_job(name)
+    if job is None:
+        return _GONE
+    if job.state in DOWN_STATES and _fails_again(cluster, job):
+        return f"fails again and again ({cluster.failure(job.id)})"
+    return None
 
 
 def _fails_again(cluster: Cluster, job: RunningJob) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -158,8 +159,9 @@ def rollback_command(
 
     with opened(manner.wait) as work:
         replay = _locked(work, _current(work, job))
-        for name in _stopped(work, replay):
-            say(f"{name} does not run, so the rows to be shown end where it stopped.")
+        for version in sorted(set(replay.from_versions.values())):
+            if behind := _behind(work, replay, version):
+                say(behind)
         confirm(manner.yes, f"Show {replaced(replay)} again?")
         print_replay(work, roll_back(work, replay, reason), manner.as_json)
 
@@ -367,19 +369,27 @@ def _promote(work: Work, replay: ReplayRecord, force: str, yes: bool) -> ReplayR
     return promote(work, replay, force)
 
 
-def _stopped(work: Work, replay: ReplayRecord) -> list[str]:
-    """Return the jobs of the old versions that do not run, as far as Flink tells."""
-    from jobs.cluster import Cluster, ClusterUnavailable
+def _behind(work: Work, replay: ReplayRecord, version: int) -> str:
+    """Return what the rows of an old version lack, as far as Flink and Kafka tell, or nothing."""
+    from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
     from jobs.submit import flink_name
+    from replay.build import events_behind, old_plan
+    from replay.checking import stands_still
+    from replay.pace import Limits
+    from schemas.topics import KafkaUnavailable, UnknownTopic
+    from sinks.lag import LagReader
 
-    cluster = Cluster(*work.settings.flink_clusters)
-    versions = sorted(set(replay.from_versions.values()))
-    names = [flink_name(work.settings, replay.job, version) for version in versions]
-    try:
-        return [name for name in names if cluster.live_job(name) is None]
-    except ClusterUnavailable:
-        # To go back takes no more than ClickHouse and the journal.
-        return []
+    settings, name = work.settings, flink_name(work.settings, replay.job, version)
+    # To go back takes no more than ClickHouse and the journal.
+    with suppress(ClusterError, ClusterUnavailable):
+        if how := stands_still(Cluster(*settings.flink_clusters), name):
+            return f"{name} {how}, so the rows to be shown end where it stopped."
+    with suppress(KafkaUnavailable, UnknownTopic):
+        old = old_plan(settings, replay, version)
+        lag = events_behind(settings, LagReader(settings.kafka_client), old)
+        if lag > Limits().live_lag:
+            return f"{name} is {lag:,} events behind, which the rows to be shown lack yet."
+    return ""
 
 
 def _current(work: Work, job: str, end: ReplayState | None = None) -> ReplayRecord:
