@@ -6,6 +6,9 @@ from functools import partial
 
 import pytest
 
+from jobs.cluster import Cluster
+from jobs.state import state_folders
+from jobs.submit import flink_name
 from replay.restored import copy_topic
 from schemas.topics import end_offsets, topic_names
 from tests import datasets
@@ -118,6 +121,9 @@ def test_a_replay_reads_archive_then_topic_and_goes_on(
     verdict = judge(came, env.registered)
     assert_fates(env, verdict)
     assert copy_topic(env.stream, 2) not in topic_names(env.settings.kafka_client)
+    # So that an upgrade refuses what its state does not fit.
+    kept = state_folders(Cluster(env.settings.flink), flink_name(env.settings, "page_views", 2))[0]
+    assert {*PANE_VIEWS, "page_stats"} <= (kept.layout() or {}).keys()
 
 
 @pytest.mark.parametrize("step", ["restore", "read", "hand over", "drop copy"])
