@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobs.options import JobOptions, idle_option
+from jobs.options import JobOptions, idle_option, sink_options, source_options
 from schemas.streams import PAGE_VIEWS
 
 
@@ -21,6 +21,20 @@ from schemas.streams import PAGE_VIEWS
 def test_a_partition_is_idle_after_what_was_chosen_or_never(
     chosen: timedelta | None, option: str
 ) -> None:
+    assert idle_option(PAGE_VIEWS, options_with(chosen)) == option
+
+
+def test_no_job_reads_what_was_aborted_or_may_be_yet() -> None:
+    options = source_options("events.page_views", "kappa-page_views", options_with())
+    assert "'properties.isolation.level' = 'read_committed'," in options
+
+
+def test_a_transaction_may_be_open_for_ten_minutes() -> None:
+    options = sink_options("kappa-page_views", options_with())
+    assert "'properties.transaction.timeout.ms' = '600000'," in options
+
+
+def options_with(idle_timeout: timedelta | None = None) -> JobOptions:
+    """Return options that leave open what has a default."""
     second = timedelta(seconds=1)
-    options = JobOptions({}, "", {}, second, second, idle_timeout=chosen)
-    assert idle_option(PAGE_VIEWS, options) == option
+    return JobOptions({}, "", {}, second, second, idle_timeout)
