@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from deploy.console import CommandError
-from replay.dlq_commands import reinject_command
+from replay.dlq_commands import _sort, reinject_command
 from replay.doubled import taken_now
 from replay.letters import BadRepair, Letter, Workbench, parse_changes, read_repairs, write_repairs
 from schemas.registry import Registry, UnknownSchemaId
@@ -74,8 +74,25 @@ def test_a_whole_event_takes_the_place_of_bytes_that_tell_nothing(bench: Workben
 def test_loosened_rules_take_a_letter_as_it_was(bench: Workbench) -> None:
     letters = [letter(frame(EVENT, SCHEMA_ID)), letter(b"\0\0")]
     assert taken_now(bench, letters) == ()
-    loosened = Workbench(cast(Registry, Schemas()), replace(PAGE_VIEWS, rules=()), SCHEMA_ID)
-    assert taken_now(loosened, letters) == ((2, 7),)
+    assert taken_now(loosened(), letters) == ((2, 7),)
+
+
+def test_a_letter_that_the_rules_of_now_take_is_not_sent_again(bench: Workbench) -> None:
+    bad = letter(frame(EVENT, SCHEMA_ID))
+
+    def sorted_by(one: Workbench, **changes: int) -> list[str]:
+        mended = [one.mended(bad, changes)]
+        found = _sort(one, mended, frozenset())
+        return [name for name, members in found.items() if members == mended]
+
+    assert sorted_by(bench, status=200) == ["ready"]
+    assert sorted_by(bench) == ["wrong"]
+    assert sorted_by(loosened(), status=200) == sorted_by(loosened()) == ["good"]
+
+
+def loosened() -> Workbench:
+    """Return a workbench without rules."""
+    return Workbench(cast(Registry, Schemas()), replace(PAGE_VIEWS, rules=()), SCHEMA_ID)
 
 
 def test_changes_are_json_where_they_can_be() -> None:
