@@ -8,7 +8,7 @@ import pytest
 
 from deploy.settings import Settings
 from jobs.cluster import Cluster
-from replay import throttle
+from replay import options, throttle
 from replay.pace import Limits, Strain, checkpoint_seconds, is_close, next_limit, next_size
 from tests.flink_rest import flink
 
@@ -17,6 +17,11 @@ EASY = Strain(0, 0.1)
 LAGGING = Strain(1_001, 0.1)
 SLOW = Strain(0, 30.1)
 UNEASY = Strain(501, 0.1)
+
+
+def test_a_rebuild_keeps_to_what_was_asked_for_and_else_to_what_the_help_says() -> None:
+    assert options.Pace().limits == Limits(None, 100_000, 30.0)
+    assert options.Pace(1.0, 2, 3.0).limits == Limits(1.0, 2, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,10 @@ def show(one: DeadLetterGuard, events: str, first: int = 0, partition: int = 0) 
     one.judge(np.full(len(events), partition, dtype=np.int64), offsets, reasons)
 
 
+def test_a_thousand_in_a_row_or_more_than_half_of_four_thousand_are_too_many() -> None:
+    assert DeadLetterLimit().windows == ((1_000, 1_000), (2_001, 4_000))
+
+
 @pytest.mark.parametrize(
     ("events", "passes"),
     [
