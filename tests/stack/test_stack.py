@@ -88,14 +88,12 @@ def consume(settings: Settings, topic: str, count: int) -> list[bytes | None]:
     return [record.value() for record in records]
 
 
-def test_up_starts_every_part_and_a_second_up_is_quick(own_stack: Stack) -> None:
+def test_up_starts_every_part_and_a_second_up_none_anew(own_stack: Stack) -> None:
     own_stack.up()
     before = {one.name: one.pid for one in own_stack.status()}
 
-    began = time.monotonic()
     own_stack.up()
 
-    assert time.monotonic() - began < 2
     assert {one.name: one.pid for one in own_stack.status()} == before
     assert {one.state for one in own_stack.status()} == {"healthy"}
 
