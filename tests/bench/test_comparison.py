@@ -310,7 +310,6 @@ def test_what_nobody_wrote_is_told_from_what_cannot_be() -> None:
 
 
 def test_a_chart_lists_who_has_no_answer_and_hatches_who_was_not_done(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     results = [
         Result("W1", "a", "Alpha", "-", "", outcome=RIGHT, steady=1_000, verdict="yes"),
         Result("W1", "b", "Beta", "-", "", outcome=STOPPED, steady=2_000, verdict="stopped"),
