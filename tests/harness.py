@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -117,11 +117,12 @@ def environment(stack: Stack, **changed: Any) -> Iterator[Environment]:
     try:
         yield env
     finally:
-        stop_loader(env)
-        cancel_job(env)
-        for name in env.jobs:
-            if Cluster(env.settings.flink).live_job(name):
-                cancel(env.settings, name)
+        # Last in, first out; each is done though another fails.
+        with ExitStack() as ends:
+            for name in env.jobs:
+                ends.callback(_cancel_live, env, name)
+            ends.callback(cancel_job, env)
+            ends.callback(stop_loader, env)
 
 
 def python_workers(stack: Stack) -> list[psutil.Process]:
@@ -372,8 +373,13 @@ def submit_page_views(
 
 def cancel_job(env: Environment) -> None:
     """Cancel the namespace's job, if one is live, and wait until its slots are free."""
-    if env.job_name and Cluster(env.settings.flink).live_job(env.job_name):
-        cancel(env.settings, env.job_name)
+    if env.job_name:
+        _cancel_live(env, env.job_name)
+
+
+def _cancel_live(env: Environment, name: str) -> None:
+    if Cluster(env.settings.flink).live_job(name):
+        cancel(env.settings, name)
 
 
 def flink(env: Environment, path: str) -> Any:
@@ -416,10 +422,13 @@ def start_loader(env: Environment) -> None:
 
 
 def stop_loader(env: Environment, how: signal.Signals = signal.SIGTERM) -> int:
-    """Stop the namespace's loader and return its exit code."""
+    """Stop the namespace's loader and return its exit code; one that does not stop is killed."""
     if env.loader is None:
         return 0
-    env.loader.send_signal(how)
-    code = env.loader.wait(30)
-    env.loader = None
-    return code
+    loader, env.loader = env.loader, None
+    loader.send_signal(how)
+    try:
+        return loader.wait(30)
+    except subprocess.TimeoutExpired:
+        loader.kill()
+        raise

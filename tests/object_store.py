@@ -48,9 +48,11 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
-    _, port = server.get_host_and_port()
-    # The stores of one process share what is in them.
-    store = ObjectStore(f"127.0.0.1:{port}", f"bucket-{uuid.uuid4().hex[:8]}")
-    store.create()
-    yield store
-    server.stop()
+    try:
+        _, port = server.get_host_and_port()
+        # The stores of one process share what is in them.
+        store = ObjectStore(f"127.0.0.1:{port}", f"bucket-{uuid.uuid4().hex[:8]}")
+        store.create()
+        yield store
+    finally:
+        server.stop()

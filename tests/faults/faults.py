@@ -105,8 +105,8 @@ def zombie_loader(scene: Scene) -> None:
         scene.await_loaded()
     finally:
         zombie.send_signal(signal.SIGCONT)
-    zombie.send_signal(signal.SIGTERM)
-    code = zombie.wait(60)
+        zombie.send_signal(signal.SIGTERM)
+        code = zombie.wait(60)
     assert code == 0, f"the loader that woke up ended with exit code {code}"
 
 
