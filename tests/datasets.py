@@ -71,6 +71,7 @@ NULLABLE_USER: dict[str, Any] = {
 STRANGE_PAGES = (
     *("/", "/a", "/A", "/a ", "/a|b", "/a,b", "/ü", "/é", "/e\u0301", "/emoji/🙂", "/nul\0byte"),
     *('/"quoted"', "/'single'", "/back\\slash", "/tab\there", "/new\nline", "\\N", "NULL", "null"),
+    *("<script>alert(1)</script>", "/../../etc/passwd", "'; DROP TABLE x; --"),
 )
 PAGES = (*STRANGE_PAGES, *(f"/page/{number}" for number in range(50 - len(STRANGE_PAGES))))
 STRANGE_USERS = ("b|c", "c", "B|C", "ü", "u\u0308", "🙂", "x\0y", "x", '"', "\\", "\n", "null", " ")
