@@ -206,11 +206,10 @@ class Reading:
         """Return how often each answer was given."""
         return Counter(answer for _, _, answer in self.answers)
 
-    def switch_ms(self, old: tuple[Any, ...], new: tuple[Any, ...]) -> float:
-        """Return how long after the first query that saw `new` one began that saw `old`."""
-        first = min(begun for begun, _, answer in self.answers if answer == new)
-        last = max(begun for begun, _, answer in self.answers if answer == old)
-        return max(0.0, last - first) * 1000
+    def stale(self, old: tuple[Any, ...], new: tuple[Any, ...]) -> int:
+        """Return how many queries saw `old` that began after one had ended that saw `new`."""
+        first = min(ended for _, ended, answer in self.answers if answer == new)
+        return sum(begun > first for begun, _, answer in self.answers if answer == old)
 
     def longest_pause_ms(self) -> float:
         """Return the longest time in which no query ended."""

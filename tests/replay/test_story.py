@@ -71,12 +71,11 @@ def test_a_wrong_rule_is_fixed_promoted_rolled_back_and_retired(
     with readers(env, _BOTH) as reading:
         done(env, "promote", "--yes")
     seen_whole(reading)
-    length = reading.switch_ms((WRONG, WRONG), (RIGHT, RIGHT))
     print(
-        f"\n{len(reading.answers):,} queries, the switch took {length:.1f} ms, the longest pause "
-        f"between two answers {reading.longest_pause_ms():.0f} ms"
+        f"\n{len(reading.answers):,} queries, the longest pause between two answers "
+        f"{reading.longest_pause_ms():.0f} ms"
     )
-    assert length < 100
+    assert reading.stale((WRONG, WRONG), (RIGHT, RIGHT)) == 0
 
     with readers(env, _BOTH) as reading:
         done(env, "rollback", "--yes", "--reason", "to see the old one again")
