@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +36,8 @@ SUBMIT = ("submit", "page_views", *(f"--view={view}" for view in REBUILT))
 SAMPLE_EVENTS = 9_999
 Place = tuple[int, int]
 DEADLINE = 300.0
+_KAPPA = ("-m", "deploy.cli")
+_HOLDING = Path(__file__).with_name("holding.py")
 _PACKAGES = ("schemas", "udfs", "jobs", "sinks", "replay", "serving", "deploy")
 
 
@@ -46,10 +48,15 @@ def run(env: Environment, *words: str, project: Path = PROJECT_ROOT) -> Any:
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def start(env: Environment, *words: str, project: Path = PROJECT_ROOT) -> subprocess.Popen[str]:
-    """Start `kappa` with `words` and return its process."""
+def start(
+    env: Environment,
+    *words: str,
+    project: Path = PROJECT_ROOT,
+    program: Sequence[str] = _KAPPA,
+) -> subprocess.Popen[str]:
+    """Start `kappa`, or the `program` that Python runs in its place, with `words`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "deploy.cli", *words],
+        [sys.executable, *program, *words],
         env=os.environ | env.settings.environment() | {"PYTHONPATH": str(project)},
         cwd=project,
         stdout=subprocess.PIPE,
@@ -122,14 +129,22 @@ def newest(env: Environment) -> ReplayRecord:
 
 
 def kill_at(env: Environment, step: str, *words: str, project: Path = PROJECT_ROOT) -> None:
-    """Run `kappa replay` with `words` and end it with SIGKILL once it began `step`."""
-    process = start_up_to(env, step, *words, project=project)
+    """Run `kappa replay` with `words` and end it with SIGKILL within `step`."""
+    # The tests' folder is not to be where modules are looked for.
+    program = ("-P", str(_HOLDING), step)
+    process = start_up_to(env, step, *words, project=project, program=program)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL, errors
+    assert [entry.state for entry in journal(env) if entry.step == step][-1] == "started"
 
 
 def start_up_to(
-    env: Environment, step: str, *words: str, project: Path = PROJECT_ROOT
+    env: Environment,
+    step: str,
+    *words: str,
+    project: Path = PROJECT_ROOT,
+    program: Sequence[str] = _KAPPA,
 ) -> subprocess.Popen[str]:
     """Start `kappa replay` with `words` and return its process as soon as it has begun `step`."""
     with control(env) as found:
@@ -144,7 +159,7 @@ def start_up_to(
             return int(row["count"])
 
         seen = begun()
-        process = start(env, "replay", *words, project=project)
+        process = start(env, "replay", *words, project=project, program=program)
         try:
             # A step may take some milliseconds only, so there is no pause between two looks.
             deadline = time.monotonic() + 600

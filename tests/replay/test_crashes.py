@@ -32,6 +32,7 @@ from tests.replay.running import (
     control,
     done,
     judged,
+    kill_at,
     live_jobs,
     newest,
     one_version,
@@ -133,17 +134,17 @@ def built(env: Environment) -> None:
 
 
 def kill(victim: str, stack: Stack, env: Environment, step: str, *words: str) -> None:
-    """Run `kappa replay` with `words`, and kill `victim` once it has begun `step`.
+    """Run `kappa replay` with `words`, and kill `victim` once it has begun `step`; itself, within.
 
     Events come in before the victim is back. A loader's death no command notices; without a
     TaskManager it may give up, with a sentence that says so.
     """
-    process = start_up_to(env, step, *words)
     if victim == "kappa":
-        process.send_signal(signal.SIGKILL)
+        kill_at(env, step, *words)
         come_in(env)
-        process.communicate(timeout=30)
-    elif victim == "loader":
+        return
+    process = start_up_to(env, step, *words)
+    if victim == "loader":
         stop_loader(env, signal.SIGKILL)
         come_in(env)
         start_loader(env)
