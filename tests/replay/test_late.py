@@ -150,13 +150,15 @@ def test_a_repair_killed_at_every_step_is_ended_by_the_same_command(late: Enviro
     whole = with_late(late, verdict, verdict.late)[PER_MINUTE]
     dry_run(late, PER_MINUTE, "ready", set(verdict.late))
     kill_at(late, "started")
-    found = wait_for(
-        lambda: topic_rows(late, PER_MINUTE),
+    kafka, topic = late.settings.kafka_client, late.view_topic(PER_MINUTE)
+    wait_for(
+        lambda: end_offsets(kafka, topic, read_committed=True),
         60,
-        "all rows of the repair, or none",
-        until=lambda now: now in (verdict.views[PER_MINUTE], whole),
+        f"no transaction is open on {topic}",
+        until=lambda committed: committed == end_offsets(kafka, topic),
     )
-    assert found in (verdict.views[PER_MINUTE], whole)
+    # All rows of the repair, or none.
+    assert topic_rows(late, PER_MINUTE) in (verdict.views[PER_MINUTE], whole)
     with psycopg.connect(late.settings.postgres) as blocker:
         blocker.execute("LOCK TABLE kappa.repaired_events IN EXCLUSIVE MODE")
         kill_at(late, "written")
