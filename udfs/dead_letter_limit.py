@@ -43,12 +43,15 @@ class DeadLetterGuard:
     _next_offset: dict[int, int] = field(default_factory=dict)
     _dead: dict[int, Int64s] = field(default_factory=dict)
     _in_a_row: dict[int, int] = field(default_factory=dict)
+    _begun: dict[int, int] = field(default_factory=dict)
 
     def judge(self, partitions: Int64s, offsets: Int64s, reasons: npt.NDArray[np.object_]) -> None:
         """Raise `TooManyDeadLetters` if the batch goes past the limit.
 
         All have one entry per event, in partition order; `reasons` has None for good events.
         """
+        for row in np.flatnonzero(np.diff(partitions, prepend=-1)).tolist():
+            self._begun.setdefault(int(partitions[row]), int(offsets[row]))
         bad = np.flatnonzero(reasons != None)  # noqa: E711
         if len(bad) or self._in_a_row:
             self._judge_rows(partitions, offsets, reasons)
@@ -88,7 +91,7 @@ class DeadLetterGuard:
 
     def _run_before(self, partition: int, offset: int) -> int:
         """Return how many dead letters in a row end at `offset`, of those before a restart too."""
-        if partition in self._dead:
+        if offset > self._begun[partition]:
             return 0
         dead = self.dead_before(partition, offset)
         self._dead[partition], self._next_offset[partition] = dead, offset
@@ -119,7 +122,10 @@ class DeadLetterGuard:
         )
 
     def _before(self, partition: int, offset: int) -> Int64s:
-        if offset < self._next_offset.get(partition, 0) or partition not in self._dead:
+        if partition not in self._dead:
+            # What has been judged here is good now, whatever was written of it in another life.
+            return self.dead_before(partition, min(offset, self._begun[partition]))
+        if offset < self._next_offset[partition]:
             return self.dead_before(partition, offset)
         return self._dead[partition]
 

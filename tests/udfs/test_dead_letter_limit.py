@@ -155,3 +155,9 @@ def test_accepted_dead_letters_before_a_restart_are_in_no_row() -> None:
     one.judge(np.zeros(2, np.int64), np.array([10, 12]), np.array(["empty"] * 2, dtype=object))
     with pytest.raises(TooManyDeadLetters, match="up to offset 14 "):
         one.judge(np.zeros(1, np.int64), np.array([14]), np.array(["empty"], dtype=object))
+
+
+def test_what_this_run_found_good_ends_a_row_of_an_earlier_one() -> None:
+    one = guard(before=[7, 8, 9], events=[7, 8, 9])
+    show(one, GOOD * 10)
+    show(one, "x" + GOOD, first=10)
