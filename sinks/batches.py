@@ -142,7 +142,4 @@ class Batch:
         self._retry_at = now + pause
         if self.failing_since is None:
             self.failing_since = now
-        if self._oldest is None:
-            # Nothing is read while it fails, so that nothing else would make it due again.
-            self._oldest = now
         return pause

@@ -75,18 +75,6 @@ def test_failures_are_repeated_after_growing_pauses() -> None:
     assert batch.failing_since == 1.0
 
 
-def test_a_batch_that_fails_with_nothing_read_is_repeated_too() -> None:
-    batch = placed(0, 1)
-    batch.add(records(0, 1), 10, now=0.0)
-    batch.loaded("t1")
-    batch.settled()
-    assert not batch.waits
-    batch.failed(now=2.0)
-    batch.forget([0])
-    assert batch.waits
-    assert batch.due(now=3.0)
-
-
 def placed(*partitions: int) -> Batch:
     batch = Batch(ViewTopic("counts", 1), LIMITS)
     for partition in partitions or (0,):
