@@ -127,6 +127,10 @@ def passed_over(transactions: Iterable[Transaction], restored: int, parallelism:
     }
 
 
+def _known(loss: Loss | None) -> set[str]:
+    return set(loss.transactions) if loss else set()
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -155,7 +159,8 @@ class CommitWatch:
             # One that was being begun anew when it was listed has another state by now.
             still = self._coordinators.aborted()
             for name, transactions in lost.items():
-                if found := sorted(transactions & still):
+                lost[name] = transactions & still
+                if found := sorted(lost[name] - _known(kept[name])):
                     self._stop(name, found)
                     live.discard(name)
                     kept[name] = loss_of(self._cluster, name)
@@ -165,8 +170,10 @@ class CommitWatch:
             if loss is not None and not loss.accepted
         }
         for name in sorted(open_losses.keys() & live):
-            log.error("%s lost rows and runs still: it is stopped again.", name)
-            cancel(self._settings, name)
+            # One that its FlinkDeployment began from an older state reads these rows again.
+            if lost[name]:
+                log.error("%s lost rows and runs still: it is stopped again.", name)
+                cancel(self._settings, name)
         return open_losses
 
     def close(self) -> None:
@@ -192,15 +199,15 @@ class CommitWatch:
     def _lost(
         self, name: str, transactions: Iterable[Transaction], before: Loss | None
     ) -> set[str]:
-        """Return those of job `name` whose checkpoint is complete and that nobody knows of yet."""
+        """Return those that job `name`, which is live, counts on and that nobody has accepted."""
         job = self._cluster.live_job(name)
         if job is None:
             return set()
         newest, restored = self._cluster.newest_checkpoint(job.id)
         parallelism = self._cluster.parallelism(job.id)
-        known = set(before.transactions) if before else set()
+        accepted = _known(before) if before and before.accepted else set()
         passed = self._passed(name, transactions, passed_over(transactions, restored, parallelism))
-        return counted_on(transactions, newest, restored, parallelism) - known - passed
+        return counted_on(transactions, newest, restored, parallelism) - accepted - passed
 
     def _passed(self, name: str, transactions: Iterable[Transaction], passed: set[str]) -> set[str]:
         """Return what is or was passed over and is still aborted, and keep it beside the state."""

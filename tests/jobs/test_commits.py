@@ -189,3 +189,35 @@ def test_a_job_is_not_stopped_for_a_loss_that_is_accepted_before_it_is_submitted
         assert watch.look() == {NAME: 1}
         assert watch.look() == {}
     assert stopped == []
+
+
+@pytest.mark.parametrize(
+    ("newest", "restored", "still", "stopped"),
+    [
+        # Its checkpoints count on them: it went on from its newest state.
+        (9, 8, {f"kappa-{NAME}-0-5"}, [NAME]),
+        (5, 5, {f"kappa-{NAME}-0-5"}, [NAME]),
+        # Begun before them, it reads their rows again, and writes them under the same name.
+        (4, 3, {f"kappa-{NAME}-0-5"}, []),
+        (5, 3, set(), []),
+    ],
+)
+def test_a_job_that_reads_again_what_it_lost_is_not_stopped_once_more(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    newest: int,
+    restored: int,
+    still: set[str],
+    stopped: list[str],
+) -> None:
+    looks = iter(({f"kappa-{NAME}-0-5"}, still))
+    cancelled: list[str] = []
+    monkeypatch.setattr(Coordinators, "aborted", lambda self: next(looks))
+    monkeypatch.setattr(Cluster, "newest_checkpoint", lambda self, job_id: (newest, restored))
+    monkeypatch.setattr(Cluster, "parallelism", lambda self, job_id: 1)
+    monkeypatch.setattr("jobs.commits.cancel", lambda settings, name: cancelled.append(name))
+    with flink(JOB_ID, NAME, 0, "RUNNING", configuration=kept_in(tmp_path)) as url:
+        keep_loss(Cluster(url), NAME, [f"kappa-{NAME}-0-5"], NOW)
+        # It is told all the same, until somebody accepts it.
+        assert CommitWatch(Settings(_env_file=None, flink_url=url), lambda: NOW).look() == {NAME: 1}
+    assert cancelled == stopped
