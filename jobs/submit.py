@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -31,13 +32,17 @@ from jobs.plan import LATE, plan, reading_copy, versioned
 from jobs.state import (
     CHECKPOINT_DIR,
     SAVEPOINT_DIR,
+    Loss,
     StateFolder,
+    StateUnavailable,
     accept_loss,
     checkpoint_folder,
     latest_state,
     loss_of,
     state_folders,
 )
+
+log = logging.getLogger("kappa.submit")
 
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 _START_SECONDS = 120.0
@@ -164,7 +169,10 @@ def _start(
             if layout:
                 noted.keep_layout(layout)
             if location is None:
-                # It reads again what it was that its views lack.
+                # It reads again what it was that its views lack. Of a view that is no more the
+                # transactions stay aborted, and would be taken for a new loss.
+                if loss := noted.loss():
+                    noted.keep_passed(noted.passed() | set(loss.transactions))
                 noted.keep_loss(None)
         try:
             _await_running(cluster, name, job_id)
@@ -181,18 +189,43 @@ def _notes(cluster: Cluster, name: str, kept: Kept) -> Iterator[list[StateFolder
     A job that was refused has written no state, so what there is is that of the job before it.
     """
     folders = state_folders(cluster, name)[:1]
-    before = [(folder.layout(), folder.loss()) for folder in folders]
+    before = [(folder.loss(), folder.passed(), folder.layout()) for folder in folders]
     try:
         yield folders
     except BaseException:
         if not kept.runs:
-            for folder, (layout, loss) in zip(folders, before, strict=True):
-                folder.keep_layout(layout)
-                now = folder.loss()
-                # One that is not accepted was found since, and is why there is no job.
-                if now is None or now.accepted:
-                    folder.keep_loss(loss)
+            for folder, noted in zip(folders, before, strict=True):
+                _put_back(name, folder, *noted)
         raise
+
+
+def _put_back(
+    name: str,
+    folder: StateFolder,
+    loss: Loss | None,
+    passed: set[str],
+    layout: Mapping[str, str] | None,
+) -> None:
+    with _or_logged(name):
+        now = folder.loss()
+        # One that is not accepted was found since, and is why there is no job.
+        if now != loss and (now is None or now.accepted):
+            folder.keep_loss(loss)
+    with _or_logged(name):
+        if folder.passed() != passed:
+            folder.keep_passed(passed)
+    with _or_logged(name):
+        if folder.layout() != layout:
+            folder.keep_layout(layout)
+
+
+@contextmanager
+def _or_logged(name: str) -> Iterator[None]:
+    """Log that the store fails: what is raised is why the job does not run."""
+    try:
+        yield
+    except StateUnavailable as error:
+        log.error("%s: what was noted beside its state could not be put back: %s", name, error)
 
 
 def flink_name(settings: Settings, job_name: str, version: int = 1) -> str:

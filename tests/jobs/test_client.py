@@ -23,7 +23,14 @@ from jobs.cluster import Cluster, ClusterError, ClusterUnavailable, RunningJob
 from jobs.desired import DesiredJob, desired_jobs, remembered
 from jobs.plan import plan
 from jobs.resume import submit_again
-from jobs.state import Loss, keep_loss, loss_of, state_folders
+from jobs.state import (
+    Loss,
+    StateFolder,
+    StateUnavailable,
+    keep_loss,
+    loss_of,
+    state_folders,
+)
 from jobs.submit import SubmissionFailed, Submitted, cancel, submit, take_savepoint
 from jobs.upgrade import upgrade
 from sinks.lag import LagReader
@@ -170,15 +177,15 @@ SLOW, REFUSED = ClusterUnavailable("no answer"), SubmissionFailed("words does no
 
 
 @pytest.mark.parametrize(
-    ("outcome", "restore", "layout", "loss"),
+    ("outcome", "restore", "layout", "loss", "passed"),
     [
         # Whoever gives up waiting leaves a job that writes state of its own.
-        (SLOW, OLDER, "now", "accepted"),
-        (KeyboardInterrupt(), OLDER, "now", "accepted"),
-        (None, OLDER, "now", "accepted"),
-        (None, "none", "now", None),
-        (REFUSED, OLDER, "before", "found"),
-        (REFUSED, "none", "before", "found"),
+        (SLOW, OLDER, "now", "accepted", {"before"}),
+        (KeyboardInterrupt(), OLDER, "now", "accepted", {"before"}),
+        (None, OLDER, "now", "accepted", {"before"}),
+        (None, "none", "now", None, {"before", *FOUND.transactions}),
+        (REFUSED, OLDER, "before", "found", {"before"}),
+        (REFUSED, "none", "before", "found", {"before"}),
     ],
 )
 def test_what_is_noted_of_a_job_is_that_of_the_one_that_runs(
@@ -188,6 +195,7 @@ def test_what_is_noted_of_a_job_is_that_of_the_one_that_runs(
     restore: str,
     layout: str,
     loss: str | None,
+    passed: set[str],
 ) -> None:
     def await_running(*_: object) -> None:
         if outcome is not None:
@@ -209,14 +217,57 @@ def test_what_is_noted_of_a_job_is_that_of_the_one_that_runs(
         folder = state_folders(Cluster(url), "words")[0]
         folder.keep_layout({"words": "before"})
         folder.keep_loss(FOUND)
+        folder.keep_passed({"before"})
         with pytest.raises(type(outcome)) if outcome else nullcontext():
             submit(settings, "words", restore=restore, lost_rows_accepted=True)
         layouts = {"before": {"words": "before"}, "now": plan(JOBS["words"], 1).layout}
         assert folder.layout() == layouts[layout]
         losses = {"found": FOUND, "accepted": replace(FOUND, accepted=True), None: None}
         assert folder.loss() == losses[loss]
+        assert folder.passed() == passed
     # The watch over commits stops one that runs before that.
     assert accepted == [True]
+
+
+@pytest.mark.parametrize(
+    ("fails", "accepted", "layout"),
+    [("keep_loss", True, "before"), ("keep_layout", False, "now"), ("loss", True, "before")],
+)
+def test_a_store_that_fails_does_not_hide_why_a_job_was_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fails: str,
+    accepted: bool,
+    layout: str,
+) -> None:
+    def away(*_: object) -> None:
+        raise StateUnavailable("the store is away")
+
+    def refused(*_: object) -> None:
+        refusing.setattr(StateFolder, fails, away)
+        raise REFUSED
+
+    monkeypatch.setattr(subprocess, "run", _runs)
+    monkeypatch.setattr(submitting, "_await_running", refused)
+    monkeypatch.setattr(submitting, "_check_layout", lambda *_: None)
+    kept = {"execution.checkpointing.dir": tmp_path.as_uri()}
+    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        folder = state_folders(Cluster(url), "words")[0]
+        folder.keep_layout({"words": "before"})
+        folder.keep_loss(FOUND)
+        with (
+            monkeypatch.context() as refusing,
+            pytest.raises(SubmissionFailed, match="words does not start"),
+        ):
+            submit(settings, "words", restore=OLDER, lost_rows_accepted=True)
+        assert folder.loss() == replace(FOUND, accepted=accepted)
+        layouts = {"before": {"words": "before"}, "now": plan(JOBS["words"], 1).layout}
+        assert folder.layout() == layouts[layout]
+    assert caplog.messages == [
+        "words: what was noted beside its state could not be put back: the store is away"
+    ]
 
 
 def test_a_loss_that_stopped_a_job_while_it_started_stays_noted(
