@@ -24,6 +24,8 @@ class DesiredJob:
 
     `restore` is what it was to go on from, as `jobs.submit.submit` takes it, and `before` the
     newest state there was: until there is a newer one, it goes on from `restore` once more.
+    `committed` is what a job before it had committed in its consumer group when it began from
+    nothing, by topic:partition.
     """
 
     name: str
@@ -35,6 +37,7 @@ class DesiredJob:
     code: str = ""
     restore: str = "latest"
     before: str | None = None
+    committed: Mapping[str, int] = field(default_factory=dict)
 
 
 class Kept:

@@ -13,9 +13,8 @@ from jobs.catalogue import UnknownJob
 from jobs.cluster import Cluster, ClusterError, ClusterUnavailable
 from jobs.desired import DesiredJob, desired_jobs, is_desired
 from jobs.state import StateUnavailable, latest_state, state_folders
-from jobs.submit import SubmissionFailed, Submitted, submit, submit_command
+from jobs.submit import SubmissionFailed, Submitted, committed_by, submit, submit_command
 from schemas.topics import KafkaUnavailable
-from sinks.lag import LagReader
 
 log = logging.getLogger("kappa.resume")
 FAILURES = (
@@ -72,13 +71,14 @@ def submit_again(settings: Settings, desired: DesiredJob) -> Submitted:
 def _refuse_gone(settings: Settings, cluster: Cluster, desired: DesiredJob) -> None:
     """Refuse to begin at offset zero, unasked, a job whose checkpoints covered more.
 
-    What a checkpoint covers, its consumer group has committed: one without any is as it began.
+    What a checkpoint covers, its consumer group has committed: while that is what stood there when
+    the job began, no checkpoint of its own is known.
     """
     folders = state_folders(cluster, desired.name)
     if desired.restore not in ("latest", "none") or not folders:
         return
     went_on = desired.restore == "latest" and desired.before is not None
-    if went_on or any(_committed(settings, desired.name).values()):
+    if went_on or _has_read(settings, desired):
         again = submit_command(desired.job, desired.version, desired.views, desired.options)
         raise SubmissionFailed(
             f"{desired.name} has read on, and its state is gone from "
@@ -87,8 +87,9 @@ def _refuse_gone(settings: Settings, cluster: Cluster, desired: DesiredJob) -> N
         )
 
 
-def _committed(settings: Settings, name: str) -> dict[tuple[str, int], int]:
-    return LagReader(settings.kafka_client).committed(f"kappa-{name}")
+def _has_read(settings: Settings, desired: DesiredJob) -> bool:
+    committed = committed_by(settings, desired.name)
+    return any(committed.values()) and committed != desired.committed
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ from jobs.state import (
     loss_of,
     state_folders,
 )
+from sinks.lag import LagReader
 
 log = logging.getLogger("kappa.submit")
 
@@ -132,11 +133,23 @@ def submit(
             code=code,
             restore=restore,
             before=newest,
+            committed=committed_by(settings, name) if _begins_anew(cluster, name, location) else {},
         )
         module = script or folder / "jobs" / f"{job_name}.py"
         job_id = _start(settings, cluster, desired, module, location, layout)
         drop_code(home, {one.code for one in desired_jobs(settings)})
     return Submitted(job_id, name, location, code)
+
+
+def committed_by(settings: Settings, name: str) -> dict[str, int]:
+    """Return what job `name` has committed, by topic:partition; `KafkaUnavailable`."""
+    found = LagReader(settings.kafka_client).committed(f"kappa-{name}")
+    return {f"{topic}:{partition}": offset for (topic, partition), offset in found.items()}
+
+
+def _begins_anew(cluster: Cluster, name: str, location: str | None) -> bool:
+    """Whether job `name` is to have state, and none yet."""
+    return location is None and bool(state_folders(cluster, name))
 
 
 def _start(

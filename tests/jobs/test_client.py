@@ -37,6 +37,14 @@ from sinks.lag import LagReader
 from tests.flink_rest import flink
 
 
+@pytest.fixture(autouse=True)
+def committed(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, int], int]:
+    """What every consumer group has committed; nothing to begin with."""
+    offsets: dict[tuple[str, int], int] = {}
+    monkeypatch.setattr(LagReader, "committed", lambda self, group: offsets)
+    return offsets
+
+
 def test_a_job_keeps_its_checkpoints_where_the_cluster_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +69,7 @@ def test_a_job_keeps_its_checkpoints_where_the_cluster_does(
 
 
 OLDER = "file:///elsewhere/savepoint-1"
+ANEW = DesiredJob("words", "words", 1, restore="none")
 FOUND = Loss(("kappa-words-0-5",), "2026-01-02T00:00:00+00:00")
 
 
@@ -97,13 +106,16 @@ def test_what_was_begun_anew_is_resumed_so_until_it_has_state_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("desired", "committed", "begun"),
+    ("desired", "read", "begun"),
     [
         (DesiredJob("words", "words", 1), {}, True),
         (DesiredJob("words", "words", 1), {("events.words", 0): 0}, True),
         (DesiredJob("words", "words", 1), {("events.words", 0): 7}, False),
         (DesiredJob("words", "words", 1, restore="none"), {("events.words", 0): 7}, False),
         (DesiredJob("words", "words", 1, restore="none", before=OLDER), {}, True),
+        # What the job before it committed stands there still, or no more.
+        (replace(ANEW, committed={"events.words:0": 7}), {("events.words", 0): 7}, True),
+        (replace(ANEW, committed={"events.words:0": 7}), {("events.words", 0): 3}, False),
         (DesiredJob("words", "words", 1, before=OLDER), {}, False),
         (DesiredJob("words", "words", 1, restore=OLDER), {("events.words", 0): 7}, True),
     ],
@@ -112,14 +124,12 @@ def test_a_job_whose_state_is_gone_does_not_begin_anew_by_itself(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     desired: DesiredJob,
-    committed: dict[tuple[str, int], int],
+    read: dict[tuple[str, int], int],
     begun: bool,
 ) -> None:
     submitted: list[str] = []
     groups: list[str] = []
-    monkeypatch.setattr(
-        LagReader, "committed", lambda self, group: groups.append(group) or committed
-    )
+    monkeypatch.setattr(LagReader, "committed", lambda self, group: groups.append(group) or read)
     monkeypatch.setattr(
         resuming, "submit", lambda settings, job, **how: submitted.append(how["restore"])
     )
@@ -138,6 +148,26 @@ def test_a_job_whose_state_is_gone_does_not_begin_anew_by_itself(
                 "none`."
             )
     assert set(groups) <= {"kappa-words"}
+
+
+def test_a_job_that_is_begun_anew_is_resumed_before_its_first_checkpoint(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    committed: dict[tuple[str, int], int],
+) -> None:
+    committed["events.words", 0] = 7
+    monkeypatch.setattr(subprocess, "run", _runs)
+    monkeypatch.setattr(submitting, "_await_running", lambda *_: None)
+    kept = {"execution.checkpointing.dir": tmp_path.as_uri()}
+    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
+        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
+        submit(settings, "words", restore="none")
+        for _ in range(2):
+            (desired,) = desired_jobs(settings)
+            assert submit_again(settings, desired).restored_from is None
+        committed["events.words", 0] = 3
+        with pytest.raises(SubmissionFailed, match="words has read on"):
+            submit_again(settings, desired)
 
 
 def test_a_cluster_that_keeps_no_state_begins_its_jobs_anew(
