@@ -28,6 +28,7 @@ MAX_VALUES, MAX_CHARACTERS = 50, 4_000
 MAX_CURSOR = 8_000
 _RESERVED = ("from", "to", "order", "limit", "cursor", "format")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROWS = "v"
 _ZEROS = {"String": "''", "Bool": "false"}
 
 
@@ -86,7 +87,7 @@ def statement(database: str, view: ViewInfo, given: Sequence[tuple[str, str]]) -
     names = ", ".join(identifier(column.name) for column in view.columns)
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     sql = (
-        f"SELECT {names} FROM {identifier(database)}.{identifier(view.name)}{where} "
+        f"SELECT {names} FROM {identifier(database)}.{identifier(view.name)} AS {_ROWS}{where} "
         f"ORDER BY {items} LIMIT {limit + 1}"
     )
     output = _format(single.get("format", ""))
@@ -172,15 +173,21 @@ def _items(ordered: Sequence[ViewColumn], descending: bool) -> list[str]:
             continue
         zero = _zero(column)
         flag = f"NOT ({missing})" if descending else missing
-        items += [f"toUInt8({flag})", f"if({missing}, {zero}, assumeNotNull({name}))"]
+        present = f"assumeNotNull({_argument(column)})"
+        items += [f"toUInt8({flag})", f"if({missing}, {zero}, {present})"]
     return items
 
 
 def _missing(column: ViewColumn) -> str:
-    name = identifier(column.name)
+    name = _argument(column)
     if column.plain_type.startswith("Float"):
         return f"ifNull(isNaN({name}), true)"
     return f"isNull({name})" if column.nullable else ""
+
+
+def _argument(column: ViewColumn) -> str:
+    """Return `column` as a call's argument, where a bare name can also be that of a function."""
+    return f"{_ROWS}.{identifier(column.name)}"
 
 
 def _zero(column: ViewColumn) -> str:

@@ -9,7 +9,8 @@ shows, arrive beside it; a reader may send those that are known to do neither.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from deploy.clickhouse_endpoint.errors import QueryError, readonly, syntax
 from deploy.clickhouse_endpoint.statement import READING, Token, parse, tokens
@@ -28,6 +29,12 @@ _SCALARS = frozenset(
     file catboostevaluate aiclassify aiembed aiextract aifilter aigenerate airedact aisimilarity
     aitranslate
     """.split()  # noqa: SIM905
+)
+# Some are functions, too, and none of those takes a function.
+_BEFORE_GROUPS = frozenset(
+    """
+    select distinct where prewhere having qualify by sets over on using except in and or not
+    """.upper().split()
 )
 # What bounds a query or shapes its answer, and what drivers send by themselves.
 _HARMLESS_SETTINGS = frozenset(
@@ -70,17 +77,39 @@ def refusal(canonical: bytes, denied: Collection[str]) -> QueryError | None:
         # The engine overlooks the settings of a subquery.
         if token.keyword == "SETTINGS" and _is_name(after) and last.text == b"=":
             return readonly("Cannot modify settings in readonly mode.")
-    texts = [b"", *(token.text for token in found), b""]
-    for before, token, behind in zip(texts, found, texts[2:], strict=False):
-        if not _is_name(token):
-            continue
-        name = _name(token)
-        if behind == b"(" and name.lower() in denied:
-            return readonly(f"Cannot use function {name} in readonly mode.")
-        # No function has a dot before its name; a column or a table may.
-        if before != b"." and name.lower() in _SCALARS:
-            return _maybe_a_function(name)
-    return None
+    for token, after in pairwise(found):
+        if _is_name(token) and after.text == b"(" and _name(token).lower() in denied:
+            return readonly(f"Cannot use function {_name(token)} in readonly mode.")
+    passed = next((name for name in _passed(found) if name.lower() in _SCALARS), None)
+    return None if passed is None else _maybe_a_function(passed)
+
+
+def _passed(found: Sequence[Token]) -> Iterator[str]:
+    """Yield the names in `found` that can be functions without a bracket after them.
+
+    Those are a call's arguments and what APPLY applies; elsewhere such a name is a column, a
+    table, an alias or a parameter.
+    """
+    inside = [False]
+    ends = Token("other", b"", 0, 0, 0)
+    for before, token, behind in zip([ends, *found], found, [*found[1:], ends], strict=False):
+        if token.text in (b"(", b"["):
+            opens_call = token.text == b"(" and not _groups(before)
+            inside.append(behind.keyword != "SELECT" and (opens_call or inside[-1]))
+        elif token.text in (b")", b"]"):
+            inside.pop()
+        elif _is_name(token) and (inside[-1] or before.keyword == "APPLY"):
+            parameter = before.text == b"{" and behind.text == b":"
+            # No function has a dot before its name; a column or a table may.
+            if not parameter and before.text != b"." and before.keyword != "AS":
+                yield _name(token)
+
+
+def _groups(before: Token) -> bool:
+    """Whether a bracket after the token `before` groups what is in it, and so begins no call."""
+    if before.kind == "other":
+        return before.text not in (b")", b"]", b"}")
+    return before.keyword in _BEFORE_GROUPS
 
 
 def identifiers(canonical: bytes) -> frozenset[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import httpx
 import pytest
 
+from serving.catalogue import ViewColumn, ViewInfo
+from serving.query import statement
 from tests.endpoint.running import READER, READER_PASSWORD, Endpoint
 
 pytestmark = pytest.mark.stack
@@ -111,6 +115,29 @@ _REACHES = [
     "SELECT arrayMap(/**/file/**/, ['/etc/hostname'])",
     "SELECT mapApply(file, map('/etc/hostname', 1))",
     "WITH file AS f SELECT arrayMap(f, ['/etc/hostname'])",
+    "SELECT arrayMap((file), ['/etc/hostname'])",
+    "SELECT arrayMap((file AS f), ['/etc/hostname'])",
+    "SELECT arrayMap(((file) AS `a(`), ['/etc/hostname'])",
+    "SELECT [1, length(arrayMap(file, ['/etc/hostname'])[1])]",
+    "SELECT 1 WHERE (1 IN (1)) AND (arrayMap((file AS f), ['/etc/hostname']) != [])",
+    "SELECT arrayMap(select, [1]), arrayMap(file, ['/etc/hostname']) FROM (SELECT 1 AS select)",
+    "SELECT (SELECT arrayMap(file, ['/etc/hostname']))",
+    "SELECT * FROM (SELECT '/etc/hostname' AS p) WHERE ((SELECT 1) AS one) AND file(p)",
+    "SELECT * APPLY toString APPLY file FROM (SELECT '/etc/hostname')",
+    "SELECT * APPLY(x -> file(x)) FROM (SELECT '/etc/hostname')",
+    "SELECT * APPLY(x -> arrayMap(file, [x])) FROM (SELECT '/etc/hostname')",
+    "WITH (f, x) -> arrayMap(f, [x]) AS g SELECT g(file, '/etc/hostname')",
+    # Here the engine itself finds no function by the alias.
+    "SELECT arrayMap(f, ['/etc/hostname']), file AS f",
+    "SELECT file AS f, arrayMap(f, ['/etc/hostname'])",
+    "SELECT (WITH file AS f SELECT arrayMap(f, ['/etc/hostname']))",
+    "WITH file AS f SELECT (SELECT arrayMap(f, ['/etc/hostname']))",
+    "WITH file AS f SELECT f('/etc/hostname')",
+    "WITH file AS f SELECT * APPLY f FROM (SELECT '/etc/hostname')",
+    "WITH x -> file AS f SELECT arrayMap(f, ['/etc/hostname'])",
+    "SELECT arrayMap(f, ['/etc/hostname']) FROM (SELECT file AS f)",
+    "SELECT arrayMap(f, ['/etc/hostname']) FROM system.one WHERE file AS f",
+    "SELECT arrayMap(f, ['/etc/hostname']) FROM system.one ORDER BY (file AS f, 1)",
     "SELECT arrayMap(aiGenerate, ['x'])",
     "SELECT aiGenerate('x', map('credentials', 'x'))",
     "SELECT * FROM view(SELECT arrayMap(file, ['/etc/hostname']))",
@@ -234,13 +261,46 @@ def test_reader_may_call_no_table_function_but_the_harmless_ones(endpoint: Endpo
         ("SELECT COLUMNS('^file$') FROM values('file UInt8, url UInt8', (1, 2))", "1\n"),
         ("SELECT 'file' = 'file'", "1\n"),
         ("SELECT * APPLY toString FROM (SELECT 1)", "1\n"),
+        ("SELECT 1 AS file, 2 AS `FILE`", "1\t2\n"),
+        ("SELECT length('ab' AS file)", "2\n"),
+        ("WITH file AS (SELECT 3 AS k) SELECT k FROM file", "3\n"),
+        ("SELECT file FROM {c} WHERE file = 1 AND (file, k) >= (1, 2) ORDER BY file", "1\n"),
+        ("SELECT DISTINCT (file, [k]) FROM {c} WHERE file IN (SELECT file FROM {c})", "(1,[2])\n"),
+        ("SELECT k FROM {c} WHERE NOT (file = 2 OR k = 3) GROUP BY file, k", "2\n"),
+        ("SELECT toString(c.file), count(DISTINCT c.file) FROM {c} AS c GROUP BY ALL", "1\t1\n"),
     ],
 )
 def test_reader_can_ask(endpoint: Endpoint, table: str, sql: str, rows: str) -> None:
     endpoint.query(
         f'INSERT INTO {table} FORMAT JSONEachRow {{"k": 7, "name": "file(\'x\'); DROP"}}'
     )
-    assert endpoint.text(sql.format(t=table), reader=True) == rows.format(t=table)
+    asked = sql.format(t=table, c="(SELECT * FROM values('file UInt8, k UInt8', (1, 2)))")
+    assert endpoint.text(asked, reader=True) == rows.format(t=table)
+
+
+@pytest.mark.parametrize("kind", ["String", "Nullable(String)", "Float64", "Nullable(Float64)"])
+def test_a_reader_pages_through_a_view_whose_column_is_named_like_a_function(
+    endpoint: Endpoint, kind: str
+) -> None:
+    name = f"files_{re.sub('[()]', '', kind).lower()}"
+    endpoint.text(f"CREATE TABLE {name} (file {kind}, k UInt8) ENGINE = MergeTree ORDER BY k")
+    endpoint.text(f"INSERT INTO {name} VALUES ('1', 1), ('2', 2), ('3', 3)")
+    columns = (ViewColumn("file", kind), ViewColumn("k", "UInt8"))
+    view = ViewInfo(name, "", 1, (1,), name, ("k", "file"), columns, 0)
+    asked, pages = [("order", "-file"), ("limit", "1"), ("file", "1"), ("file", "2")], []
+    for _ in range(2):
+        page = statement("kappa", view, asked)
+        bound = {f"param_{name}": value for name, value in page.parameters.items()}
+        answer = endpoint.text(f"{page.sql} FORMAT JSONEachRow", reader=True, **bound)
+        first = json.loads(answer.splitlines()[0])
+        asked = [*asked[:4], ("cursor", page.next_cursor(first))]
+        pages.append(first["k"])
+    assert pages == [2, 1]
+
+
+def test_a_parameter_may_be_named_like_a_function(endpoint: Endpoint) -> None:
+    sql = "SELECT {file:String}, upper({file:String})"
+    assert endpoint.text(sql, reader=True, param_file="a") == "a\tA\n"
 
 
 @pytest.mark.parametrize(
