@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         default=0, ge=0, le=_LAST_PORT, description="ClickHouse HTTP port; the embedded one's."
     )
     clickhouse_tls: bool = Field(default=False, description="Whether that port speaks TLS.")
+    clickhouse_names: str = Field(
+        default="",
+        description="Host names under which the embedded one is reached beside localhost, with "
+        'commas; "*" for any.',
+    )
     clickhouse_cluster: Annotated[
         str, _made_of("A-Za-z0-9_", "letters, digits and underscores")
     ] = Field(

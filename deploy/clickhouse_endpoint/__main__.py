@@ -24,6 +24,7 @@ from deploy.clickhouse_endpoint.metrics import Metrics
 from deploy.clickhouse_endpoint.queries import Queries
 from deploy.clickhouse_endpoint.server import make_server
 from deploy.console import CommandError, fail
+from deploy.hosts import Names
 from deploy.settings import Settings
 
 
@@ -40,7 +41,10 @@ def serve(settings: Settings, limits: Limits) -> None:
         raise CommandError(f"ClickHouse data in {root} can't be opened: {error}") from error
     metrics = Metrics()
     queries = Queries(engine, about, scratch, limits, metrics)
-    application = Application(queries, about, _users(settings), metrics, limits.max_body_bytes)
+    names = Names(settings.clickhouse_names.split(","))
+    application = Application(
+        queries, about, _users(settings), metrics, limits.max_body_bytes, names
+    )
     server = make_server(application, settings.clickhouse_http_port, limits)
     try:
         server.prepare()

@@ -15,13 +15,14 @@ from deploy.clickhouse_endpoint.queries import Queries
 from deploy.hosts import Names
 
 _log = logging.getLogger(__name__)
-# It listens on loopback only, and so has no other names.
-_NAMES = Names(())
 _DRAIN_BYTES = 4 * 1024 * 1024
 
 
 class Application:
-    """Answers requests from one engine; `max_body_bytes` bounds a request's body."""
+    """Answers requests from one engine; `max_body_bytes` bounds a request's body.
+
+    `names` are those under which it is reached.
+    """
 
     def __init__(
         self,
@@ -30,12 +31,14 @@ class Application:
         users: access.Users,
         metrics: Metrics,
         max_body_bytes: int,
+        names: Names,
     ) -> None:
         self._queries = queries
         self._about = about
         self._users = users
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._names = names
 
     def __call__(self, environ: Mapping[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one WSGI request."""
@@ -77,7 +80,7 @@ class Application:
             return Response(200, headers, (text,))
         if request.path != "/":
             return plain(404, f"There is no handle {request.path}\n")
-        refused = _refusal(request.headers)
+        refused = _refusal(request.headers, self._names)
         if refused is not None:
             return refused
         if request.method == "GET" and not request.parameters:
@@ -86,15 +89,19 @@ class Application:
         return self._queries.answer(request, self._users.authenticate(name, password))
 
 
-def _refusal(headers: Mapping[str, str]) -> Response | None:
+def _refusal(headers: Mapping[str, str], names: Names) -> Response | None:
     """Return the answer to what a page of some other site makes a browser ask.
 
     Such a page can know the password, which often is the default one.
     """
     host = headers.get("host", "")
-    if not _NAMES.known(host):
-        return plain(421, "ClickHouse is reached as localhost here, or by a loopback address.\n")
+    if not names.known(host):
+        return plain(
+            421,
+            "ClickHouse is reached as localhost here, or by a loopback address; add another name "
+            "to KAPPA_CLICKHOUSE_NAMES.\n",
+        )
     foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-    if foreign or not _NAMES.same_origin(headers.get("origin"), host):
+    if foreign or not names.same_origin(headers.get("origin"), host):
         return plain(403, "Pages of other sites may not ask ClickHouse here.\n")
     return None

@@ -16,7 +16,8 @@ _names = itertools.count(1)
 @pytest.fixture(scope="session")
 def endpoint(tmp_path_factory: pytest.TempPathFactory, processes: None) -> Iterator[Endpoint]:
     """A running endpoint, shared: a test makes tables of its own and leaves the process be."""
-    running = Endpoint(tmp_path_factory.mktemp("endpoint"))
+    named = {"KAPPA_CLICKHOUSE_NAMES": "clickhouse.example.org, other.example.org"}
+    running = Endpoint(tmp_path_factory.mktemp("endpoint"), limits=named)
     running.start()
     yield running
     if running.process is not None:

@@ -99,6 +99,8 @@ def test_paths_and_methods(endpoint: Endpoint) -> None:
         ({"Host": "127.0.0.1.example.org"}, 421),
         ({"Host": ""}, 421),
         ({"Host": "localhost"}, 200),
+        ({"Host": "Clickhouse.example.org:8123"}, 200),
+        ({"Host": "other.example.org"}, 200),
         ({"Host": "[::1]:8123"}, 200),
         ({"Host": "127.0.0.1:1", "Origin": "http://127.0.0.1:1"}, 200),
         ({"Sec-Fetch-Site": "none"}, 200),
@@ -115,6 +117,7 @@ def test_pages_of_other_sites_are_refused_whatever_password_they_know(
     got = endpoint.http.get(endpoint.url, params=asked, headers=headers)
     assert (post.status_code, got.status_code) == (status, status)
     assert endpoint.text(f"SELECT count() FROM {table}") == f"{int(status == 200)}\n"
+    assert ("KAPPA_CLICKHOUSE_NAMES" in post.text) is (status == 421)
 
 
 def test_nothing_of_a_request_becomes_a_header_of_its_own(endpoint: Endpoint) -> None:
