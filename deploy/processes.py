@@ -128,7 +128,8 @@ def lock_holder(path: Path) -> Record | None:
     """
     try:
         with path.open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, as NFS gives no other lock on a file that is open for reading only.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = read_record(path)
         return holder if holder is not None and holder.alive() else None

@@ -135,8 +135,13 @@ class Stack:
         end, or forget, what another has just started.
         """
         self.place.run.mkdir(parents=True, exist_ok=True)
-        # Read only, as far as another user may: what he then can't do has an error of its own.
-        lock = os.open(self.place.run / "up.lock", os.O_RDONLY | os.O_CREAT, 0o644)
+        path = self.place.run / "up.lock"
+        try:
+            # NFS refuses to lock against all others what is not open for writing.
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except PermissionError:
+            # Another user may read it: what he then can't do has an error of its own.
+            lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
@@ -31,7 +33,7 @@ from deploy.processes import (
     read_record,
 )
 from deploy.settings import Settings
-from deploy.stack import all_parts
+from deploy.stack import Stack, all_parts
 from tests.security.servers import free_port
 
 _IDLE = [sys.executable, "-c", "import sys; sys.stdin.read()"]
@@ -85,6 +87,47 @@ def test_lock_tells_who_holds_it(tmp_path: Path) -> None:
     with path.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert lock_holder(path) is None
+
+
+@pytest.fixture
+def nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks as NFS has them: exclusive ones only on what is open for writing."""
+    lock_file = fcntl.flock
+
+    def flock(file: int | IO[str], kind: int) -> None:
+        writes = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        if kind & fcntl.LOCK_EX and not writes:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock_file(file, kind)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+
+@pytest.mark.usefixtures("nfs")
+def test_a_home_on_nfs_has_its_locks(tmp_path: Path) -> None:
+    path, stack = tmp_path / "supervisor.lock", Stack(Settings(home=tmp_path / "home"))
+    with locked(path):
+        assert lock_holder(path) == Record(os.getpid(), created(os.getpid()))
+    assert lock_holder(path) is None
+    lock = stack.place.run / "up.lock"
+    with stack._alone(), lock.open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_who_may_not_write_the_lock_holds_others_off_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, open_file = Stack(Settings(home=tmp_path)), os.open
+
+    def read_only(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_file(path, flags, mode)
+
+    monkeypatch.setattr("deploy.stack.os.open", read_only)
+    lock = stack.place.run / "up.lock"
+    with stack._alone(), lock.open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def test_record_is_read_back_as_written_and_a_torn_one_counts_as_none(tmp_path: Path) -> None:
