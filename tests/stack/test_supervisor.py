@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from deploy.console import CommandError
-from deploy.processes import Record, created, read_record
+from deploy.processes import MARK, Record, created, mark, read_record
 from deploy.settings import PROJECT_ROOT, Settings
 from deploy.stack import RESUME, SUPERVISOR, Stack, part_names
 from deploy.supervisor import Supervisor
@@ -224,6 +224,7 @@ def test_down_does_not_end_what_an_up_has_just_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack, other = (Stack(Settings(home=tmp_path)) for _ in range(2))
+    stack.place.run.mkdir()
     happened = []
 
     def found(*_: object) -> list[psutil.Process]:
@@ -242,6 +243,20 @@ def test_down_does_not_end_what_an_up_has_just_started(
     stack.down()
     starting.join()
     assert happened == ["down looked", "up started"]
+
+
+def test_down_writes_nothing_where_nothing_ever_ran(tmp_path: Path) -> None:
+    Stack(Settings(home=tmp_path / "home")).down()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_down_ends_what_runs_though_its_records_are_gone(tmp_path: Path) -> None:
+    environment = {**os.environ, MARK: mark(tmp_path, "kafka")}
+    with subprocess.Popen(["sleep", "60"], env=environment) as running:
+        Stack(Settings(home=tmp_path)).down()
+        ended = running.poll()
+        running.kill()
+    assert ended == -signal.SIGTERM
 
 
 def test_down_says_that_a_stack_is_another_users(
