@@ -24,6 +24,8 @@ SLOTS = 12
 _JOBMANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _CLIENT = "org.apache.flink.client.cli.CliFrontend"
 _CLIENT_NAME = "flink-client"
+# The client's, and what all three shared in older versions.
+TEMPORARY_OF_NO_PART = (_CLIENT_NAME, "flink")
 _TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 # What Flink's own scripts would compute from a process size of 4.2 GB; started without the
 # scripts (which cost two JVM starts), the TaskManager wants each of them given.

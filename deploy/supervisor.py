@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import IO
 
+from deploy.flink import TEMPORARY_OF_NO_PART
 from deploy.parts import Folders, Part, folders
 from deploy.processes import MARK, Record, created, end, locked, mark, members, read_record
 from deploy.services import runnable
@@ -68,6 +69,8 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._ask_to_stop)
         signal.signal(signal.SIGINT, self._ask_to_stop)
         end(members(self.place.home), stop_signal=signal.SIGTERM, seconds=15)
+        for name in TEMPORARY_OF_NO_PART:
+            shutil.rmtree(self.place.temporary(name), ignore_errors=True)
         while not self.stopping:
             for one in self.watched.values():
                 self._look_after(one)

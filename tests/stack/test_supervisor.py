@@ -135,6 +135,19 @@ def test_what_a_killed_part_left_of_temporary_files_is_gone_when_it_starts_again
     assert (place.data("taskmanager") / "left").exists()
 
 
+def test_temporary_files_that_no_part_clears_are_gone_when_the_stack_starts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = world.stack.place
+    for name in ("flink", "flink-client", "another"):
+        (place.temporary(name) / "left").mkdir(parents=True)
+    monkeypatch.setattr("deploy.supervisor.members", lambda *_: [])
+    monkeypatch.setattr("deploy.supervisor.signal.signal", lambda *_: None)
+    world.supervisor.stopping = True
+    world.supervisor.run()
+    assert [one.name for one in (place.home / "tmp").iterdir()] == ["another"]
+
+
 def test_a_log_that_grew_long_is_shortened_under_who_writes_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
