@@ -146,6 +146,8 @@ def logs(
 ) -> None:
     """Show the log of one part. Example: kappa logs kafka -n 100"""
     import os
+    import subprocess
+    from itertools import islice
 
     from deploy.parts import folders
     from deploy.settings import Settings
@@ -158,6 +160,11 @@ def logs(
             f'There is no log of "{part}"; logs there are: {known}. What runs in containers has '
             f"its own: `docker compose logs {part}`, or `kubectl -n kappa logs deploy/{part}`."
         )
+    with path.open("rb") as log:
+        missing = lines - sum(1 for _ in islice(log, max(lines, 0)))
+    # A log that was just shortened has nothing yet of what led there.
+    if missing > 0 and (before := place.log_before(part)) is not None:
+        subprocess.run(["tail", "-n", str(missing), str(before)], check=False)
     os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)])
 
 

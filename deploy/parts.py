@@ -38,6 +38,13 @@ class Folders:
         """Log of one part."""
         return self.logs / f"{part}.log"
 
+    def log_before(self, part: str) -> Path | None:
+        """What was in that log before it was shortened last; None where it never was."""
+        # Flink numbers its own upwards, and so the newest is not always the first.
+        log = self.log(part)
+        found = log.parent.glob(f"{log.name}.[0-9]")
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
 
 def folders(settings: Settings) -> Folders:
     """Return the folders of these settings' home, as absolute paths."""

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from deploy.commands import logs
 from deploy.console import CommandError
 from deploy.processes import MARK, Record, created, mark, read_record
 from deploy.settings import PROJECT_ROOT, Settings
@@ -169,6 +170,29 @@ def test_a_log_that_grew_long_is_shortened_under_who_writes_it(
     for path in map(world.stack.place.log, names):
         assert path.read_bytes() == b"more\n"
         assert path.with_suffix(".log.1").read_bytes() == b"much of it\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"), [(1, "5\n"), (2, "4\n5\n"), (3, "3\n4\n5\n"), (9, "2\n3\n4\n5\n")]
+)
+def test_the_last_lines_of_a_log_are_shown_though_it_was_just_shortened(
+    lines: int,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("KAPPA_HOME", str(tmp_path))
+    run = subprocess.run
+    monkeypatch.setattr("os.execvp", lambda _, command: run(command, check=True))
+    (tmp_path / "logs").mkdir()
+    # As Flink leaves them: the second is the newer one.
+    for age, (name, text) in enumerate([("", "4\n5\n"), (".2", "2\n3\n"), (".1", "0\n1\n")]):
+        path = tmp_path / "logs" / f"jobmanager.log{name}"
+        path.write_text(text)
+        os.utime(path, (1_000 - age, 1_000 - age))
+    logs("jobmanager", lines=lines)
+    assert capfd.readouterr().out == shown
 
 
 def state_of(world: World, name: str) -> str:
