@@ -54,7 +54,8 @@ def run_command(
     """Archive the committed events of a stream; goes on where the archive ends.
 
     Killed at any moment, it leaves whole files, and the same command goes on after them. With
-    --follow it tells of each look what it added, and goes on past an outage of Kafka or the store.
+    --follow it tells of each look what it added, and once the first has come to its end it goes on
+    past an outage of Kafka or the store.
 
     Example: kappa archive run page_views --to s3://bucket/events
     """
@@ -78,16 +79,33 @@ def run_command(
 
 
 def _rounds(look: Callable[[], int], every: float) -> Iterator[int]:
-    """Yield what each look added, without end; one that meets an outage says so."""
+    """Yield what each look added, without end; one that meets an outage says so.
+
+    Raises what the first look raises, and of later ones what another try would meet too.
+    """
     from replay.archive_files import ArchiveAway
     from schemas.topics import KafkaUnavailable
 
+    # A wrong address or key looks like an outage, but never lets a look come to its end.
+    yield look()
     while True:
-        try:
-            yield look()
-        except (ArchiveAway, KafkaUnavailable) as error:
-            ERR.print(f"{error} Next try in {every:g} s.", markup=False, soft_wrap=True)
         time.sleep(every)
+        try:
+            added = look()
+        except ArchiveAway as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise
+            _print_outage(f"{error.happened}.", every)
+        except KafkaUnavailable as error:
+            if error.refused:
+                raise
+            _print_outage(str(error), every)
+        else:
+            yield added
+
+
+def _print_outage(what: str, every: float) -> None:
+    ERR.print(f"{what} Next try in {every:g} s.", markup=False, soft_wrap=True)
 
 
 def _print_added(stream: str, archive: Archive, added: int, as_json: bool) -> None:

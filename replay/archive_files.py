@@ -48,7 +48,14 @@ class ArchiveFailed(Exception):
 
 
 class ArchiveAway(ArchiveFailed):
-    """An archive whose store does not answer; what was read or written of it so far is right."""
+    """An archive whose store does not answer; what was read or written of it so far is right.
+
+    `happened` says so without how to go on.
+    """
+
+    def __init__(self, happened: str) -> None:
+        super().__init__(f"{happened}; the same command goes on.")
+        self.happened = happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +181,7 @@ class Archive:
                 raise ArchiveFailed(f"{path} is there already; does another process archive, too?")
             self._put(path, body)
         except OSError as error:
-            raise ArchiveAway(f"can't write {path}: {error}; the same command goes on.") from error
+            raise ArchiveAway(f"can't write {path}: {error}") from error
 
     def records(
         self, partition: int, start: int, end: int, files: Sequence[ArchiveFile] | None = None
@@ -228,9 +235,7 @@ class Archive:
                 fs.FileSelector(folder, allow_not_found=True)
             )
         except OSError as error:
-            raise ArchiveAway(
-                f"can't list the archive at {self.url}: {error}; the same command goes on."
-            ) from error
+            raise ArchiveAway(f"can't list the archive at {self.url}: {error}") from error
         return listed
 
     @contextmanager
@@ -243,7 +248,7 @@ class Archive:
                 else:
                     yield source
         except OSError as error:
-            raise ArchiveAway(f"can't read {path}: {error}; the same command goes on.") from error
+            raise ArchiveAway(f"can't read {path}: {error}") from error
         except (KeyError, ValueError, TypeError) as error:
             raise _damaged(path, error) from error
         if whole:

@@ -124,7 +124,7 @@ def _until(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterator[lis
         for message in messages:
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaUnavailable(_unreadable(topic, message.partition(), error))
+                raise KafkaUnavailable(_unreadable(topic, message.partition(), error), error.code())
             part = partition_of(message)
             if error is None and offset_of(message) < ends[part]:
                 wanted.append(message)

@@ -40,6 +40,14 @@ AWAY = {
     KafkaError.BROKER_NOT_AVAILABLE,
 }
 """What a client says of a broker that is not there."""
+_REFUSED = {
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
 # What brokers say while topics come and go and leaders change: each knows of it at its own time.
 _PASSING = {
     KafkaError._UNKNOWN_PARTITION,
@@ -82,6 +90,11 @@ class KafkaUnavailable(Exception):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+    @property
+    def refused(self) -> bool:
+        """Whether Kafka does not know who asks, or does not allow it: asking again is no use."""
+        return self.code in _REFUSED
 
 
 class UnknownTopic(LookupError):
@@ -345,7 +358,8 @@ def _topics(admin: AdminClient, kafka: Mapping[str, Any]) -> Mapping[str, Any]:
     except KafkaException as error:
         raise KafkaUnavailable(
             f"no Kafka broker answers at {_address(kafka)}: {kafka_error(error).str()}; "
-            "is it running?"
+            "is it running?",
+            kafka_error(error).code(),
         ) from error
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError
 
 from deploy.console import CommandError
 from replay.archive_commands import run_command
@@ -48,7 +50,7 @@ def test_an_outage_is_told_of_and_passes(
     pauses: list[float],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    looks: Looks = [3, KafkaUnavailable("Kafka is away."), ArchiveAway("the store is away."), 2, 0]
+    looks: Looks = [3, KafkaUnavailable("Kafka is away."), ArchiveAway("the store is away"), 2, 0]
     with pytest.raises(KeyboardInterrupt):
         follow(monkeypatch, tmp_path, looks)
     printed = capsys.readouterr()
@@ -70,6 +72,30 @@ def test_people_are_told_of_each_look_too(
     with pytest.raises(KeyboardInterrupt):
         follow(monkeypatch, tmp_path, [1_234], as_json=False)
     assert f"  1,234 offsets added to {tmp_path / 'to'}\n" in capsys.readouterr().out
+
+
+def unwritable() -> ArchiveAway:
+    error = ArchiveAway("can't write")
+    error.__cause__ = PermissionError(errno.EACCES, "Permission denied")
+    return error
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [KafkaUnavailable("no broker", KafkaError._TRANSPORT)],
+        [ArchiveAway("can't list")],
+        [3, KafkaUnavailable("no broker", KafkaError.TOPIC_AUTHORIZATION_FAILED)],
+        [3, KafkaUnavailable("no broker", KafkaError._AUTHENTICATION)],
+        [3, unwritable()],
+    ],
+)
+def test_what_no_other_look_would_pass_ends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pauses: list[float], looks: Looks
+) -> None:
+    with pytest.raises(CommandError, match=f"^{looks[-1]}$"):
+        follow(monkeypatch, tmp_path, looks)
+    assert pauses == [5.0] * (len(looks) - 1)
 
 
 def test_what_would_be_lost_ends_it(

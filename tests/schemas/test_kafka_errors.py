@@ -77,8 +77,9 @@ def test_what_keeps_a_reader_from_reading_is_told(
         assign=lambda _: None, consume=lambda *_, **__: [refused], close=lambda: None
     )
     monkeypatch.setattr(reading, "Consumer", lambda _: consumer)
-    with pytest.raises(KafkaUnavailable, match=f"^{said}"):
+    with pytest.raises(KafkaUnavailable, match=f"^{said}") as told:
         list(read_committed({}, "t", {0: (0, 1)}))
+    assert told.value.refused
 
 
 def test_a_watermark_that_is_not_known_is_a_problem_of_the_job(
