@@ -289,7 +289,13 @@ def test_down_writes_nothing_where_nothing_ever_ran(tmp_path: Path) -> None:
 
 def test_down_ends_what_runs_though_its_records_are_gone(tmp_path: Path) -> None:
     environment = {**os.environ, MARK: mark(tmp_path, "kafka")}
-    with subprocess.Popen(["sleep", "60"], env=environment) as running:
+    command = [sys.executable, "-c", _HOLDS, str(tmp_path / "held")]
+    with subprocess.Popen(
+        command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE
+    ) as running:
+        # For a moment after its start a process shows no environment yet.
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
         Stack(Settings(home=tmp_path)).down()
         ended = running.poll()
         running.kill()
@@ -317,7 +323,11 @@ def test_up_does_not_take_a_stack_on_other_ports_for_the_one_asked_for(tmp_path:
     stack = Stack(Settings(home=tmp_path, port_base=28_000))
     stack.place.run.mkdir()
     environment = {**os.environ, "KAPPA_PORT_BASE": "18000"}
-    with subprocess.Popen(["sleep", "60"], env=environment) as running:
+    command = [sys.executable, "-c", _HANGS]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as running:
+        # For a moment after its start a process shows no environment yet.
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
         names = part_names(stack.parts)
         record = Record(running.pid, created(running.pid), state="healthy", detail=names)
         record.write(stack.place.run / f"{SUPERVISOR}.json")
