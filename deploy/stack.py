@@ -112,8 +112,11 @@ class Stack:
     def down(self) -> None:
         """Stop everything of this home, in reverse order; nothing stays behind."""
         # Where nothing ever ran there is nothing to hold, and perhaps no right to write.
-        if not self.place.run.exists() and not members(self.place.home):
-            return
+        try:
+            self.place.run.stat()
+        except FileNotFoundError:
+            if not members(self.place.home):
+                return
         # What an `up` waits for after it let go of the lock, this may stop.
         with self._alone():
             record = self._supervisor_record()
