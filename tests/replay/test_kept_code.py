@@ -80,8 +80,11 @@ def old_project(tmp_path: Path) -> Path:
     """Return the project with the rule of before."""
     rule = {'"errors": Count("status", ">=", 500': BOUND}
     old = project_with(tmp_path, "jobs/page_views.py", rule)
-    panes = old / "udfs/panes.py"
-    panes.write_text(panes.read_text().replace('">=": pc.greater_equal', '">=": pc.greater'))
+    comparisons = old / "udfs/comparisons.py"
+    now = comparisons.read_text()
+    before = now.replace("(pc.greater_equal,", "(pc.greater,")
+    assert before != now
+    comparisons.write_text(before)
     return old
 
 
