@@ -17,6 +17,7 @@ from jobs.cluster import Cluster
 from jobs.plan import JobPlan, plan
 from jobs.state import state_folders
 from jobs.submit import end_for_good, flink_name
+from jobs.views.base import view_topic
 from replay import names
 from replay.build import output_topics, rebuilt_plan
 from replay.handover import drop_copy, reading_copy
@@ -207,7 +208,7 @@ def _remove_version(
     undeclared = _undeclared(settings, replay, version)
     topics = [
         *output_topics(job_plan),
-        *(f"{settings.topic_prefix}views.{view}.v{version}" for view in undeclared),
+        *(f"{settings.topic_prefix}{view_topic(view, version)}" for view in undeclared),
     ]
     with work.step(replay, f"{verb}: stop job", job=job_plan.name):
         end_for_good(settings, job_plan.name)

@@ -15,6 +15,11 @@ class InvalidView(ValueError):
     """A declaration that contradicts itself or its stream."""
 
 
+def view_topic(name: str, version: int) -> str:
+    """Return the topic of the rows of the view called `name`, without its namespace's prefix."""
+    return f"views.{name}.v{version}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
     """What every view declares, and all that its topics and tables derive from it.
@@ -82,7 +87,7 @@ class View:
 
     def topic(self, version: int) -> str:
         """Kafka topic with the revisions of the view's rows at `version`."""
-        return self.streams[0].prefixed(f"views.{self.name}.v{version}")
+        return self.streams[0].prefixed(view_topic(self.name, version))
 
     def subject(self, version: int) -> str:
         """Registry subject of the view topic's values."""
