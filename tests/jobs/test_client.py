@@ -6,7 +6,8 @@ import itertools
 import logging
 import os
 import subprocess
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +71,7 @@ def test_a_job_keeps_its_checkpoints_where_the_cluster_does(
 
 OLDER = "file:///elsewhere/savepoint-1"
 ANEW = DesiredJob("words", "words", 1, restore="none")
+LAYOUTS = {"before": {"words": "before"}, "now": plan(JOBS["words"], 1).layout}
 FOUND = Loss(("kappa-words-0-5",), "2026-01-02T00:00:00+00:00")
 
 
@@ -234,29 +236,34 @@ def test_what_is_noted_of_a_job_is_that_of_the_one_that_runs(
     accepted: list[bool] = []
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        found = loss_of(Cluster(url), "words")
+        found = loss_of(Cluster(*settings.flink_clusters), "words")
         accepted.append(found is not None and found.accepted)
         return _runs(command)
 
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(submitting, "_await_running", await_running)
     monkeypatch.setattr(submitting, "_check_layout", lambda *_: None)
-    kept = {"execution.checkpointing.dir": tmp_path.as_uri()}
-    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
-        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
-        folder = state_folders(Cluster(url), "words")[0]
-        folder.keep_layout({"words": "before"})
-        folder.keep_loss(FOUND)
+    with noted(tmp_path) as (settings, folder):
         folder.keep_passed({"before"})
         with pytest.raises(type(outcome)) if outcome else nullcontext():
             submit(settings, "words", restore=restore, lost_rows_accepted=True)
-        layouts = {"before": {"words": "before"}, "now": plan(JOBS["words"], 1).layout}
-        assert folder.layout() == layouts[layout]
+        assert folder.layout() == LAYOUTS[layout]
         losses = {"found": FOUND, "accepted": replace(FOUND, accepted=True), None: None}
         assert folder.loss() == losses[loss]
         assert folder.passed() == passed
     # The watch over commits stops one that runs before that.
     assert accepted == [True]
+
+
+@contextmanager
+def noted(home: Path) -> Iterator[tuple[Settings, StateFolder]]:
+    """A cluster in whose state it is noted what a job of words computed and lost before."""
+    kept = {"execution.checkpointing.dir": home.as_uri()}
+    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
+        folder = state_folders(Cluster(url), "words")[0]
+        folder.keep_layout(LAYOUTS["before"])
+        folder.keep_loss(FOUND)
+        yield Settings(_env_file=None, home=home, flink_url=url), folder
 
 
 @pytest.mark.parametrize(
@@ -281,20 +288,14 @@ def test_a_store_that_fails_does_not_hide_why_a_job_was_refused(
     monkeypatch.setattr(subprocess, "run", _runs)
     monkeypatch.setattr(submitting, "_await_running", refused)
     monkeypatch.setattr(submitting, "_check_layout", lambda *_: None)
-    kept = {"execution.checkpointing.dir": tmp_path.as_uri()}
-    with flink("a" * 32, "orders", 5, "RUNNING", configuration=kept) as url:
-        settings = Settings(_env_file=None, home=tmp_path, flink_url=url)
-        folder = state_folders(Cluster(url), "words")[0]
-        folder.keep_layout({"words": "before"})
-        folder.keep_loss(FOUND)
+    with noted(tmp_path) as (settings, folder):
         with (
             monkeypatch.context() as refusing,
             pytest.raises(SubmissionFailed, match="words does not start"),
         ):
             submit(settings, "words", restore=OLDER, lost_rows_accepted=True)
         assert folder.loss() == replace(FOUND, accepted=accepted)
-        layouts = {"before": {"words": "before"}, "now": plan(JOBS["words"], 1).layout}
-        assert folder.layout() == layouts[layout]
+        assert folder.layout() == LAYOUTS[layout]
     assert caplog.messages == [
         "words: what was noted beside its state could not be put back: the store is away"
     ]
